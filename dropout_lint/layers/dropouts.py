@@ -1,0 +1,133 @@
+"""Dropout-like layers: torch's own modules and functions, and the well-known ones of other packages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Noise(StrEnum):
+    """What shares one draw of the mask (THEORY.md, "One rule behind all of the papers")."""
+
+    ELEMENT = "element"
+    CHANNEL = "channel"
+    SAMPLE = "sample"
+    BATCH = "batch"
+    BLOCK = "block"
+    UNIFORM = "uniform"
+    GAUSSIAN = "gaussian"
+    ALPHA = "alpha"
+    FEATURE_ALPHA = "feature-alpha"
+    ATTENTION = "attention"
+    RECURRENT = "recurrent"
+
+
+@dataclass(frozen=True)
+class DropoutSpec:
+    """One dropout as the formulas need it.
+
+    Attributes:
+        kind: the class or function name, as the user wrote it (`Dropout2d`, `F.dropout`, `DropPath`).
+        noise: what shares one draw of the mask.
+        p: drop ratio in [0, 1]; for Uout it is β, for Gaussian dropout α. NaN where it cannot be read.
+        inplace: whether it overwrites its input.
+        channelwise: Uout only: one draw per channel instead of per element.
+    """
+
+    kind: str
+    noise: Noise
+    p: float
+    inplace: bool = False
+    channelwise: bool = False
+
+    @property
+    def mask_variance(self) -> float:
+        """Variance `s` of the multiplicative mask of mean 1: (1-k)/k, β²/3 or α."""
+        if math.isnan(self.p):
+            return math.nan
+        match self.noise:
+            case Noise.UNIFORM:
+                return self.p**2 / 3
+            case Noise.GAUSSIAN:
+                return self.p
+            case _:
+                return math.inf if self.p >= 1 else self.p / (1 - self.p)
+
+    @property
+    def is_noisy(self) -> bool:
+        """False for p = 0, which changes nothing and is never reported."""
+        return not self.p == 0
+
+
+MODULES: Mapping[type[nn.Module], Noise] = {
+    nn.Dropout: Noise.ELEMENT,
+    nn.Dropout1d: Noise.CHANNEL,
+    nn.Dropout2d: Noise.CHANNEL,
+    nn.Dropout3d: Noise.CHANNEL,
+    nn.AlphaDropout: Noise.ALPHA,
+    nn.FeatureAlphaDropout: Noise.FEATURE_ALPHA,
+}
+
+# Classes of other packages, known by name so that none of those packages has to be imported.
+# Value: (noise, attributes that may hold the ratio, whether that attribute is the keep probability).
+NAMED_MODULES: Mapping[str, tuple[Noise, tuple[str, ...], bool]] = {
+    "StochasticDepth": (Noise.SAMPLE, ("p", "drop_prob", "survival_rate"), False),
+    "DropPath": (Noise.SAMPLE, ("drop_prob", "p", "drop_path_prob"), False),
+    "DropBlock1d": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "DropBlock2d": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "DropBlock3d": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "DropBlock2D": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "DropBlock3D": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "DropBlock": (Noise.BLOCK, ("drop_prob", "p"), False),
+    "Uout": (Noise.UNIFORM, ("beta",), False),
+    "GaussianDropout": (Noise.GAUSSIAN, ("alpha", "p"), False),
+    "VariationalDropout": (Noise.ELEMENT, ("p", "dropout"), False),
+    "StableDropout": (Noise.ELEMENT, ("drop_prob", "p"), False),
+    "DropConnect": (Noise.SAMPLE, ("drop_connect_rate", "p"), False),
+}
+
+FUNCTIONS: Mapping[Callable[..., Any], tuple[str, Noise]] = {
+    F.dropout: ("F.dropout", Noise.ELEMENT),
+    torch.dropout: ("torch.dropout", Noise.ELEMENT),
+    F.dropout1d: ("F.dropout1d", Noise.CHANNEL),
+    F.dropout2d: ("F.dropout2d", Noise.CHANNEL),
+    F.dropout3d: ("F.dropout3d", Noise.CHANNEL),
+    F.alpha_dropout: ("F.alpha_dropout", Noise.ALPHA),
+    F.feature_alpha_dropout: ("F.feature_alpha_dropout", Noise.FEATURE_ALPHA),
+    torch.dropout_: ("torch.dropout_", Noise.ELEMENT),
+    torch.feature_dropout: ("torch.feature_dropout", Noise.CHANNEL),
+    torch.alpha_dropout: ("torch.alpha_dropout", Noise.ALPHA),
+    torch.feature_alpha_dropout: ("torch.feature_alpha_dropout", Noise.FEATURE_ALPHA),
+}
+
+# `F.alpha_dropout` and `F.feature_alpha_dropout` default to training=False, all others to True (THEORY.md).
+TRAINING_DEFAULT: Mapping[str, bool] = {"F.alpha_dropout": False, "F.feature_alpha_dropout": False}
+
+
+def is_dropout_function(function: Callable[..., Any]) -> bool:
+    """Whether `function` is one of torch's functional dropouts."""
+    try:
+        return function in FUNCTIONS
+    except TypeError:  # an unhashable callable is none of torch's
+        return False
+
+
+def ratio_of(module: nn.Module, attributes: tuple[str, ...], keeps: bool = False) -> float:
+    """Drop ratio that `module` holds under the first of `attributes` that it has; NaN if none is a number."""
+    for attribute in attributes:
+        value = getattr(module, attribute, None)
+        if value is None and attribute == "drop_prob":
+            continue
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return 1 - float(value) if keeps else float(value)
+        if isinstance(value, torch.Tensor) and value.numel() == 1 and value.device.type != "meta":
+            return 1 - float(value) if keeps else float(value)
+    # timm's DropPath(drop_prob=None) is its default and drops nothing
+    return 0.0 if any(hasattr(module, attribute) for attribute in attributes) else math.nan

@@ -1,0 +1,53 @@
+"""What the rules room hands on: findings, each with the rule that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dropout_lint.survey.types import Facts, Placement
+from dropout_lint.trace.types import DropoutSite, NormSite, UnusedDropout
+
+Severity = Literal["error", "warning", "info", "off"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule file.
+
+    Attributes:
+        code: `DL101`.
+        name: `dropout-before-batch-norm`: the pattern, not the cure.
+        severity: default severity; `off` runs only when selected.
+        fix: default fix strategy (`move`, `uout`, `reduce`, `remove`, `repair`) or None.
+        source: paper, section and equation.
+        match: fact name → value, list of values or comparison table.
+        message: one line with `{fact}` fields.
+        sections: heading → Markdown text, in the order of the file.
+        path: the file.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    fix: str | None
+    source: str
+    match: Mapping[str, Any]
+    message: str
+    sections: Mapping[str, str]
+    path: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One placement (or one norm, for DL501) that a rule names."""
+
+    rule: Rule
+    severity: Severity
+    message: str
+    dropout: DropoutSite | UnusedDropout | None
+    norm: NormSite | None
+    path: tuple[str, ...]
+    facts: Facts | None
+    placement: Placement | None = None
