@@ -96,8 +96,8 @@ def batch_moments(x: Tensor, channel_dim: int = 1) -> tuple[Tensor, Tensor]:
     """Mean and variance (divided by n) of each channel of one non-empty batch, in float32 or wider.
 
     torch's kernel for batch-norm statistics reads the data twice and is many times faster than `var_mean`.
-    It sums in float64 where a channel's values lie together, but one after the other in float32 where channels
-    lie innermost, and then loses a mean of 3000; there the data is first shifted by its first row.
+    It sums in float64 where a channel's values lie together, but one after the other in float32 where
+    channels lie innermost, and then loses a mean of 3000; there the data is first shifted by its first row.
     """
     if x.dim() < 2:
         raise ValueError(f"a batch needs at least two dimensions, got {tuple(x.shape)}")

@@ -1,0 +1,101 @@
+"""Uout: multiplicative uniform noise, whose variance is so small that a batch norm hardly notices it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropout_lint.errors import UsageError
+
+
+class Uout(nn.Module):
+    """`x · (1 + r)` with `r ~ U(−β, β)` in train mode, the identity in test mode (Li et al. 2019, Sec. 5).
+
+    The mask has mean 1 and variance β²/3, where dropout's has p/(1 − p). A norm that follows directly is shifted
+    by Δ = v / (v + β²(c² + v)/3): 0.891 after a ReLU with β = 0.5, where dropout with p = 0.5 gives 0.405.
+    (Li's Eq. 13, 3/(3 + β²), is for inputs of mean c = 0.)
+
+    Args:
+        beta: half the width of the noise, 0 ≤ β ≤ 1; 0 does nothing. Li et al. (Table 4) tried 0.2, 0.3 and
+            0.5.
+        channelwise: one draw for each channel of each sample (as `nn.Dropout2d`), not for each element.
+        inplace: overwrite the input.
+
+    Shape:
+        any; with `channelwise` (N, C, …), at least two dimensions.
+
+    Raises:
+        UsageError: `beta` is no number in [0, 1], or (in `forward`) the input is no floating-point tensor, or
+            has no channel dimension though `channelwise` is set.
+    """
+
+    beta: float
+    channelwise: bool
+    inplace: bool
+
+    def __init__(self, beta: float = 0.3, channelwise: bool = False, inplace: bool = False) -> None:
+        super().__init__()
+        _check_beta(beta)
+        self.beta = float(beta)
+        self.channelwise = channelwise
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The noisy input in train mode, the input itself in test mode; same shape and dtype."""
+        return uout(input, self.beta, self.training, self.channelwise, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, channelwise={self.channelwise}, inplace={self.inplace}"
+
+
+def uout(
+    x: Tensor,
+    beta: float = 0.3,
+    training: bool = True,
+    channelwise: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """`Uout` as a function. The gradient is the incoming one times the same 1 + r; nothing else is saved.
+
+    Args:
+        x: any floating-point or complex tensor; (N, C, …) with `channelwise`.
+        beta: as in `Uout`.
+        training: False returns `x` itself. Pass `self.training`.
+        channelwise: as in `Uout`.
+        inplace: as in `Uout`.
+
+    Raises:
+        UsageError: as in `Uout`.
+    """
+    _check_beta(beta)
+    if not training or beta == 0:
+        return x
+    dtype = x.dtype.to_real() if x.is_complex() else x.dtype
+    if not dtype.is_floating_point:
+        raise UsageError(
+            f"Uout needs a floating-point tensor, got {dtype}", "apply it after the embedding or a cast"
+        )
+    if channelwise and x.dim() < 2:
+        raise UsageError(
+            f"channelwise Uout needs an input of shape (N, C, …), got {tuple(x.shape)}",
+            "use channelwise=False, or add the missing dimension",
+        )
+    # In half precision a draw has 8 or 11 bits and is rounded down: its mean would not be 1.
+    wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    if channelwise:
+        shape = (*x.shape[:2], *[1] * (x.dim() - 2))
+        scale = torch.empty(shape, dtype=wide, device=x.device)
+    else:
+        scale = torch.empty_like(x, dtype=wide, requires_grad=False)
+    scale = scale.uniform_(1 - beta, 1 + beta).to(dtype)
+    return x.mul_(scale) if inplace else x * scale
+
+
+def _check_beta(beta: Any) -> None:
+    number = isinstance(beta, (int, float)) and not isinstance(beta, bool)
+    if not number or not 0 <= beta <= 1:
+        raise UsageError(
+            f"Uout's beta must be a number from 0 to 1, got {beta!r}", "Li et al. use 0.2 to 0.5"
+        )
