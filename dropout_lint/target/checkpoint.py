@@ -1,0 +1,163 @@
+"""Load a checkpoint's weights and running statistics into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dropout_lint.errors import CheckpointError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "module", "weights", "params")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_SHOWN = 3
+
+
+def load_checkpoint(model: nn.Module, file: str) -> None:
+    """Give `model` the weights and buffers of `file`, in place; parameters on the meta device get theirs.
+
+    Wrappers around the state dict (`{"state_dict": …}`, `{"model": …}`) and prefixes of DataParallel, DDP and
+    `torch.compile` (`module.`, `_orig_mod.`) are taken off. Every key must fit: statistics of a norm that were
+    silently not loaded would be judged as if they were trained.
+
+    Args:
+        model: the model; its dtypes stay.
+        file: safetensors, or what `torch.load(weights_only=True)` reads.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds no state dict, or does not fit; names the first keys and
+            shapes that differ.
+    """
+    wanted = model.state_dict(keep_vars=True)
+    state = _fitted(_state_of(_read(file), file), wanted)
+    _compare(state, wanted, file, type(model).__name__)
+    tied = _tied(model)
+    cast = {key: _cast(value, wanted[key]) for key, value in state.items()}
+    try:
+        model.load_state_dict(cast, strict=True, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"`{file}` does not fit {type(model).__name__}", details=str(error)) from error
+    for names in tied:
+        _tie(model, names)
+
+
+def _read(file: str) -> Any:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint `{file}`", f"paths are relative to {Path.cwd()}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"`{file}` cannot be read with torch.load(weights_only=True)",
+            "save a plain state dict: torch.save(model.state_dict(), path)",
+            details=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        ) from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(
+            f"`{path}` is a safetensors file, and safetensors is not installed",
+            "pip install 'dropout-lint[checkpoint]'",
+        ) from None
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise CheckpointError(f"`{path}` is no safetensors file: {error}") from error
+
+
+def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
+    for _ in range(4):
+        if not isinstance(loaded, Mapping):
+            break
+        tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            if tensors and all(isinstance(key, str) for key in tensors):
+                return tensors
+            break
+        loaded = inner
+    held = f"a dict with {', '.join(map(str, list(loaded)[:6]))}" if isinstance(loaded, Mapping) else type(loaded).__name__
+    raise CheckpointError(
+        f"`{file}` holds no state dict ({held})", "save model.state_dict(), on its own or under the key `state_dict`"
+    )
+
+
+def _fitted(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Without prefixes, as long as taking one off makes more keys fit."""
+    best = state
+    for _ in range(len(_PREFIXES)):
+        tries = [best]
+        for prefix in _PREFIXES:
+            if any(key.startswith(prefix) for key in best):
+                tries.append({key.removeprefix(prefix): value for key, value in best.items()})
+            if any(key.startswith(prefix) for key in wanted):
+                tries.append({prefix + key: value for key, value in best.items()})
+        chosen = max(tries, key=lambda item: sum(key in wanted for key in item))
+        if chosen is best:
+            break
+        best = chosen
+    return best
+
+
+def _compare(state: Mapping[str, Any], wanted: Mapping[str, Any], file: str, kind: str) -> None:
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} is {_shape(state[key])} there and {_shape(wanted[key])} here"
+        for key in wanted
+        if key in state and hasattr(wanted[key], "shape") and not _lazy(wanted[key])
+        if tuple(state[key].shape) != tuple(wanted[key].shape)
+    ]
+    reasons = []
+    if missing:
+        reasons.append(f"missing {_some(missing)}")
+    if unexpected:
+        reasons.append(f"unexpected {_some(unexpected)}")
+    if shapes:
+        reasons.append(_some(shapes))
+    if reasons:
+        raise CheckpointError(
+            f"`{file}` does not fit {kind}: {'; '.join(reasons)}",
+            "build the model with the arguments that it was trained with",
+        )
+
+
+def _lazy(value: Any) -> bool:
+    return isinstance(value, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _shape(value: Any) -> str:
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _some(items: list[str]) -> str:
+    rest = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _cast(value: torch.Tensor, like: Any) -> torch.Tensor:
+    return value.to(like.dtype) if isinstance(like, torch.Tensor) and value.dtype != like.dtype else value
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Names that share one parameter, where there are several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _tie(model: nn.Module, names: list[str]) -> None:
+    first = model.get_parameter(names[0])
+    for name in names[1:]:
+        owner, _, leaf = name.rpartition(".")
+        model.get_submodule(owner)._parameters[leaf] = first

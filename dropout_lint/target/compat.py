@@ -1,0 +1,125 @@
+"""What the process needs before a user's code is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+SCHEMA_NOTE = (
+    "torchvision was built for another torch and cannot load its operators; "
+    "declared torchvision::nms and torchvision::qnms so that it can be imported"
+)
+
+
+def own_process() -> None:
+    """Start torch without its script compiler; to be called by a process that belongs to the tool.
+
+    Scripted functions hide the edges between operations. Does nothing once torch is imported, and is not
+    for library use: it would take `torch.jit.script` from the whole program.
+    """
+    if "torch" not in sys.modules:
+        os.environ["PYTORCH_JIT"] = "0"
+
+
+@contextmanager
+def plain_python() -> Iterator[None]:
+    """While a user's code is imported and built, `torch.jit.script` and `torch.compile` return what they are given."""
+    import torch.jit._state as jit
+
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    scripted = bool(jit._enabled)
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    jit.disable()  # type: ignore[no-untyped-call, unused-ignore]
+    try:
+        yield
+    finally:
+        if scripted:
+            jit.enable()  # type: ignore[no-untyped-call, unused-ignore]
+        if before is None:
+            os.environ.pop("TORCHDYNAMO_DISABLE", None)
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
+
+
+def declare_missing_schemas() -> bool:
+    """Make `import torchvision` work beside a torch that its compiled operators were not built for.
+
+    Only where the import fails for this reason are the two operators declared that it registers fake
+    kernels for, `nms` with an implementation for CPU.
+
+    Returns:
+        Whether they had to be declared.
+    """
+    if "torchvision" in sys.modules or find_spec("torchvision") is None:
+        return False
+    try:
+        import torchvision  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+    except RuntimeError as error:
+        if not is_schema_error(error):
+            raise
+    else:
+        return False
+    _forget("torchvision")
+    _declare()
+    return True
+
+
+def is_schema_error(error: BaseException) -> bool:
+    """Whether an import failed because torchvision's compiled operators are missing."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and "torchvision::" in text and "does not exist" in text
+
+
+def with_schemas(run: Callable[[], T], notes: list[str]) -> T:
+    """`run()`, once more with the missing operators declared where it needs them; says so in `notes`."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if not is_schema_error(error):
+            raise
+    _forget("torchvision")
+    _declare()
+    notes.append(SCHEMA_NOTE)
+    return run()
+
+
+def _forget(package: str) -> None:
+    """Drop what a failed import left behind, so that it can be tried again."""
+    for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
+        del sys.modules[name]
+
+
+def _declare() -> None:
+    import torch
+
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", _NMS)
+    torch.library.impl("torchvision::nms", "CPU", _nms)
+    from torchvision.ops import boxes
+
+    boxes._assert_has_ops = lambda: None
+
+
+def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
+    """Greedy non-maximum suppression: dets (N, 4) as x1, y1, x2, y2; scores (N,); returns kept indices (K,)."""
+    import torch
+
+    order = scores.argsort(descending=True, stable=True)
+    area = (dets[:, 2] - dets[:, 0]) * (dets[:, 3] - dets[:, 1])
+    kept: list[int] = []
+    while order.numel():
+        best, order = order[0], order[1:]
+        kept.append(int(best))
+        low = torch.maximum(dets[best, :2], dets[order, :2])
+        high = torch.minimum(dets[best, 2:], dets[order, 2:])
+        overlap = (high - low).clamp(min=0).prod(dim=1)
+        order = order[overlap <= iou_threshold * (area[best] + area[order] - overlap)]
+    return torch.tensor(kept, dtype=torch.int64, device=dets.device)

@@ -1,0 +1,167 @@
+"""The grammar of a target: `pkg.mod:attr`, `pkg.mod:attr(kw=literal)`, `file.py:attr`, `file.py`, a folder."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dropout_lint.errors import TargetError
+
+_FORMS = "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder"
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What stands after the colon: a chain of attributes and, where it was written as a call, literal arguments."""
+
+    attrs: tuple[str, ...]
+    called: bool = False
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """`Class.method`."""
+        return ".".join(self.attrs)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed target.
+
+    Attributes:
+        text: what was typed.
+        module: dotted module name, or None where `path` is given.
+        path: a Python file or a folder, or None where `module` is given.
+        call: what to take from it, or None: discover.
+    """
+
+    text: str
+    module: str | None
+    path: Path | None
+    call: Call | None
+
+    @property
+    def source(self) -> str:
+        """What stands before the colon."""
+        return self.module if self.module is not None else str(self.path)
+
+
+def parse_target(text: str) -> Spec:
+    """Split a target into its source and what to take from it.
+
+    Raises:
+        TargetError: the text has none of the forms, names a file that does not exist, or has arguments
+            that are no literals.
+    """
+    text = text.strip()
+    if not text:
+        raise TargetError("the target is empty", _FORMS)
+    whole = Path(text)
+    if whole.is_dir():
+        return Spec(text, None, whole, None)
+    left, right = _split(text)
+    if right is None and "(" in left:
+        raise TargetError(f"`{text}` has no colon before the attribute", _FORMS)
+    call = None if right is None else _parse_call(text, right)
+    if _looks_like_path(left):
+        return Spec(text, None, _existing_file(left, call), call)
+    if not left or not all(part.isidentifier() for part in left.split(".")):
+        raise TargetError(f"`{left}` is no module name and no Python file", _FORMS)
+    if call is None:
+        raise TargetError(f"`{text}` names no attribute", _bare_module_hint(left))
+    return Spec(text, left, None, call)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Left and right of the first colon that is not a drive letter's."""
+    start = 2 if _DRIVE.match(text) else 0
+    at = text.find(":", start)
+    if at < 0:
+        return text, None
+    return text[:at], text[at + 1 :]
+
+
+def _looks_like_path(left: str) -> bool:
+    return left.endswith(".py") or "/" in left or "\\" in left or left.startswith("~")
+
+
+def _existing_file(left: str, call: Call | None) -> Path:
+    path = Path(left).expanduser()
+    if path.is_dir():
+        raise TargetError(f"`{left}` is a folder, and a folder has no attributes", f"name the file: {left}/file.py:attr")
+    if not path.exists():
+        raise TargetError(f"there is no file or folder `{left}`", _near_file(path))
+    if path.suffix != ".py":
+        raise TargetError(f"`{left}` is not a Python file", _FORMS)
+    return path
+
+
+def _near_file(path: Path) -> str:
+    from difflib import get_close_matches
+
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder `{folder}` does not exist; paths are relative to {Path.cwd()}"
+    names = [entry.name for entry in folder.iterdir() if entry.suffix == ".py"]
+    near = get_close_matches(path.name, names, n=1)
+    if near:
+        return f"did you mean `{folder / near[0]}`?"
+    return f"paths are relative to {Path.cwd()}"
+
+
+def _bare_module_hint(left: str) -> str:
+    parent, _, last = left.rpartition(".")
+    if parent:
+        return f"put a colon before the attribute: `{parent}:{last}`, or `{left}:attr`"
+    return f"name what to build: `{left}:attr`"
+
+
+def _parse_call(text: str, right: str) -> Call:
+    if not right.strip():
+        raise TargetError(f"`{text}` has nothing after the colon", _FORMS)
+    try:
+        tree = ast.parse(right.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise TargetError(f"`{right}` is not `attr` or `attr(kw=literal)`: {_syntax(error)}", _FORMS) from None
+    if isinstance(tree, ast.Call):
+        attrs = _chain(text, tree.func)
+        args = tuple(_literal(text, argument) for argument in tree.args)
+        kwargs: dict[str, Any] = {}
+        for keyword in tree.keywords:
+            if keyword.arg is None:
+                raise TargetError(f"`{text}` unpacks its arguments with **", "write each argument out")
+            kwargs[keyword.arg] = _literal(text, keyword.value)
+        return Call(attrs, True, args, kwargs)
+    return Call(_chain(text, tree))
+
+
+def _syntax(error: SyntaxError | ValueError) -> str:
+    return (error.msg if isinstance(error, SyntaxError) else str(error)) or "syntax error"
+
+
+def _chain(text: str, node: ast.expr) -> tuple[str, ...]:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise TargetError(f"`{ast.unparse(node)}` in `{text}` is no attribute name", _FORMS)
+    parts.append(node.id)
+    return tuple(reversed(parts))
+
+
+def _literal(text: str, node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError):
+        raise TargetError(
+            f"the argument `{ast.unparse(node)}` in `{text}` is not a literal",
+            "only literals go here (numbers, strings, True, None, lists, dicts); for more, write a factory without "
+            "arguments and name that",
+        ) from None
