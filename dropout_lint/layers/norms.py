@@ -36,7 +36,9 @@ class NormSpec:
 
 
 # Class names of other packages whose norm always uses its stored statistics.
-FROZEN_NAMES = frozenset({"FrozenBatchNorm2d", "FrozenBatchNormAct2d", "FrozenBatchNorm", "FrozenBatchNorm3d"})
+FROZEN_NAMES = frozenset(
+    {"FrozenBatchNorm2d", "FrozenBatchNormAct2d", "FrozenBatchNorm", "FrozenBatchNorm3d"}
+)
 NAMED_FAMILIES = {
     "LayerNorm2d": "layer",
     "LayerNormFp32": "layer",

@@ -100,14 +100,16 @@ class Trace:
     Attributes:
         model: the model that was traced, as it was.
         graph: the graph of one forward pass, in train mode where that works.
-        method: the way that worked: `fake`, `fake-eval`, `fake-assumed`, `cpu`, `cpu-eval`, `symbolic`,
-            `children`.
+        method: the way that worked: `meta`, `fake` or `cpu` (what the forward pass was recorded with; `-eval`
+            behind it where only test mode runs), `symbolic`, or `children` (part by part).
         inputs: what it was traced with.
         dropouts: every dropout call, in the order of the data.
         norms: every norm call, in the order of the data.
         unused: dropouts that exist and are never called.
         opaque: the parts that could not be traced.
         constructed: the line that constructed each module, by qualified name.
+        constants: tensors and objects that `get_attr` nodes name and the model itself does not hold.
+        exact: whether the graph computes what the model computes.
         notes: things to say aloud.
     """
 
@@ -120,6 +122,8 @@ class Trace:
     unused: tuple[UnusedDropout, ...] = ()
     opaque: tuple[Opaque, ...] = ()
     constructed: Mapping[str, Location] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -130,7 +134,7 @@ class Trace:
     @property
     def runnable(self) -> bool:
         """Whether the graph computes what the model computes (so that a graph fix can be built on it)."""
-        return self.method in ("fake", "cpu", "symbolic") and not self.opaque
+        return self.exact and self.method in ("meta", "fake", "cpu", "symbolic") and not self.opaque
 
 
 def value_of(node: fx.Node) -> Any:

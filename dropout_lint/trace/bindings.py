@@ -1,0 +1,90 @@
+"""Which node of the graph every living tensor comes from, through views and in-place changes."""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from typing import Any
+
+import torch
+from torch import fx
+
+from dropout_lint.trace.types import TensorInfo
+
+
+def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:
+    """`tensor` after the in-place changes `by`: the identity, which keeps their order and dependence visible."""
+    return tensor
+
+
+class _Binding:
+    """One tensor's node, the path of indices into what that node returned, and in-place changes since."""
+
+    __slots__ = ("node", "path", "pending", "reference")
+
+    def __init__(self, tensor: torch.Tensor, node: fx.Node, path: tuple[Any, ...]) -> None:
+        self.reference = weakref.ref(tensor)
+        self.node = node
+        self.path = path
+        self.pending: list[fx.Node] = []
+
+
+class Bindings:
+    """Tensor → node. Tensors are held weakly; an id is trusted only while its tensor lives."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        self._bound: dict[int, _Binding] = {}
+        self._views: dict[int, list[weakref.ref[torch.Tensor]]] = {}
+
+    def bind(self, value: Any, node: fx.Node, path: tuple[Any, ...] = ()) -> None:
+        """Bind every tensor inside `value`, which `node` returned."""
+        if isinstance(value, torch.Tensor):
+            self._bound[id(value)] = _Binding(value, node, path)
+            base = value._base
+            if base is not None:
+                self._views.setdefault(id(base), []).append(weakref.ref(value))
+        elif isinstance(value, (tuple, list)):
+            for index, item in enumerate(value):
+                self.bind(item, node, (*path, index))
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                self.bind(item, node, (*path, key))
+
+    def lookup(self, tensor: torch.Tensor) -> fx.Node | None:
+        """The node that returns `tensor`; `getitem` and `mutated` nodes are created at the first use."""
+        binding = self._bound.get(id(tensor))
+        if binding is None or binding.reference() is not tensor:
+            return None
+        for index in binding.path:
+            owner, call = binding.node.meta.get("owner", ""), binding.node.meta.get("call")
+            binding.node = self._graph.call_function(operator.getitem, (binding.node, index))
+            binding.node.meta.update(owner=owner, call=call)
+        if binding.path:
+            binding.path = ()
+            binding.node.meta["value"] = TensorInfo(tuple(tensor.shape), tensor.dtype)
+        if binding.pending:
+            last = binding.pending[-1]
+            node = self._graph.call_function(mutated, (binding.node, *binding.pending))
+            node.meta.update(
+                owner=last.meta.get("owner", ""),
+                call=last.meta.get("call"),
+                value=TensorInfo(tuple(tensor.shape), tensor.dtype),
+            )
+            binding.node, binding.pending = node, []
+        return binding.node
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` is bound."""
+        binding = self._bound.get(id(tensor))
+        return binding is not None and binding.reference() is tensor
+
+    def mutate(self, tensor: torch.Tensor, by: fx.Node) -> None:
+        """Say that `by` changed `tensor` in place: it, its base and the base's other views depend on `by` now."""
+        base = tensor._base if tensor._base is not None else tensor
+        affected = [base, *(view() for view in self._views.get(id(base), ()))]
+        if all(other is not tensor for other in affected):
+            affected.append(tensor)
+        for other in affected:
+            if other is not None and self.knows(other):
+                self._bound[id(other)].pending.append(by)

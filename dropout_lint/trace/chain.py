@@ -1,0 +1,180 @@
+"""The chain of ways to trace a model: the cheapest that works is taken, and the trace says which it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+
+from torch import fx, nn
+from torch.nn.parameter import is_lazy
+
+from dropout_lint.errors import InputError, TraceError
+from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.target.types import Inputs, Location
+from dropout_lint.trace.failure import Failure, explain
+from dropout_lint.trace.materials import Fake, Materials, Real
+from dropout_lint.trace.record import Recording, always_on_dropouts, record
+from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
+from dropout_lint.trace.types import Trace, UnusedDropout
+
+# Above this many parameters a recording with real tensors is not tried: it would need their memory.
+REAL_PARAMETER_LIMIT = 400_000_000
+# Guessed inputs are tried in turn; each costs one failing forward pass.
+GUESS_LIMIT = 24
+
+
+def trace(
+    model: nn.Module,
+    inputs: Inputs | None = None,
+    *,
+    catalogue: Catalogue = STANDARD,
+    constructed: Mapping[int, Location] | None = None,
+) -> Trace:
+    """Trace `model` into one torch.fx graph (TRACING.md, "The approach").
+
+    Args:
+        model: any module, its weights real or on the meta device; it is left as it was.
+        inputs: example inputs, or None to guess them.
+        catalogue: which classes are dropouts and norms.
+        constructed: `id(module)` → the line that constructed it.
+
+    Raises:
+        InputError: the given inputs do not fit the model's forward.
+        TraceError: nothing of the model could be traced.
+    """
+    places = {
+        name: constructed[id(module)]
+        for name, module in model.named_modules(remove_duplicate=False)
+        if constructed and id(module) in constructed
+    }
+    subject = copy.deepcopy(model) if any(is_lazy(parameter) for parameter in model.parameters()) else model
+    failures: list[Failure] = []
+    for method, recording, used in _attempts(subject, inputs, catalogue, failures):
+        return _assemble(subject, method, recording, used, catalogue, places)
+    from dropout_lint.trace.parts import trace_children, trace_symbolically
+
+    whole = trace_symbolically(subject, catalogue)
+    if whole is not None:
+        return _assemble(subject, "symbolic", whole, inputs or Inputs(guessed=True), catalogue, places)
+    if (
+        inputs is not None
+        and not inputs.guessed
+        and failures
+        and failures[0].looks_like_wrong_inputs(subject)
+    ):
+        raise explain(subject, failures, InputError)
+    parts = trace_children(subject, catalogue, lambda child: trace(child, catalogue=catalogue), failures)
+    if parts is None:
+        raise explain(subject, failures, TraceError)
+    return parts
+
+
+def _attempts(
+    model: nn.Module, inputs: Inputs | None, catalogue: Catalogue, failures: list[Failure]
+) -> Iterator[tuple[str, Recording, Inputs]]:
+    """Yield the first recording that works: materials in the order of their cost, then test mode alone."""
+    ways: list[tuple[str, Callable[[], Materials], bool]] = [("meta", Materials, True), ("fake", Fake, True)]
+    real: list[tuple[str, Callable[[], Materials], bool]] = []
+    if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT:
+        real = [("cpu", Real, True), ("cpu-eval", Real, False)]
+    for method, materials, train in [*ways, ("meta-eval", Materials, False), *real]:
+        for candidate in _candidates(model, inputs):
+            try:
+                recording = record(model, candidate, catalogue, materials(), train=train)
+            except Exception as error:
+                failures.append(Failure(method, candidate, error))
+            else:
+                yield method, recording, candidate
+                return
+
+
+def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
+    if inputs is not None:
+        return (inputs,)
+    from dropout_lint.target import guess_inputs
+
+    return islice(guess_inputs(model), GUESS_LIMIT)
+
+
+def _assemble(
+    model: nn.Module,
+    method: str,
+    recording: Recording,
+    inputs: Inputs,
+    catalogue: Catalogue,
+    places: Mapping[str, Location],
+) -> Trace:
+    in_eval = method.endswith("-eval")
+    eval_graph = None if in_eval else _eval_graph(model, method, recording, inputs, catalogue)
+    dropouts = tuple(
+        dropout_sites(
+            recording.graph,
+            model,
+            catalogue,
+            constructed=places,
+            training=recording.training,
+            made_in_forward=recording.made_in_forward,
+            always_on=recording.always_on if in_eval else always_on_dropouts(model, catalogue),
+            eval_graph=eval_graph,
+            recorded_in_eval=in_eval,
+        )
+    )
+    norms = tuple(
+        norm_sites(
+            recording.graph,
+            model,
+            catalogue,
+            constructed=places,
+            training=recording.training,
+            recorded_in_eval=in_eval,
+        )
+    )
+    called = {site.module for site in dropouts}
+    return Trace(
+        model=model,
+        graph=recording.graph,
+        method=method,
+        inputs=inputs,
+        dropouts=dropouts,
+        norms=norms,
+        unused=tuple(_unused(model, catalogue, called, places)),
+        constructed=places,
+        constants=recording.constants,
+        exact=recording.exact,
+        notes=recording.notes,
+    )
+
+
+def _eval_graph(
+    model: nn.Module, method: str, recording: Recording, inputs: Inputs, catalogue: Catalogue
+) -> fx.Graph | None:
+    """The graph in test mode, recorded only where some dropout does not follow a module's mode by itself."""
+    by_call = bool(recording.made_in_forward) or any(
+        functional_dropout(node) is not None or _draws(node) for node in recording.graph.nodes
+    )
+    if not by_call:
+        return None
+    materials: Materials = {"fake": Fake, "cpu": Real}.get(method, Materials)()
+    try:
+        return record(model, inputs, catalogue, materials, train=False).graph
+    except Exception:  # test mode may need other inputs; then only train mode is known
+        return None
+
+
+def _draws(node: fx.Node) -> bool:
+    from dropout_lint.trace.noise_by_hand import is_random
+
+    return is_random(node)
+
+
+def _unused(
+    model: nn.Module, catalogue: Catalogue, called: set[str | None], places: Mapping[str, Location]
+) -> Iterator[UnusedDropout]:
+    seen: set[int] = set()
+    reached = {id(model.get_submodule(name)) for name in called if name}
+    for name, module in model.named_modules():
+        spec = catalogue.dropout(module)
+        if spec is not None and name and id(module) not in reached | seen:
+            seen.add(id(module))
+            yield UnusedDropout(name, spec, places.get(name))

@@ -1,0 +1,56 @@
+"""Source locations: the first frame on the call stack that is the user's (or another package's), not torch's."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+
+from dropout_lint.target.types import Location
+
+# The trailing separator matters: a bare ".../torch" is a prefix of ".../torchvision" as well.
+_OWN = tuple(
+    str(folder) + os.sep
+    for folder in (
+        Path(torch.__file__).parent,
+        Path(__file__).parent,
+        Path(__file__).parent.parent / "target",
+    )
+)
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+_SITE = ("site-packages", "dist-packages")
+_skipped: dict[CodeType, bool] = {}
+
+
+def _is_skipped(code: CodeType) -> bool:
+    skipped = _skipped.get(code)
+    if skipped is None:
+        name = code.co_filename
+        stdlib = name.startswith(_STDLIB) and not any(site in name for site in _SITE)
+        skipped = name.startswith(_OWN) or name.startswith("<") or stdlib
+        _skipped[code] = skipped
+    return skipped
+
+
+def user_frame(depth: int = 1) -> FrameType | None:
+    """The nearest calling frame that is not torch's, the tracer's or the standard library's."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and _is_skipped(frame.f_code):
+        frame = frame.f_back
+    return frame
+
+
+def location_of(frame: FrameType | None, *, column: bool = False) -> Location | None:
+    """File and line that `frame` is executing, and the column where that is asked for (it costs more)."""
+    if frame is None:
+        return None
+    if not column:
+        return Location(frame.f_code.co_filename, frame.f_lineno)
+    positions = frame.f_code.co_positions()
+    _, _, start, _ = next(itertools.islice(positions, frame.f_lasti // 2, None), (0, 0, None, None))
+    return Location(frame.f_code.co_filename, frame.f_lineno, (start or 0) + 1)

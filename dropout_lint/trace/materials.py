@@ -1,0 +1,140 @@
+"""What tensors a recording computes with: meta tensors (no memory, no arithmetic), FakeTensors, or real ones on CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _device
+
+CPU = torch.device("cpu")
+META = torch.device("meta")
+
+
+class ValueRead(Exception):
+    """The model reads a value that these tensors do not have (`.item()`, `bool(tensor)`)."""
+
+
+class Materials:
+    """How parameters, buffers, inputs and constants are represented while a model is recorded.
+
+    Attributes:
+        name: `meta`, `fake` or `cpu`, as the report shows it.
+        device: the device that tensors are created on.
+        has_values: whether a model may read values.
+    """
+
+    name = "meta"
+    device = META
+    has_values = False
+
+    def __init__(self) -> None:
+        self._twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """The context that the forward pass runs in."""
+        yield
+
+    def twin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The stand-in for a tensor of the model; the same one each time."""
+        known = self._twins.get(id(tensor))
+        if known is None or known[0] is not tensor:
+            known = (tensor, self._make(tensor))
+            self._twins[id(tensor)] = known
+        return known[1]
+
+    def parameter(self, parameter: nn.Parameter) -> nn.Parameter:
+        """The stand-in for a parameter, tied ones staying tied."""
+        known = self._twins.get(id(parameter))
+        if known is None or known[0] is not parameter:
+            twin = nn.Parameter(self._make(parameter), requires_grad=parameter.requires_grad)
+            known = (parameter, twin)
+            self._twins[id(parameter)] = known
+        assert isinstance(known[1], nn.Parameter)
+        return known[1]
+
+    def _make(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` can be computed with as it is."""
+        return tensor.is_meta
+
+    def like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A new tensor of the same shape: the result of an operation that keeps the shape, without running it."""
+        return torch.empty_like(tensor)
+
+    def input(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The stand-in for an example input."""
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
+
+
+class Fake(Materials):
+    """FakeTensors on CPU: slower than meta tensors, but every device check and small constant works."""
+
+    name = "fake"
+    device = CPU
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._class = FakeTensor
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        with self._mode:
+            yield
+
+    def _make(self, tensor: torch.Tensor) -> torch.Tensor:
+        with self._mode:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CPU)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        return isinstance(tensor, self._class)
+
+    def input(self, tensor: torch.Tensor) -> torch.Tensor:
+        with self._mode:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=CPU)
+
+
+class Real(Materials):
+    """Real tensors on CPU: for models whose control flow depends on values."""
+
+    name = "cpu"
+    device = CPU
+    has_values = True
+
+    def _make(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_meta:
+            return _plausible(tensor)
+        return tensor.detach().to(CPU, copy=True)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        return tensor.device.type == "cpu"
+
+    def input(self, tensor: torch.Tensor) -> torch.Tensor:
+        return _plausible(tensor) if tensor.is_meta else tensor.detach().to(CPU, copy=True)
+
+
+def _plausible(tensor: torch.Tensor) -> torch.Tensor:
+    """Values for a tensor that has none: standard normal inputs, weights of variance 1/fan-in, ones for vectors."""
+    shape, dtype = tensor.shape, tensor.dtype
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    if isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
+        fan_in = max(1, tensor[0].numel())
+        return torch.randn(shape, dtype=dtype).mul_(fan_in**-0.5)
+    if isinstance(tensor, nn.Parameter) or tensor.dim() < 2:
+        return torch.ones(shape, dtype=dtype)
+    return torch.randn(shape, dtype=dtype)
+
+
+def device_constructors() -> frozenset[Callable[..., Any]]:
+    """The functions that create a tensor from nothing and take a `device`."""
+    return frozenset(_device._device_constructors())

@@ -1,0 +1,71 @@
+"""One recording: a model, inputs, materials and a mode in; a graph and what was seen beside it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dropout_lint.layers import Catalogue
+from dropout_lint.target.types import Inputs
+from dropout_lint.trace.materials import Materials
+from dropout_lint.trace.recorder import Recorder
+from dropout_lint.trace.staging import staged
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one forward pass left behind."""
+
+    graph: fx.Graph
+    training: Mapping[fx.Node, bool]
+    made_in_forward: Mapping[fx.Node, nn.Module]
+    constants: Mapping[str, Any]
+    always_on: frozenset[str]
+    exact: bool
+    notes: tuple[str, ...]
+
+
+def record(
+    model: nn.Module, inputs: Inputs, catalogue: Catalogue, materials: Materials, *, train: bool
+) -> Recording:
+    """Record one forward pass of `model`; the model is left as it was.
+
+    Raises:
+        Exception: whatever the model's own code raises with these materials.
+    """
+    with staged(model, materials, train) as names, torch.compiler.set_stance("force_eager"):
+        always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
+        recorder = Recorder(model, catalogue, materials, names)
+        recorder.run(inputs)
+    return Recording(
+        recorder.graph,
+        recorder.training,
+        recorder.made_in_forward,
+        recorder.constants,
+        always_on,
+        recorder.exact,
+        tuple(dict.fromkeys(recorder.notes)),
+    )
+
+
+def always_on_dropouts(model: nn.Module, catalogue: Catalogue) -> frozenset[str]:
+    """Names of dropout modules that stay in train mode after `model.eval()`, because a `train()` is overridden."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        return _training_dropouts(model, catalogue)
+    finally:
+        for module, mode in modes:
+            module.__dict__["training"] = mode
+
+
+def _training_dropouts(model: nn.Module, catalogue: Catalogue) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if module.training and catalogue.dropout(module) is not None
+    )

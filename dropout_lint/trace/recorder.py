@@ -1,0 +1,576 @@
+"""The recorder: runs a model's forward once and writes a node for each thing that happens."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from dropout_lint.layers import Catalogue, is_dropout_function
+from dropout_lint.target.types import Inputs
+from dropout_lint.trace.bindings import Bindings
+from dropout_lint.trace.frames import location_of, user_frame
+from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves
+from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
+from dropout_lint.trace.sizes import SizeInt
+from dropout_lint.trace.types import TensorInfo
+
+_VALUE_READS = frozenset(
+    {
+        "item",
+        "tolist",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "numpy",
+        "__contains__",
+        "equal",
+        "allclose",
+    }
+)
+_TENSOR_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
+_OPERATORS = {
+    f"__{name}__": getattr(operator, name if name not in ("and", "or") else f"{name}_")
+    for name in [
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "matmul",
+        "and",
+        "or",
+        "xor",
+        "lshift",
+        "rshift",
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "ifloordiv",
+        "ipow",
+        "iand",
+        "ior",
+        "ixor",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "getitem",
+        "setitem",
+        "neg",
+        "pos",
+        "invert",
+    ]
+}
+_REFLECTED = {
+    f"__r{name}__": _OPERATORS[f"__{name}__"]
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+}
+_PASSIVE = (
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.layout,
+    torch.memory_format,
+    type(Ellipsis),
+)
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward pass of `model` into `graph`.
+
+    Attributes:
+        graph: the fx graph so far.
+        constants: attribute name → tensor or object that the graph needs beside the model's own.
+        notes: what could not be followed exactly.
+        exact: whether the graph computes what the model computes.
+        made_in_forward: node → dropout module that the user's forward made and called.
+        training: node of a leaf module → its `training` flag at the call.
+    """
+
+    def __init__(
+        self, model: nn.Module, catalogue: Catalogue, materials: Materials, names: Mapping[int, str]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.graph = fx.Graph()
+        self.constants: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self.exact = True
+        self.made_in_forward: dict[fx.Node, nn.Module] = {}
+        self.training: dict[fx.Node, bool] = {}
+        self.bindings = Bindings(self.graph)
+        self._catalogue = catalogue
+        self._materials = materials
+        self._names = names
+        self._leaves = Leaves(model, catalogue)
+        self._stack: list[str] = [""]
+        self._calls: dict[str, int] = {}
+        self._depth_inside_leaf = 0
+        self._constructors = device_constructors()
+        self._device_source: fx.Node | None = None
+        self._frame: FrameType | None = None
+        self._constant_names: dict[int, tuple[Any, str]] = {}
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Inputs) -> Any:
+        """Run the model's forward on stand-ins for `inputs`; returns what it returned."""
+        args, kwargs = self._placeholders(inputs)
+        original_call = nn.Module.__call__
+
+        def call(module: nn.Module, *call_args: Any, **call_kwargs: Any) -> Any:
+            return self._call_unregistered(original_call, module, call_args, call_kwargs)
+
+        self._wrap_forwards()
+        try:
+            nn.Module.__call__ = call  # type: ignore[method-assign]
+            with torch.no_grad(), self._materials.active(), self:
+                output = self.model(*args, **kwargs)
+            self.graph.output(self._argument(output))
+        finally:
+            nn.Module.__call__ = original_call  # type: ignore[method-assign]
+        return output
+
+    def _placeholders(self, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
+        taken: set[str] = set()
+        args = []
+        for name, value in zip(_positional_names(self.model, len(inputs.args)), inputs.args, strict=True):
+            args.append(self._placeholder(name, value))
+            taken.add(name)
+        return args, {name: self._placeholder(name, value) for name, value in inputs.kwargs.items()}
+
+    def _placeholder(self, name: str, value: Any) -> Any:
+        stand_in = _map_tensors(value, self._materials.input)
+        node = self.graph.placeholder(name)
+        node.meta.update(value=describe(stand_in), owner="", call=None)
+        self.bindings.bind(stand_in, node)
+        if self._device_source is None and isinstance(stand_in, torch.Tensor):
+            self._device_source = node
+        return stand_in
+
+    # -- modules ---------------------------------------------------------------------------------------------
+
+    def _wrap_forwards(self) -> None:
+        """Replace `forward` on every instance: hooks still run, and `layer.forward(x)` is seen as well."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                if module is not self.model:
+                    self._calls.setdefault(name, 0)
+                continue
+            unwrapped = getattr(module, "_orig_mod", None)  # torch.compile's wrapper
+            parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+            if isinstance(unwrapped, nn.Module):
+                forward: Callable[..., Any] = unwrapped.__call__
+            elif parallel:
+                forward = module.module.__call__
+            else:
+                forward = module.forward
+            if module.__dict__.get("_compiled_call_impl") is not None:
+                module.__dict__["_compiled_call_impl"] = None
+            wrap = self._leaf if self._leaves.is_leaf(module) else self._entered
+            module.__dict__["forward"] = wrap(name, module, forward)
+
+    def _entered(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def entered(*args: Any, **kwargs: Any) -> Any:
+            self._stack.append(name)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._stack.pop()
+
+        return entered
+
+    def _leaf(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values
+        is_dropout = id(module) in self._leaves.dropouts
+        exact_place = is_dropout or id(module) in self._leaves.norms
+
+        @functools.wraps(forward)
+        def leaf(*args: Any, **kwargs: Any) -> Any:
+            if self._depth_inside_leaf:
+                return forward(*args, **kwargs)
+            source = next(
+                (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
+            )
+            inplace = bool(getattr(module, "inplace", False)) and source is not None
+            node_args = self._argument(args), self._argument(kwargs)
+            self._depth_inside_leaf += 1
+            try:
+                with torch._C.DisableTorchFunction():
+                    if shortcut and source is not None:
+                        self._require_floating(source, name)
+                        result: Any = self._materials.like(source) if is_dropout or not inplace else source
+                    else:
+                        result = _run_leaf(module, forward, args, kwargs)
+                        if is_dropout and result is source:
+                            result = source.view_as(source)
+            finally:
+                self._depth_inside_leaf -= 1
+            if result is source and not inplace:
+                return result
+            node = self.graph.call_module(name, *node_args)
+            self._annotate(node, result, exact_place)
+            node.meta["call_index"] = self._calls.get(name, 0)
+            self._calls[name] = self._calls.get(name, 0) + 1
+            self.training[node] = module.training
+            with torch._C.DisableTorchFunction():
+                if inplace and source is not None:
+                    self.bindings.mutate(source, node)
+                self.bindings.bind(result, node)
+            return result
+
+        return leaf
+
+    @staticmethod
+    def _require_floating(source: torch.Tensor, name: str) -> None:
+        if not (source.is_floating_point() or source.is_complex()):
+            raise TypeError(f"{name} was given a tensor of {source.dtype}")
+
+    def _call_unregistered(
+        self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A module that is not part of the model: made in `forward`. If it is a dropout, it is one node."""
+        if "forward" in module.__dict__ or self._depth_inside_leaf or not args:
+            return original(module, *args, **kwargs)
+        spec = self._catalogue.dropout(module)
+        source = args[0]
+        if spec is None or not isinstance(source, torch.Tensor):
+            return original(module, *args, **kwargs)
+        node = self.graph.call_function(
+            F.dropout,
+            (self._argument(source),),
+            {"p": spec.p, "training": module.training, "inplace": spec.inplace},
+        )
+        with torch._C.DisableTorchFunction():
+            result = self._materials.like(source) if not self._materials.has_values else source.clone()
+            self._annotate(node, result, exact_place=True)
+            self.made_in_forward[node] = module
+            self.bindings.bind(result, node)
+        return result
+
+    # -- functions -------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._depth_inside_leaf:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            return self._property(func, args)
+        if name in ("size", "__len__") and isinstance(args[0], torch.Tensor):
+            return self._size(args[0], func, args, kwargs)
+        if name == "__iter__":
+            return iter(self.__torch_function__(torch.Tensor.unbind, types, (args[0],)))
+        if name in _VALUE_READS and not self._materials.has_values:
+            raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
+        return self._record(func, name, args, kwargs)
+
+    def _property(self, func: Any, args: tuple[Any, ...]) -> Any:
+        attribute = getattr(func.__self__, "__name__", "")
+        tensor = args[0]
+        if attribute == "shape":
+            return self._size(tensor, func, args, {})
+        if attribute == "device":
+            return torch.device("cpu") if self._materials.device.type == "meta" else func(*args)
+        value = func(*args)
+        if attribute in _TENSOR_PROPERTIES and isinstance(value, torch.Tensor) and value is not tensor:
+            node = self.graph.call_function(getattr, (self._argument(tensor), attribute))
+            self._annotate(node, value)
+            self.bindings.bind(value, node)
+        return value
+
+    def _size(
+        self, tensor: torch.Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        value = func(*args, **kwargs)
+        node = self.bindings.lookup(tensor)
+        if node is None:
+            return value
+        if isinstance(value, torch.Size):
+            return torch.Size([SizeInt.read(int(size), node, dim) for dim, size in enumerate(value)])
+        dim = 0
+        if getattr(func, "__name__", "") == "size":
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        return SizeInt.read(int(value), node, int(dim))
+
+    def _record(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)
+        versions = [tensor._version for tensor in tensors]
+        if (
+            func in SHAPE_KEEPING_FUNCTIONS
+            and not self._materials.has_values
+            and _is_plain(run_args, run_kwargs)
+        ):
+            self._require_floating(run_args[0], name)
+            result: Any = self._materials.like(run_args[0])
+        else:
+            result = func(*run_args, **run_kwargs)
+        changed = [
+            tensor for tensor, version in zip(tensors, versions, strict=True) if tensor._version != version
+        ]
+        found = _tensors_in(result)
+        if not changed and (not found or (len(found) == 1 and any(found[0] is tensor for tensor in tensors))):
+            if not (is_dropout_function(func) and found):
+                return result
+            result = found[0].view_as(found[0])
+        node = self._node(func, name, args, kwargs)
+        dropout = is_dropout_function(func)
+        if dropout and any(result is tensor for tensor in changed):
+            result = result.view_as(
+                result
+            )  # so that a use of the input after an in-place dropout is told apart
+        self._annotate(node, result, exact_place=dropout)
+        for tensor in changed:
+            if tensor is not result or tensor._base is not None or self.bindings.knows(tensor):
+                self.bindings.mutate(tensor, node)
+        self.bindings.bind(result, node)
+        return result
+
+    def _runnable(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], list[torch.Tensor]]:
+        """Arguments to run with: stand-ins for tensors from outside, and this recording's device."""
+        tensors: list[torch.Tensor] = []
+        materials = self._materials
+
+        def fit(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                if not materials.fits(value):
+                    twin = materials.twin(value)
+                    if not self.bindings.knows(twin) and not self.bindings.knows(value):
+                        self._names_of_outsider(twin, value)
+                    value = twin
+                tensors.append(value)
+                return value
+            kind = type(value)
+            if kind in (list, tuple):
+                return kind(fit(item) for item in value)
+            if kind is torch.device:
+                return materials.device
+            if kind is SizeInt:
+                return int(value)
+            if kind is torch.Size:
+                return tuple(int(item) for item in value)
+            return value
+
+        run_args = tuple(fit(value) for value in args)
+        run_kwargs = {key: fit(value) for key, value in kwargs.items()}
+        if func in self._constructors or isinstance(run_kwargs.get("device"), str):
+            run_kwargs["device"] = materials.device
+        elif getattr(func, "__name__", "") in ("to", "cuda", "cpu") and tensors:
+            name = getattr(func, "__name__", "")
+            if name != "to":
+                return (tensors[0],), {"device": materials.device}, tensors
+            run_args = tuple(materials.device if _names_a_device(value) else value for value in run_args)
+        return run_args, run_kwargs, tensors
+
+    def _names_of_outsider(self, twin: torch.Tensor, value: torch.Tensor) -> None:
+        name = self._names.get(id(value)) if isinstance(self._names, dict) else None
+        if name is None:
+            name = self._constant(value)
+        node = self.graph.get_attr(name)
+        self._annotate(node, twin)
+        self.bindings.bind(twin, node)
+
+    # -- nodes -----------------------------------------------------------------------------------------------
+
+    def _node(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> fx.Node:
+        node_args, node_kwargs = self._argument(args), self._argument(kwargs)
+        if name in _REFLECTED and len(args) == 2:
+            return self.graph.call_function(_REFLECTED[name], (node_args[1], node_args[0]))
+        if name in _OPERATORS:
+            return self.graph.call_function(_OPERATORS[name], node_args, node_kwargs)
+        if getattr(torch.Tensor, name, None) is func:
+            return self.graph.call_method(name, node_args, node_kwargs)
+        return self.graph.call_function(func, node_args, node_kwargs)
+
+    def _annotate(self, node: fx.Node, value: Any, exact_place: bool = False) -> None:
+        frame = user_frame(2)
+        node.meta["value"] = describe(value)
+        node.meta["owner"] = self._stack[-1]
+        node.meta["call"] = location_of(frame, column=exact_place)
+
+    def _argument(self, value: Any) -> Any:
+        """`value` as an argument of a node: tensors and sizes become the nodes that they come from."""
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, SizeInt):
+            return value.node(self.graph)
+        if isinstance(value, _PASSIVE):
+            return value
+        if isinstance(value, torch.device):
+            if value.type == "cpu" and self._device_source is not None:
+                return self._device_node()
+            return value
+        if isinstance(value, tuple):
+            items = [self._argument(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        if isinstance(value, list):
+            return [self._argument(item) for item in value]
+        if isinstance(value, slice):
+            return slice(*(self._argument(part) for part in (value.start, value.stop, value.step)))
+        if isinstance(value, range):
+            return value
+        return self._structure(value)
+
+    def _structure(self, value: Any) -> Any:
+        """Dicts, dataclasses and model outputs are rebuilt in the graph; any other object is a constant of it."""
+        if isinstance(value, dict):
+            items = {str(key): self._argument(item) for key, item in value.items()}
+            if type(value) is dict:
+                return items
+            return self._made(type(value), (), items, value)
+        fields = getattr(type(value), "__dataclass_fields__", None)
+        if fields is not None:
+            items = {
+                name: self._argument(getattr(value, name)) for name, field in fields.items() if field.init
+            }
+            return self._made(type(value), (), items, value)
+        if _tensors_in(getattr(value, "__dict__", None)):
+            self.exact = False
+            self.notes.append(f"tensors inside a {type(value).__name__} are not followed through the output")
+        return self.graph.get_attr(self._constant(value))
+
+    def _made(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
+        node = self.graph.call_function(cls, args, kwargs)
+        self._annotate(node, None)
+        return node
+
+    def _device_node(self) -> fx.Node:
+        node = self.graph.call_function(getattr, (self._device_source, "device"))
+        node.meta.update(value=None, owner=self._stack[-1], call=None)
+        return node
+
+    def _tensor(self, tensor: torch.Tensor) -> fx.Node:
+        node = self.bindings.lookup(tensor)
+        if node is not None:
+            return node
+        with torch._C.DisableTorchFunction():
+            twin = tensor if self._materials.fits(tensor) else self._materials.twin(tensor)
+            node = self.bindings.lookup(twin)
+            if node is not None:
+                return node
+            name = self._names.get(id(tensor))
+            if name is None:
+                name = self._constant(tensor)
+                if not self._is_outside(tensor):
+                    self.exact = False
+                    self.notes.append(
+                        f"a tensor of shape {tuple(tensor.shape)} came from code that can't be followed"
+                    )
+            node = self.graph.get_attr(name)
+            self._annotate(node, tensor)
+            self.bindings.bind(twin, node)
+            if twin is not tensor:
+                self.bindings.bind(tensor, node)
+        return node
+
+    def _is_outside(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` existed before the forward pass (a plain attribute or a module-level constant)."""
+        return self._materials.has_values or not self._materials.fits(tensor)
+
+    def _constant(self, value: Any) -> str:
+        known = self._constant_names.get(id(value))
+        if known is None:
+            known = (value, f"_constant{len(self._constant_names)}")
+            self._constant_names[id(value)] = known
+            self.constants[known[1]] = value
+        return known[1]
+
+
+def describe(value: Any) -> Any:
+    """`value` with a `TensorInfo` in place of each tensor."""
+    return _map_tensors(
+        value, lambda tensor: TensorInfo(tuple(int(size) for size in tensor.shape), tensor.dtype)
+    )
+
+
+def _map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        items = [_map_tensors(item, function) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [_map_tensors(item, function) for item in value]
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
+    return value
+
+
+def _tensors_in(value: Any, depth: int = 3) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if depth and isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in _tensors_in(item, depth - 1)]
+    if depth and isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in _tensors_in(item, depth - 1)]
+    return []
+
+
+def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return (
+        bool(args)
+        and isinstance(args[0], torch.Tensor)
+        and not kwargs.get("inplace")
+        and not any(value is True for value in args[1:])
+    )
+
+
+def _names_a_device(value: Any) -> bool:
+    return isinstance(value, str) and value.split(":")[0] in ("cuda", "cpu", "mps", "xpu", "meta")
+
+
+def _run_leaf(
+    module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if isinstance(module, nn.SyncBatchNorm):  # its forward refuses CPU tensors; one process normalises alike
+        return F.batch_norm(args[0], None, None, module.weight, module.bias, training=True, eps=module.eps)
+    return forward(*args, **kwargs)
+
+
+def _positional_names(model: nn.Module, count: int) -> list[str]:
+    """The names of `forward`'s first `count` positional parameters, made unique."""
+    import inspect
+
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "input")
+    return [names[i] if i < len(names) else f"{variadic}_{i}" for i in range(count)]

@@ -1,0 +1,252 @@
+"""From a recorded graph to its dropouts and norms: what they are, where they stand, when they are active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
+from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
+from dropout_lint.target.types import Location
+from dropout_lint.trace.noise_by_hand import find_masks
+from dropout_lint.trace.types import DropoutSite, NormSite, module_of
+
+_NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
+    F.batch_norm: "batch",
+    torch.batch_norm: "batch",
+    F.instance_norm: "instance",
+    F.layer_norm: "layer",
+    torch.layer_norm: "layer",
+    F.group_norm: "group",
+    torch.group_norm: "group",
+}
+_TRAINING_POSITION = {F.batch_norm: 5, torch.batch_norm: 5}
+
+
+class Activity:
+    """Whether the functional dropouts of a graph drop: call by call, to compare train with eval mode."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._active: dict[tuple[Any, ...], list[bool]] = {}
+        for node in graph.nodes:
+            if node.op in ("call_function", "call_method"):
+                self._active.setdefault(_call_key(node), []).append(_is_active(node))
+            elif node.op == "call_module":
+                self._active.setdefault(_call_key(node), []).append(True)
+
+    def of(self, node: fx.Node, turn: int, default: bool) -> bool:
+        """Whether the `turn`-th such call is active; `default` where this mode does not make the call."""
+        turns = self._active.get(_call_key(node), [])
+        if turn < len(turns):
+            return turns[turn]
+        return turns[-1] if turns else default
+
+
+def dropout_sites(
+    graph: fx.Graph,
+    model: nn.Module,
+    catalogue: Catalogue,
+    *,
+    constructed: Mapping[str, Location],
+    training: Mapping[fx.Node, bool],
+    made_in_forward: Mapping[fx.Node, nn.Module],
+    always_on: frozenset[str],
+    eval_graph: fx.Graph | None,
+    recorded_in_eval: bool,
+) -> Iterator[DropoutSite]:
+    """Every dropout call of `graph`, in the order of the data."""
+    masks = find_masks(graph)
+    other_mode = Activity(eval_graph) if eval_graph is not None else None
+    turns: dict[tuple[Any, ...], int] = {}
+    for node in graph.nodes:
+        key = _call_key(node)
+        turn = turns.get(key, 0)
+        turns[key] = turn + 1
+        common: dict[str, Any] = {"owner": node.meta.get("owner", ""), "call": node.meta.get("call")}
+        module = module_of(model, node)
+        if module is not None:
+            name = str(node.target)
+            spec, inside = catalogue.dropout(module), False
+            if spec is None:
+                spec, inside = inner_dropout(module), True
+            if spec is not None:
+                yield DropoutSite(
+                    node,
+                    name,
+                    spec,
+                    name,
+                    functional=False,
+                    active_in_train=True if recorded_in_eval else training.get(node, True),
+                    active_in_eval=name in always_on,
+                    constructed=constructed.get(name),
+                    inside=inside,
+                    call_index=node.meta.get("call_index", 0),
+                    **common,
+                )
+            continue
+        if node in made_in_forward:
+            made = made_in_forward[node]
+            spec = catalogue.dropout(made)
+            assert spec is not None
+            active = made.training
+            in_eval = other_mode.of(node, turn, active) if other_mode else active
+        elif node in masks:
+            spec, active = masks[node], True
+            in_eval = other_mode is not None and other_mode.of(node, turn, False)
+        else:
+            spec = functional_dropout(node)
+            if spec is None:
+                continue
+            active = _is_active(node)
+            in_eval = other_mode.of(node, turn, False) if other_mode else active
+        if recorded_in_eval:
+            active, in_eval = True, active
+        yield DropoutSite(
+            node,
+            functional_name(node),
+            spec,
+            None,
+            functional=True,
+            active_in_train=active,
+            active_in_eval=in_eval,
+            inside=spec.noise is Noise.ATTENTION,
+            call_index=turn,
+            **common,
+        )
+
+
+def norm_sites(
+    graph: fx.Graph,
+    model: nn.Module,
+    catalogue: Catalogue,
+    *,
+    constructed: Mapping[str, Location],
+    training: Mapping[fx.Node, bool],
+    recorded_in_eval: bool,
+) -> Iterator[NormSite]:
+    """Every norm call of `graph`, in the order of the data; a norm of weights alone is none."""
+    constant = _constant_nodes(graph)
+    for node in graph.nodes:
+        common: dict[str, Any] = {"owner": node.meta.get("owner", ""), "call": node.meta.get("call")}
+        module = module_of(model, node)
+        if module is not None:
+            spec = catalogue.norm(module)
+            if spec is None:
+                continue
+            if spec.tracks and not recorded_in_eval and training.get(node) is False:
+                spec = _frozen(spec)
+            name = str(node.target)
+            yield NormSite(
+                node,
+                name,
+                spec,
+                name,
+                constructed=constructed.get(name),
+                call_index=node.meta.get("call_index", 0),
+                **common,
+            )
+        elif node.op == "call_function" and node.target in _NORM_FUNCTIONS and node not in constant:
+            yield NormSite(node, functional_name(node), _functional_norm(node), None, **common)
+
+
+def inner_dropout(module: nn.Module) -> DropoutSpec | None:
+    """The dropout inside an attention or recurrent layer, if its ratio is not 0."""
+    kind = type(module).__name__
+    if isinstance(module, nn.MultiheadAttention) and module.dropout:
+        return DropoutSpec(kind, Noise.ATTENTION, float(module.dropout))
+    if isinstance(module, nn.RNNBase) and module.dropout and module.num_layers > 1:
+        return DropoutSpec(kind, Noise.RECURRENT, float(module.dropout))
+    return None
+
+
+def functional_dropout(node: fx.Node) -> DropoutSpec | None:
+    """The dropout that a `call_function` node is, or holds (attention), or None."""
+    if node.op == "call_method" and node.target == "dropout":
+        return None
+    if node.op != "call_function":
+        return None
+    function: Any = node.target
+    if function in FUNCTIONS:
+        kind, noise = FUNCTIONS[function]
+        return DropoutSpec(kind, noise, _number(node, "p", 1, 0.5), bool(_value(node, "inplace", 3, False)))
+    if function is F.scaled_dot_product_attention:
+        p = _number(node, "dropout_p", 4, 0.0)
+        return DropoutSpec("F.scaled_dot_product_attention", Noise.ATTENTION, p) if p else None
+    if function is F.multi_head_attention_forward:
+        p = _number(node, "dropout_p", 10, 0.0)
+        return DropoutSpec("F.multi_head_attention_forward", Noise.ATTENTION, p) if p else None
+    return None
+
+
+def functional_name(node: fx.Node) -> str:
+    """`owner@file.py:line`: how a report names a call that is no module's."""
+    call: Location | None = node.meta.get("call")
+    owner = node.meta.get("owner", "")
+    return f"{owner}@{Path(call.file).name}:{call.line}" if call else f"{owner}@{node.name}"
+
+
+def _functional_norm(node: fx.Node) -> NormSpec:
+    family = _NORM_FUNCTIONS[node.target]  # type: ignore[index]
+    kind = f"F.{getattr(node.target, '__name__', family)}"
+    if family == "batch":
+        tracks = _value(node, "running_mean", 1, None) is not None
+        in_training = bool(_value(node, "training", 5, False))
+        return NormSpec(kind, family, tracks=tracks, frozen=tracks and not in_training)
+    if family == "instance":
+        tracks = _value(node, "running_mean", 1, None) is not None
+        return NormSpec(kind, family, tracks=tracks)
+    return NormSpec(kind, family, tracks=False)
+
+
+def _frozen(spec: NormSpec) -> NormSpec:
+    return NormSpec(spec.kind, spec.family, spec.tracks, frozen=True, channels=spec.channels, eps=spec.eps)
+
+
+def _is_active(node: fx.Node) -> bool:
+    """Whether a functional dropout was called with `training=True` (and a ratio above 0)."""
+    if node.op != "call_function":
+        return True
+    known = FUNCTIONS.get(node.target) if callable(node.target) else None
+    if known is not None:
+        kind = known[0]
+        name, position = ("train", 2) if kind.startswith("torch.") else ("training", 2)
+        return bool(_value(node, name, position, TRAINING_DEFAULT.get(kind, True)))
+    if node.target is F.scaled_dot_product_attention:
+        return _number(node, "dropout_p", 4, 0.0) > 0
+    if node.target is F.multi_head_attention_forward:
+        return bool(_value(node, "training", 13, True))
+    return True
+
+
+def _call_key(node: fx.Node) -> tuple[Any, ...]:
+    call = node.meta.get("call")
+    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.meta.get("owner", ""), call, target
+
+
+def _value(node: fx.Node, name: str, position: int, default: Any) -> Any:
+    if name in node.kwargs:
+        return node.kwargs[name]
+    return node.args[position] if position < len(node.args) else default
+
+
+def _number(node: fx.Node, name: str, position: int, default: float) -> float:
+    value = _value(node, name, position, default)
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _constant_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """Nodes that depend on parameters and constants alone."""
+    constant: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            constant.add(node)
+        elif node.op in ("call_function", "call_method") and node.all_input_nodes:
+            if all(argument in constant for argument in node.all_input_nodes):
+                constant.add(node)
+    return constant
