@@ -14,7 +14,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all report structs."""
 
 
-class Place(Struct):
+class Place(Struct, frozen=True, kw_only=True):
     """A line of source; `file` is relative to the current directory where it can be."""
 
     file: str
@@ -22,7 +22,7 @@ class Place(Struct):
     column: int = 1
 
 
-class DropoutInfo(Struct):
+class DropoutInfo(Struct, frozen=True, kw_only=True):
     """The dropout that a finding is about."""
 
     name: str
@@ -33,23 +33,33 @@ class DropoutInfo(Struct):
     call: Place | None
 
 
-class NormInfo(Struct):
+class NormInfo(Struct, frozen=True, kw_only=True):
     """The norm that a finding is about."""
 
     name: str
     kind: str
 
 
-class FixInfo(Struct):
+class EditInfo(Struct, frozen=True, kw_only=True):
+    """One edit of a source file: lines `first` to `last` (both included, from 1) become `text`."""
+
+    file: str
+    first: int
+    last: int
+    text: str
+
+
+class FixInfo(Struct, frozen=True, kw_only=True):
     """What can be done about a finding."""
 
     applicability: Literal["automatic", "manual", "none"]
     strategy: str | None
     title: str
     delta_after: float | None = None
+    edits: list[EditInfo] = []
 
 
-class FindingInfo(Struct):
+class FindingInfo(Struct, frozen=True, kw_only=True):
     """One finding."""
 
     code: str
@@ -68,16 +78,32 @@ class FindingInfo(Struct):
     source: str
 
 
-class PredictionInfo(Struct):
-    """Predicted Δ at one norm."""
+class SuppressedInfo(Struct, frozen=True, kw_only=True):
+    """A finding that does not count: an ignore comment in the source or the baseline says so."""
+
+    by: Literal["source", "baseline"]
+    finding: FindingInfo
+    reason: str = ""
+
+
+class IgnoreInfo(Struct, frozen=True, kw_only=True):
+    """An ignore comment that suppresses nothing; `codes` are those of its codes that do not occur."""
+
+    place: Place
+    codes: list[str]
+
+
+class PredictionInfo(Struct, frozen=True, kw_only=True):
+    """Predicted Δ at one norm; `shifts` is False for a norm that does not remember the training variance."""
 
     norm: str
     delta: float
     basis: str
     shares: dict[str, float]
+    shifts: bool = True
 
 
-class MeasurementInfo(Struct):
+class MeasurementInfo(Struct, frozen=True, kw_only=True):
     """Measured Δ at one norm."""
 
     norm: str
@@ -86,15 +112,16 @@ class MeasurementInfo(Struct):
     after_fix: float | None = None
 
 
-class TraceInfo(Struct):
-    """How the model was traced."""
+class TraceInfo(Struct, frozen=True, kw_only=True):
+    """How the model was traced; `reasons` says for each opaque part why."""
 
     method: str
     nodes: int
     opaque: list[str]
+    reasons: dict[str, str] = {}
 
 
-class TargetInfo(Struct):
+class TargetInfo(Struct, frozen=True, kw_only=True):
     """Everything about one target."""
 
     target: str
@@ -107,9 +134,23 @@ class TargetInfo(Struct):
     findings: list[FindingInfo] = []
     predictions: list[PredictionInfo] = []
     measurements: list[MeasurementInfo] = []
+    suppressed: list[SuppressedInfo] = []
+    unused_ignores: list[IgnoreInfo] = []
+    inputs_origin: str | None = None
+    help: str | None = None
+    notes: list[str] = []
 
 
-class Summary(Struct):
+class StaleInfo(Struct, frozen=True, kw_only=True):
+    """A baseline entry that no finding matches any more."""
+
+    target: str
+    code: str
+    dropout: str | None
+    norm: str | None
+
+
+class Summary(Struct, frozen=True, kw_only=True):
     """Counts over all targets."""
 
     error: int = 0
@@ -119,20 +160,21 @@ class Summary(Struct):
     baselined: int = 0
 
 
-class ToolInfo(Struct):
+class ToolInfo(Struct, frozen=True, kw_only=True):
     """Which tool wrote the report."""
 
     name: str
     version: str
 
 
-class Report(Struct):
+class Report(Struct, frozen=True, kw_only=True):
     """The whole report."""
 
     version: int
     tool: ToolInfo
     targets: list[TargetInfo]
     summary: Summary
+    stale_baseline: list[StaleInfo] = []
 
     def to_json(self, indent: int = 2) -> str:
         """The JSON text of schema version 1."""

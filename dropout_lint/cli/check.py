@@ -1,0 +1,217 @@
+"""`dropout-lint check`: lint targets and report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import msgspec
+import rich_click as click
+
+from dropout_lint.cli import console, options
+from dropout_lint.config import Loaded, Settings
+from dropout_lint.config.baseline import DEFAULT_FILE, encode
+from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.pipeline import Run, active_codes, check, exit_status, rules_of
+from dropout_lint.report import FORMATS, Context, render
+
+
+@dataclass(frozen=True)
+class Output:
+    """One format and the file it goes to; None is stdout."""
+
+    format: str
+    file: str | None
+
+
+def outputs(settings: Settings, quiet: bool) -> list[Output]:
+    """The formats of one run.
+
+    Raises:
+        UsageError: an unknown format, or two formats for stdout.
+    """
+    found = []
+    for entry in settings.output_format or ["text"]:
+        name, _, file = entry.partition("=")
+        if name not in FORMATS:
+            close = get_close_matches(name, FORMATS, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(f"unknown output format {name!r}", f"{hint}formats are {', '.join(FORMATS)}")
+        found.append(Output(name, file or None))
+    bare = [output for output in found if output.file is None]
+    if settings.output_file:
+        if not bare:
+            raise UsageError("--output-file, but every format has a file of its own", "leave one of them out")
+        found[found.index(bare[0])] = Output(bare[0].format, settings.output_file)
+        bare = bare[1:]
+    if len(bare) > 1:
+        names = " and ".join(output.format for output in bare)
+        raise UsageError(
+            f"{names} cannot both go to stdout", f"give one of them a file: {bare[0].format}=report.txt"
+        )
+    return found
+
+
+@click.command("check", context_settings={"help_option_names": ["-h", "--help"]})
+@options.targets()
+@options.inputs()
+@options.checkpoint()
+@options.selection()
+@click.option(
+    "--output-format",
+    multiple=True,
+    metavar="FORMAT[=FILE]",
+    help=f"One of {', '.join(FORMATS)}; repeat it for several in one run. [default: text]",
+)
+@click.option("--output-file", metavar="FILE", help="Where the format without a file of its own goes.")
+@click.option("--baseline", metavar="FILE", help="Findings in this file are known and do not count.")
+@click.option(
+    "--write-baseline",
+    is_flag=True,
+    help=f"Write all findings of this run to the baseline ({DEFAULT_FILE} where none is named) and drop "
+    "those that no longer occur.",
+)
+@click.option("--add-ignores", is_flag=True, help="Write an ignore comment on the line of each finding.")
+@click.option("--show-predictions", is_flag=True, help="List the predicted Δ at every norm.")
+@click.option(
+    "--fail-on",
+    type=options.SEVERITY,
+    help="The least severity that sets exit status 1. [default: warning]",
+)
+@click.option("--exit-zero", is_flag=True, help="Findings leave the exit status at 0.")
+@click.option(
+    "--strict", is_flag=True, help="A partly traced target and an unused ignore fail as findings do."
+)
+@options.config()
+@click.option(
+    "--show-settings", is_flag=True, help="Print the settings that apply, and where from; lint nothing."
+)
+@options.verbosity()
+def command(
+    *,
+    targets: tuple[str, ...],
+    config: str | None,
+    write_baseline: bool,
+    add_ignores: bool,
+    show_settings: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: object,
+) -> int:
+    """Lint models: find misplaced dropout, predict the variance shift it causes, say what to do.
+
+    A TARGET is package.module:attr, package.module:attr(drop_rate=0.2), path/to/file.py:attr, path/to/file.py
+    or a folder. An attr is a model, a class, a factory, or (model, inputs). Without a TARGET the configured
+    ones are linted. stdout holds the report alone.
+
+    Exit status: 0 nothing at or above --fail-on, 1 findings, 2 the tool could not do its job.
+    """
+    loaded = options.settings(config, **given)
+    settings = loaded.settings
+    if show_settings:
+        click.echo(settings_text(loaded), nl=False)
+        return 0
+    wanted = outputs(settings, quiet)
+    rules = rules_of(settings)
+    names = options.chosen_targets(targets, settings)
+    for name in names:
+        own = settings.for_target(name)
+        if own is not settings:
+            active_codes(rules, own)
+    with console.report_stream() as stdout:
+        run = check(names, settings, rules, write_baseline=write_baseline)
+        report_failures(run, verbose)
+        if write_baseline and run.known is not None:
+            save_baseline(run, settings)
+        if add_ignores:
+            run = ignore_all(run, settings, active_codes(rules, settings))
+        context = Context(
+            rules={rule.code: rule for rule in rules},
+            show_predictions=settings.show_predictions,
+            quiet=quiet,
+            verbose=verbose,
+            threshold=settings.delta_threshold,
+            drawings=run.drawings,
+        )
+        for output in wanted:
+            if output.file is None:
+                own_context = replace(
+                    context, color=console.use_color(stdout), width=console.width_of(stdout)
+                )
+                stdout.write(render(run.report, output.format, own_context))
+            else:
+                console.write_file(output.file, render(run.report, output.format, context))
+    return exit_status(run.report, settings)
+
+
+def report_failures(run: Run, verbose: bool) -> None:
+    """The targets that could not be linted, on stderr."""
+    for outcome in run.outcomes:
+        if outcome.info.status == "error":
+            problem = DropoutLintError(
+                outcome.info.error or "unknown error", outcome.info.help, details=outcome.details
+            )
+            console.report_error(problem, subject=outcome.info.target)
+            if verbose and outcome.trouble:
+                console.say(outcome.trouble.rstrip())
+
+
+def save_baseline(run: Run, settings: Settings) -> None:
+    """Write the baseline and say where it went."""
+    assert run.known is not None
+    file = settings.baseline or DEFAULT_FILE
+    console.write_file(file, encode(run.known))
+    amount = sum(entry.times for entries in run.known.targets.values() for entry in entries)
+    console.say(f"wrote {amount} known finding{'' if amount == 1 else 's'} to {file}")
+    if settings.baseline is None:
+        console.say(f'use it with --baseline {file}, or baseline = "{file}" under [tool.dropout-lint]')
+
+
+def ignore_all(run: Run, settings: Settings, active: tuple[str, ...]) -> Run:
+    """Write ignore comments for all findings, and the report as it is after that."""
+    from dropout_lint.config.add_ignores import add_ignores
+    from dropout_lint.pipeline import assemble, read_baseline
+
+    written, skipped = add_ignores(run.report)
+    for file, lines in written.items():
+        console.say(f"added {len(lines)} ignore comment{'' if len(lines) == 1 else 's'} to {file}")
+    for reason in skipped:
+        console.say(reason)
+    return assemble(run.outcomes, settings, active, read_baseline(settings, False))
+
+
+def settings_text(loaded: Loaded) -> str:
+    """The settings as TOML, with where each comes from."""
+    lines = [f"# settings file: {loaded.file or 'none'}", "[tool.dropout-lint]"]
+    defaults = msgspec.to_builtins(Settings())
+    tables = []
+    for key, value in msgspec.to_builtins(loaded.settings).items():
+        origin = "default" if value == defaults[key] else "file" if key in loaded.given else "command line"
+        if isinstance(value, dict):
+            tables += [
+                f"[tool.dropout-lint.{key}.{toml(name)}]\n" + body(entry) for name, entry in value.items()
+            ]
+        elif value is None:
+            lines.append(f"# {key} is not set")
+        else:
+            lines.append(f"{key} = {toml(value)}  # {origin}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def body(table: dict[str, object]) -> str:
+    """The keys of a table, one a line."""
+    return "\n".join(f"{key} = {toml(value)}" for key, value in table.items() if value is not None)
+
+
+def toml(value: object) -> str:
+    """A value as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        entries = ", ".join(f"{key} = {toml(item)}" for key, item in value.items() if item is not None)
+        return "{ " + entries + " }"
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    return str(value)

@@ -1,0 +1,152 @@
+"""Options that several commands share, and how they are laid over the configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import rich_click as click
+
+from dropout_lint.config import Loaded, Settings, load
+from dropout_lint.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+SEVERITY = click.Choice(["error", "warning", "info"])
+
+
+def targets(*, required: bool = False, many: bool = True) -> Decorator[Any]:
+    """The TARGET argument."""
+    if many:
+        return click.argument("targets", metavar="TARGET...", nargs=-1, required=required)
+    return click.argument("target", metavar="TARGET", required=required)
+
+
+def inputs() -> Decorator[Any]:
+    """`--input`, repeatable."""
+    return click.option(
+        "--input",
+        "input",
+        multiple=True,
+        metavar="SHAPE",
+        help="Example input such as 8x3x32x32, 4x16:int64 or mask=4x16:bool; repeat it for each argument. "
+        "Without it `example_inputs` beside the target is used, else a guess, which the report names.",
+    )
+
+
+def checkpoint() -> Decorator[Any]:
+    """`--checkpoint`."""
+    return click.option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Weights to load: safetensors, or whatever torch.load(weights_only=True) reads.",
+    )
+
+
+def config() -> Decorator[Any]:
+    """`--config`."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        help="Read [tool.dropout-lint] from this file instead of the nearest pyproject.toml.",
+    )
+
+
+def selection() -> Decorator[Any]:
+    """`--select`, `--ignore` and `--delta-threshold`."""
+
+    def decorate(function: F) -> F:
+        for option in (
+            click.option(
+                "--delta-threshold",
+                type=click.FloatRange(0, 1, min_open=True),
+                metavar="Δ",
+                help="Where a shift starts to count: Var_test / Var_train at a norm. [default: 0.95]",
+            ),
+            click.option(
+                "--ignore", multiple=True, metavar="CODES", help="Leave these rules out; as --select."
+            ),
+            click.option(
+                "--select",
+                multiple=True,
+                metavar="CODES",
+                help="Run only these rules: codes or prefixes (DL1, DL203), comma-separated or repeated.",
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def verbosity() -> Decorator[Any]:
+    """`-q` and `-v`."""
+
+    def decorate(function: F) -> F:
+        function = click.option(
+            "-v", "--verbose", is_flag=True, help="Say more; show tracebacks of what went wrong."
+        )(function)
+        return click.option("-q", "--quiet", is_flag=True, help="Print findings only, one line each.")(
+            function
+        )
+
+    return decorate
+
+
+def codes(values: tuple[str, ...] | list[str]) -> list[str]:
+    """Rule codes from repeated, comma-separated options, upper-case."""
+    return [part.strip().upper() for value in values for part in value.split(",") if part.strip()]
+
+
+def settings(file: str | None, **given: Any) -> Loaded:
+    """The settings of the project with the options that were given laid over them.
+
+    Args:
+        file: value of `--config`.
+        given: settings by their Python name; None, False and () mean that the option was not given.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    loaded = load(file)
+    changes: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in given.items()
+        if value is not None and value is not False and value != ()
+    }
+    for name in ("select", "ignore"):
+        if name in changes:
+            changes[name] = codes(changes[name])
+    merged = msgspec.structs.replace(loaded.settings, **changes)
+    # what the command line says also wins over a target's own table
+    own = {name: changes[name] for name in changes if name in OVERRIDABLE}
+    if own:
+        merged = msgspec.structs.replace(
+            merged,
+            targets=[
+                item if isinstance(item, str) else msgspec.structs.replace(item, **own)
+                for item in merged.targets
+            ],
+        )
+    return msgspec.structs.replace(loaded, settings=merged)
+
+
+OVERRIDABLE = frozenset({"input", "checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict"})
+
+
+def chosen_targets(named: tuple[str, ...], settings: Settings) -> list[str]:
+    """The named targets, else the configured ones, each once and in order.
+
+    Raises:
+        UsageError: there are none; the hint says how to start.
+    """
+    found = list(dict.fromkeys(named or settings.target_names()))
+    if not found:
+        raise UsageError(
+            "no target was named and none is configured",
+            "try `dropout-lint path/to/model.py`, `dropout-lint package.module:build`, or put\n"
+            '      targets = ["package.module:build"] under [tool.dropout-lint] in pyproject.toml',
+        )
+    return found

@@ -1,0 +1,6 @@
+"""Configuration: settings, ignore comments in the source, the baseline of known findings. No torch here."""
+
+from dropout_lint.config.load import convert, load, suggest
+from dropout_lint.config.settings import DropoutClass, Loaded, Settings, TargetSettings
+
+__all__ = ["DropoutClass", "Loaded", "Settings", "TargetSettings", "convert", "load", "suggest"]

@@ -1,0 +1,138 @@
+"""Settings: what `[tool.dropout-lint]` and the options of the command line say, under the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+SeverityName = Literal["error", "warning", "info"]
+NoiseName = Literal[
+    "element",
+    "channel",
+    "sample",
+    "batch",
+    "block",
+    "uniform",
+    "gaussian",
+    "alpha",
+    "feature-alpha",
+]
+Threshold = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Jobs = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """Base of all settings."""
+
+
+class DropoutClass(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """A further dropout class of the project: `[tool.dropout-lint.dropouts]`, class name → this.
+
+    Attributes:
+        noise: what shares one draw of the mask.
+        p: the attribute that holds the ratio.
+        keeps: that attribute is the keep probability instead of the drop ratio.
+    """
+
+    noise: NoiseName = "element"
+    p: str = "p"
+    keeps: bool = False
+
+
+class TargetSettings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """One configured target and what differs for it; None means: as for all targets."""
+
+    target: str
+    input: list[str] = []
+    checkpoint: str | None = None
+    select: list[str] | None = None
+    ignore: list[str] | None = None
+    delta_threshold: Threshold | None = None
+    fail_on: SeverityName | None = None
+    strict: bool | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """All settings, the command line's already laid over the file's.
+
+    Attributes:
+        targets: what is linted when no target is named.
+        select: rule codes or prefixes that run, none: those that are on by default.
+        ignore: rule codes or prefixes that do not run.
+        rules: folders or files with further rules.
+        dropouts: further dropout classes, by class name or `module.Class`.
+        input: example inputs, `8x3x32x32[:dtype]` or `name=…`.
+        checkpoint: weights to load.
+        delta_threshold: the Δ below which a shift counts.
+        fail_on: the least severity that sets exit status 1.
+        strict: a partly traced target and an unused ignore count as findings do.
+        exit_zero: findings leave the exit status at 0.
+        output_format: `FORMAT` or `FORMAT=FILE`.
+        output_file: where the one format without a file of its own goes.
+        baseline: file of the known findings.
+        show_predictions: the text report lists Δ at every norm.
+        cache: results of unchanged targets are reused.
+        cache_dir: where they are kept.
+        jobs: number of processes.
+        timeout: seconds that one target may take.
+    """
+
+    targets: list[str | TargetSettings] = []
+    select: list[str] = []
+    ignore: list[str] = []
+    rules: list[str] = []
+    dropouts: dict[str, DropoutClass] = {}
+    input: list[str] = []
+    checkpoint: str | None = None
+    delta_threshold: Threshold = 0.95
+    fail_on: SeverityName = "warning"
+    strict: bool = False
+    exit_zero: bool = False
+    output_format: list[str] = []
+    output_file: str | None = None
+    baseline: str | None = None
+    show_predictions: bool = False
+    cache: bool = True
+    cache_dir: str = ".dropout_lint_cache"
+    jobs: Jobs = 1
+    timeout: Seconds | None = None
+
+    def for_target(self, target: str) -> Settings:
+        """These settings with the overrides of the configured target of that name, if there is one."""
+        own = next(
+            (item for item in self.targets if isinstance(item, TargetSettings) and item.target == target),
+            None,
+        )
+        if own is None:
+            return self
+        changes = {
+            name: value
+            for name in ("checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict")
+            if (value := getattr(own, name)) is not None
+        }
+        if own.input:
+            changes["input"] = own.input
+        return msgspec.structs.replace(self, **changes)
+
+    def target_names(self) -> list[str]:
+        """The configured targets, as they are written."""
+        return [item if isinstance(item, str) else item.target for item in self.targets]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings, where they were read and the folder that their paths are relative to.
+
+    Attributes:
+        settings: the settings; paths in them are absolute or relative to the current directory.
+        file: the file they were read from, None where there is none.
+        root: the folder of that file, else the current directory.
+        given: kebab-case names of the keys that the file sets.
+    """
+
+    settings: Settings
+    file: Path | None
+    root: Path
+    given: frozenset[str] = frozenset()

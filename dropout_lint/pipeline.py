@@ -1,0 +1,280 @@
+"""Ties the rooms together: target → trace → predict → survey → match → ignores → baseline → report.
+
+Pure functions that return results; nothing here prints. torch is imported when the first model is built.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dropout_lint import __version__
+from dropout_lint.config import Settings, baseline, ignores
+from dropout_lint.errors import DropoutLintError
+from dropout_lint.report.convert import error_info, place, report_of, target_info
+from dropout_lint.report.drawing import Drawing
+from dropout_lint.report.outcome import Outcome
+from dropout_lint.report.schema import FixInfo, Place, Report, StaleInfo, TargetInfo
+
+if TYPE_CHECKING:
+    from dropout_lint.layers import Catalogue
+    from dropout_lint.noise.types import Prediction
+    from dropout_lint.rules import RuleSet
+    from dropout_lint.rules.types import Finding
+    from dropout_lint.survey.types import Survey
+    from dropout_lint.target.types import Built
+    from dropout_lint.trace.types import Trace
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """Everything that linting one built model gave, room by room."""
+
+    built: Built
+    trace: Trace
+    prediction: Prediction
+    survey: Survey
+    findings: tuple[Finding, ...]
+    info: TargetInfo
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run over targets.
+
+    Attributes:
+        report: what is reported.
+        outcomes: what each model gave, in the order of the report's targets.
+        drawings: the models as drawings, by target.
+        known: the baseline as it would be written for this run; None where no baseline was asked for.
+    """
+
+    report: Report
+    outcomes: tuple[Outcome, ...]
+    drawings: Mapping[str, Drawing]
+    known: baseline.Baseline | None = None
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """The dropout and norm classes, with those that the settings name."""
+    from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout, Noise
+
+    if not settings.dropouts:
+        return STANDARD
+    return Catalogue(
+        {
+            name: ExtraDropout(noise=Noise(entry.noise), p=entry.p, keeps=entry.keeps)
+            for name, entry in settings.dropouts.items()
+        }
+    )
+
+
+def rules_of(settings: Settings) -> RuleSet:
+    """The rules that the settings name, built-in and own; the selection has been checked.
+
+    Raises:
+        RuleError: a rule file is malformed, or `select` or `ignore` name an unknown code.
+    """
+    from dropout_lint.rules import load_rules
+
+    rules = load_rules(settings.rules)
+    rules.selected(select=upper(settings.select), ignore=upper(settings.ignore))
+    return rules
+
+
+def upper(codes: Sequence[str]) -> tuple[str, ...]:
+    """Rule codes as they are registered."""
+    return tuple(code.upper() for code in codes)
+
+
+def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult:
+    """Lint one built model.
+
+    Raises:
+        TraceError: nothing of it could be traced.
+        InputError: the example inputs do not fit, or none could be guessed.
+    """
+    from dropout_lint.noise import predict
+    from dropout_lint.survey import survey
+    from dropout_lint.trace import trace
+
+    traced = trace(built.model, built.inputs, catalogue=catalogue_of(settings), constructed=built.constructed)
+    prediction = predict(traced)
+    facts = survey(traced, prediction)
+    findings = rules.match(
+        facts,
+        select=upper(settings.select),
+        ignore=upper(settings.ignore),
+        delta_threshold=settings.delta_threshold,
+    )
+    fixes = planned_fixes(traced, findings)
+    info = target_info(built, traced, prediction, findings, fixes)
+    return TargetResult(built, traced, prediction, facts, tuple(findings), info)
+
+
+def planned_fixes(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
+    """What the fix room would do about each finding, by `id(finding)`."""
+    try:
+        from dropout_lint.fix import plan
+    except ImportError:
+        return {}
+    plans: Mapping[int, FixInfo] = plan(trace, findings)
+    return plans
+
+
+def outcome_of(result: TargetResult) -> Outcome:
+    """What of a result is reported, as plain data."""
+    from dropout_lint.report.draw import draw
+
+    trace = result.trace
+    locations = [
+        *trace.constructed.values(),
+        *(site.constructed for site in trace.dropouts),
+        *(site.call for site in trace.dropouts),
+        *(site.call for site in trace.norms),
+    ]
+    visited = {found for location in locations if (found := place(location)) is not None}
+    return Outcome(
+        info=result.info,
+        visited=sorted(visited, key=lambda item: (item.file, item.line, item.column)),
+        drawing=draw(trace, result.prediction),
+    )
+
+
+def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
+    """Build and lint one target; a folder gives one outcome for each model in it.
+
+    What goes wrong becomes an outcome of status `error`, so that it does not take other targets along.
+    """
+    from dropout_lint.target import resolve
+
+    own = settings.for_target(target)
+    try:
+        models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
+    except Exception as problem:
+        return [failure(target, problem)]
+    if not models:
+        return [failure(target, DropoutLintError(f"no model found in {target}", "name one: file.py:attr"))]
+    outcomes = []
+    for built in models:
+        try:
+            outcomes.append(outcome_of(lint_built(built, own, rules)))
+        except Exception as problem:
+            outcomes.append(failure(built.target, problem))
+    return outcomes
+
+
+def failure(target: str, problem: Exception) -> Outcome:
+    """The outcome of a target that could not be linted."""
+    if isinstance(problem, DropoutLintError):
+        info = error_info(target, problem.message, problem.hint)
+        details = problem.details
+    else:
+        info = error_info(
+            target,
+            f"internal error: {type(problem).__name__}: {problem}",
+            "this is a bug in dropout-lint; run again with -v for the traceback and report it",
+        )
+        details = None
+    return Outcome(info=info, details=details, trouble="".join(traceback.format_exception(problem)))
+
+
+def check(
+    targets: Sequence[str],
+    settings: Settings | None = None,
+    rules: RuleSet | None = None,
+    *,
+    lint: Callable[[str, Settings, RuleSet], list[Outcome]] = lint_target,
+    write_baseline: bool = False,
+) -> Run:
+    """Lint targets and put the report together.
+
+    Args:
+        targets: as they are typed.
+        lint: how one target is linted (the cache and the worker processes put themselves here).
+        write_baseline: accept all findings of this run: `Run.known` is the baseline to write.
+
+    Raises:
+        ConfigError: the baseline cannot be read.
+        RuleError: a rule file is malformed, or an unknown code is named.
+    """
+    settings = settings or Settings()
+    rules = rules if rules is not None else rules_of(settings)
+    known = read_baseline(settings, write_baseline)
+    outcomes = [outcome for target in targets for outcome in lint(target, settings, rules)]
+    return assemble(outcomes, settings, active_codes(rules, settings), known, write_baseline)
+
+
+def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
+    """The codes of the rules that run under the settings."""
+    chosen = rules.selected(select=upper(settings.select), ignore=upper(settings.ignore))
+    return tuple(rule.code for rule in chosen)
+
+
+def read_baseline(settings: Settings, write: bool) -> baseline.Baseline | None:
+    """The baseline that the settings name; an empty one where it is about to be written anew."""
+    if settings.baseline is None:
+        return baseline.Baseline() if write else None
+    if write:
+        try:
+            return baseline.read(settings.baseline)
+        except DropoutLintError:
+            return baseline.Baseline()
+    return baseline.read(settings.baseline)
+
+
+def assemble(
+    outcomes: Iterable[Outcome],
+    settings: Settings,
+    active: Sequence[str],
+    known: baseline.Baseline | None,
+    write_baseline: bool = False,
+) -> Run:
+    """The report of some outcomes: ignore comments and baseline applied, the unused and the stale named."""
+    outcomes = tuple(outcomes)
+    targets: list[TargetInfo] = []
+    used: set[tuple[str, int, str]] = set()
+    for outcome in outcomes:
+        info, hits = ignores.apply(outcome.info)
+        used |= hits
+        targets.append(info)
+    reported: set[Place] = set()
+    for index, outcome in enumerate(outcomes):
+        idle = [
+            entry for entry in ignores.unused(outcome.visited, used, active) if entry.place not in reported
+        ]
+        reported |= {entry.place for entry in idle}
+        targets[index] = msgspec.structs.replace(targets[index], unused_ignores=idle)
+    stale: list[StaleInfo] = []
+    if known is not None:
+        if write_baseline:
+            known = baseline.updated(known, targets, active)
+        targets, stale = baseline.apply(targets, known, active)
+    report = msgspec.structs.replace(report_of(targets, __version__), stale_baseline=stale)
+    drawings = {outcome.info.target: outcome.drawing for outcome in outcomes if outcome.drawing is not None}
+    return Run(report, outcomes, drawings, known)
+
+
+def exit_status(report: Report, settings: Settings) -> int:
+    """0 nothing at or above `fail_on`, 1 findings, 2 a target could not be linted (which wins).
+
+    With `strict` a partly traced target and an unused ignore count as findings do. A stale baseline entry
+    always does, since it would let a new finding of the same name pass.
+    """
+    order = ("info", "warning", "error")
+    if any(target.status == "error" for target in report.targets) or not report.targets:
+        return 2
+    if settings.exit_zero:
+        return 0
+    for target in report.targets:
+        own = settings.for_target(target.target)
+        least = order.index(own.fail_on)
+        if any(order.index(finding.severity) >= least for finding in target.findings):
+            return 1
+        if own.strict and (target.status == "partial" or target.unused_ignores):
+            return 1
+    return 1 if report.stale_baseline else 0

@@ -1,0 +1,212 @@
+"""From what the rooms found to what is reported: one `TargetInfo` for one traced model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropout_lint.report.schema import (
+    DropoutInfo,
+    FindingInfo,
+    FixInfo,
+    NormInfo,
+    Place,
+    PredictionInfo,
+    Report,
+    Summary,
+    TargetInfo,
+    ToolInfo,
+    TraceInfo,
+)
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from dropout_lint.noise.types import Prediction
+    from dropout_lint.rules.types import Finding
+    from dropout_lint.target.types import Built, Location
+    from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout
+
+FIX_TITLES = {
+    "move": "move the dropout behind the last batch norm that it reaches",
+    "uout": "replace it with uniform noise (Uout), which shifts the variance far less",
+    "reduce": "lower the drop ratio until the shift no longer counts",
+    "remove": "remove the dropout",
+    "repair": "let it follow train() and eval()",
+}
+
+
+def target_info(
+    built: Built,
+    trace: Trace,
+    prediction: Prediction,
+    findings: Iterable[Finding],
+    fixes: Mapping[int, FixInfo],
+    *,
+    verbose_notes: bool = True,
+) -> TargetInfo:
+    """Everything about one target.
+
+    Args:
+        fixes: what the fix room plans, by `id(finding)`; for the others the rule's own strategy is named.
+    """
+    nodes = {node.name: node for node in trace.graph.nodes}
+    notes = [*built.notes, *trace.notes] if verbose_notes else []
+    return TargetInfo(
+        target=built.target,
+        status="partial" if trace.partial else "ok",
+        model=type(trace.model).__name__,
+        inputs=list(trace.inputs.describe()),
+        inputs_guessed=trace.inputs.guessed,
+        inputs_origin=trace.inputs.origin,
+        trace=TraceInfo(
+            method=trace.method,
+            nodes=len(nodes),
+            opaque=[part.name for part in trace.opaque],
+            reasons={part.name: part.reason for part in trace.opaque},
+        ),
+        findings=[finding_info(finding, trace, nodes, fixes.get(id(finding))) for finding in findings],
+        predictions=[
+            PredictionInfo(
+                norm=shift.norm,
+                delta=rounded(shift.delta),
+                basis=shift.basis,
+                shares={name: rounded(share) for name, share in shift.shares.items()},
+                shifts=shift.shifts,
+            )
+            for shift in prediction.norms
+            if math.isfinite(shift.delta)
+        ],
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def finding_info(
+    finding: Finding, trace: Trace, nodes: Mapping[str, fx.Node], fix: FixInfo | None
+) -> FindingInfo:
+    """One finding."""
+    facts = finding.facts
+    delta = facts.delta if facts else None
+    severity = finding.severity
+    if severity == "off":  # a rule that is off by default and was selected
+        severity = "warning"
+    return FindingInfo(
+        code=finding.rule.code,
+        name=finding.rule.name,
+        severity=severity,
+        message=finding.message,
+        dropout=dropout_info(finding.dropout) if finding.dropout else None,
+        norm=norm_info(finding.norm) if finding.norm else None,
+        path=path_names(finding.path, nodes, finding),
+        weights_between=facts.weights_between if facts else None,
+        width=facts.width if facts else None,
+        position=facts.position if facts else None,
+        delta=rounded(delta) if delta is not None and math.isfinite(delta) else None,
+        basis=facts.basis if facts else None,
+        fix=fix or default_fix(finding, trace),
+        source=finding.rule.source,
+    )
+
+
+def dropout_info(site: DropoutSite | UnusedDropout) -> DropoutInfo:
+    """The dropout of a finding; its ratio is None where it could not be read."""
+    p = site.spec.p
+    return DropoutInfo(
+        name=site.name,
+        kind=site.spec.kind,
+        p=None if math.isnan(p) else p,
+        functional=bool(getattr(site, "functional", False)),
+        location=place(site.constructed),
+        call=place(getattr(site, "call", None)),
+    )
+
+
+def norm_info(site: NormSite) -> NormInfo:
+    """The norm of a finding."""
+    return NormInfo(name=site.name, kind=site.spec.kind)
+
+
+def place(location: Location | None) -> Place | None:
+    """A location with its file relative to the current directory where it lies in it."""
+    if location is None:
+        return None
+    return Place(file=relative(location.file), line=location.line, column=location.column)
+
+
+def relative(file: str) -> str:
+    """`file` relative to the current directory where it lies in it, else as it is."""
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except ValueError:
+        real = os.path.realpath(file)
+        here = os.path.realpath(Path.cwd())
+        return os.path.relpath(real, here) if real.startswith(here + os.sep) else file
+
+
+def path_names(path: Iterable[str], nodes: Mapping[str, fx.Node], finding: Finding) -> list[str]:
+    """Names a reader knows: modules by their qualified name, functions as `add()`."""
+    sites = [site for site in (finding.dropout, finding.norm) if site is not None and hasattr(site, "node")]
+    ends = {site.node.name: site.name for site in sites}
+    names = []
+    for name in path:
+        node = nodes.get(name)
+        if name in ends:
+            names.append(ends[name])
+        elif node is None:
+            names.append(name)
+        elif node.op == "call_module":
+            names.append(str(node.target))
+        elif node.op in ("call_function", "call_method"):
+            called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", name)
+            if called != "getitem":
+                names.append(f"{called.strip('_')}()")
+        else:
+            names.append(name)
+    return names
+
+
+def default_fix(finding: Finding, trace: Trace) -> FixInfo:
+    """What the rule's own strategy promises, where the fix room has no plan."""
+    strategy = finding.rule.fix
+    if strategy is None or finding.dropout is None:
+        return FixInfo(applicability="none", strategy=None, title="")
+    inside = bool(getattr(finding.dropout, "inside", False))
+    automatic = trace.runnable and not inside
+    return FixInfo(
+        applicability="automatic" if automatic else "manual",
+        strategy=strategy,
+        title=FIX_TITLES.get(strategy, strategy),
+    )
+
+
+def rounded(value: float) -> float:
+    """Six significant digits: more would only be noise in a diff of two reports."""
+    return float(f"{value:.6g}")
+
+
+def error_info(target: str, message: str, hint: str | None = None) -> TargetInfo:
+    """A target that could not be linted."""
+    return TargetInfo(target=target, status="error", error=message, help=hint)
+
+
+def report_of(targets: Iterable[TargetInfo], version: str) -> Report:
+    """The report with its counts."""
+    targets = list(targets)
+    counted = Counter(finding.severity for target in targets for finding in target.findings)
+    aside = Counter(entry.by for target in targets for entry in target.suppressed)
+    return Report(
+        version=1,
+        tool=ToolInfo(name="dropout-lint", version=version),
+        targets=targets,
+        summary=Summary(
+            error=counted["error"],
+            warning=counted["warning"],
+            info=counted["info"],
+            suppressed=aside["source"],
+            baselined=aside["baseline"],
+        ),
+    )

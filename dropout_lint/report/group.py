@@ -1,0 +1,48 @@
+"""Findings that say the same: one rule, one source line, many modules (a block that occurs 58 times)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dropout_lint.report.place import primary
+from dropout_lint.report.schema import SEVERITIES, FindingInfo
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings with the same rule, severity and source line; the first stands for all."""
+
+    findings: tuple[FindingInfo, ...]
+
+    @property
+    def first(self) -> FindingInfo:
+        """The finding with the lowest Δ."""
+        return min(self.findings, key=lambda finding: 2.0 if finding.delta is None else finding.delta)
+
+    @property
+    def names(self) -> list[str]:
+        """The dropouts (or norms, where there is no dropout), each once."""
+        found = [
+            finding.dropout.name if finding.dropout else finding.norm.name if finding.norm else ""
+            for finding in self.findings
+        ]
+        return [name for name in dict.fromkeys(found) if name]
+
+
+def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
+    """Groups, the severest first, else in the order of the data."""
+    together: dict[object, list[FindingInfo]] = {}
+    for index, finding in enumerate(findings):
+        place = primary(finding)
+        where = (place.file, place.line) if place else index
+        together.setdefault((finding.code, finding.severity, where), []).append(finding)
+    groups = [Group(tuple(members)) for members in together.values()]
+    return sorted(groups, key=lambda group: SEVERITIES.index(group.first.severity))
+
+
+def numbered(names: Sequence[str], limit: int = 6) -> str:
+    """`a, b, c and 55 more`."""
+    if len(names) <= limit + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

@@ -1,0 +1,119 @@
+"""Numbers and names as words: how bad a Δ is, counts, the first sentences of a rule's text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from dropout_lint.report.schema import FindingInfo, Summary
+
+# a Δ from `threshold` up is harmless; below that, the first bound that it reaches names it
+BOUNDS = ((0.9, "slight"), (0.75, "moderate"), (0.5, "strong"), (0.0, "severe"))
+SEVERITY_PLURALS = {"error": "errors", "warning": "warnings", "info": "notes"}
+SEVERITY_SINGULARS = {"error": "error", "warning": "warning", "info": "note"}
+
+
+def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
+    """A word for Δ = Var_test / Var_train; a Δ above 1 is as bad as its inverse."""
+    if delta is None or math.isnan(delta):
+        return "unknown"
+    if delta > 1:
+        delta = 1 / delta
+    if delta >= threshold:
+        return "harmless"
+    return next(word for bound, word in BOUNDS if delta >= bound)
+
+
+def number(delta: float) -> str:
+    """Δ with two decimals, three where it is so near to 1 or 0 that two would say nothing."""
+    text = f"{delta:.2f}"
+    return f"{delta:.3f}" if text in ("1.00", "0.00") and delta not in (0, 1) else text
+
+
+def delta_range(findings: Sequence[FindingInfo]) -> str:
+    """`0.41`, or `0.38 to 0.61` over several findings; "" where none has a Δ."""
+    known = sorted(finding.delta for finding in findings if finding.delta is not None)
+    if not known:
+        return ""
+    low, high = number(known[0]), number(known[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def count(amount: int, singular: str, plural: str | None = None) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{amount} {singular if amount == 1 else plural or singular + 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def counts(summary: Summary) -> str:
+    """`1 error and 2 notes`, "" where there are none."""
+    return listed(
+        [
+            count(amount, SEVERITY_SINGULARS[name], SEVERITY_PLURALS[name])
+            for name in ("error", "warning", "info")
+            if (amount := getattr(summary, name))
+        ]
+    )
+
+
+def set_aside(summary: Summary) -> str:
+    """`2 suppressed and 1 in the baseline`, "" where there are none."""
+    parts = []
+    if summary.suppressed:
+        parts.append(f"{summary.suppressed} suppressed")
+    if summary.baselined:
+        parts.append(f"{summary.baselined} in the baseline")
+    return listed(parts)
+
+
+def plain(markdown: str) -> str:
+    """One Markdown paragraph as plain text: links by their text, no emphasis, no line breaks."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    text = re.sub(r"\*\*(.+?)\*\*", r"\1", text)
+    text = re.sub(r"(?<![\w*])[*_](\S(?:.*?\S)?)[*_](?![\w*])", r"\1", text)
+    return " ".join(text.split())
+
+
+def paragraph(markdown: str) -> str:
+    """The first paragraph of a Markdown text that is no heading, list or code block, as plain text."""
+    blocks = re.split(r"\n\s*\n", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL).strip())
+    for block in blocks:
+        if block.strip() and not re.match(r"\s*([-*+#|>]|\d+\.)\s", block):
+            return plain(block)
+    return plain(blocks[0]) if blocks else ""
+
+
+def opening(markdown: str, limit: int = 240) -> str:
+    """The first sentences of a Markdown text, about `limit` characters of them and one at least."""
+    text = paragraph(markdown)
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZΔ`(])", text)
+    kept = sentences[0]
+    for sentence in sentences[1:]:
+        # an abbreviation ends no sentence
+        if len(kept) + len(sentence) + 1 > limit and not re.search(
+            r"(Eq|Sec|Fig|Tab|Prop|al|e\.g|i\.e|cf)\.$", kept
+        ):
+            break
+        kept += " " + sentence
+    return kept
+
+
+def shorten_path(names: Iterable[str]) -> list[str]:
+    """Names along a path; those that share their parent with the name before show their last part alone."""
+    shown: list[str] = []
+    parent: str | None = None
+    for name in names:
+        own, _, last = name.rpartition(".") if "@" not in name else ("", "", name)
+        if own and own == parent:
+            shown.append(last)
+        else:
+            shown.append(name)
+        # operations without a name of their own, such as `add()`, do not end the run
+        if not name.endswith("()"):
+            parent = own
+    return shown
