@@ -1,0 +1,212 @@
+"""Where a dropout belongs by the guidelines: Kim et al. 2023, Guidelines 1 and 2, and plain chains.
+
+Every function looks only at the graph. Candidates come best first; the planner takes the first one at which the
+dropout is found by no rule any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from dropout_lint.fix.flow import CONCATS, GATES, Flow, name_of, numel_of
+from dropout_lint.fix.types import Anchor
+from dropout_lint.trace.types import DropoutSite
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One residual (or concatenated) branch: the nodes that only its side of `join` uses."""
+
+    join: fx.Node
+    end: fx.Node
+    mask: int
+
+
+def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
+    """Places for one dropout, best first, without duplicates."""
+    found: list[Anchor] = []
+    branches = [branch_with(flow, site.node), *branches_fed(flow, site)]
+    for branch in branches:
+        anchor = branch_anchor(flow, branch) if branch is not None else None
+        if anchor is not None:
+            found.append(anchor)
+    tail = tail_anchor(flow, site.node)
+    if tail is not None:
+        found.append(tail)
+    return list({anchor.key: anchor for anchor in found}.values())
+
+
+# residual branches
+
+
+def split(flow: Flow, join: fx.Node) -> list[Branch]:
+    """The sides of a join with what each has for itself; [] where they share no fork."""
+    sides = flow.sides(join)
+    shared = -1
+    for side in sides:
+        shared &= flow.masks[side]
+    real = [node for node in flow.members(shared) if node.op != "get_attr"]
+    if not real:
+        return []
+    return [
+        Branch(join, side, flow.masks[side] & ~union(flow.masks[other] for other in sides if other is not side))
+        for side in sides
+    ]
+
+
+def union(masks: object) -> int:
+    """Bitwise or of masks."""
+    result = 0
+    for mask in masks:  # type: ignore[attr-defined]
+        result |= mask
+    return result
+
+
+def heavier(flow: Flow, branches: list[Branch]) -> Branch:
+    """The side with the most weight layers: the residual branch; the others are skips."""
+    return max(branches, key=lambda branch: (flow.weights_in(branch.mask), branch.mask.bit_count()))
+
+
+def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
+    """The innermost branch that holds `node`; for a node on a skip, the branch beside that skip."""
+    bit = 1 << flow.index[node]
+    for join in flow.joins:
+        if not flow.reaches(node, join):
+            continue
+        branches = split(flow, join)
+        mine = next((branch for branch in branches if branch.mask & bit), None)
+        if mine is None:
+            continue
+        if flow.weights_in(mine.mask):
+            return mine
+        best = heavier(flow, branches)
+        return best if flow.weights_in(best.mask) else None
+    return None
+
+
+def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
+    """Branches beside a block's skip that the dropout feeds or follows (P0), the dropout's own block first."""
+    before = after = None
+    for join in flow.joins:
+        if name_of(join) in CONCATS:
+            continue
+        branches = split(flow, join)
+        if not branches:
+            continue
+        best = heavier(flow, branches)
+        if not flow.weights_in(best.mask) or best.mask >> flow.index[site.node] & 1:
+            continue
+        if flow.reaches(join, site.node):
+            before = best
+        elif after is None and flow.reaches(site.node, join) and _weightless(flow, site.node, join):
+            after = best
+    same_owner = before is not None and before.join.meta.get("owner") == site.node.meta.get("owner")
+    return [before, after] if same_owner else [after, before]
+
+
+def _weightless(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
+    """Whether some path from `upper` to `lower` passes no weight layer."""
+    reached = {upper}
+    for node in flow.below(upper):
+        if any(parent in reached for parent in node.all_input_nodes) and not flow.is_weight(node):
+            reached.add(node)
+        if node is lower:
+            return node in reached
+    return False
+
+
+def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
+    """After the branch's last norm and before its last weight layer, or its end where no weight layer follows."""
+    node: fx.Node | None = branch.end
+    norms = [member for member in flow.members(branch.mask) if flow.is_norm(member)]
+    while node is not None and branch.mask >> flow.index[node] & 1:
+        if flow.is_norm(node) or name_of(node) in CONCATS:
+            return Anchor(skip_dropouts(flow, branch.end), (branch.join,), "the end of the branch", norm=node)
+        if flow.is_weight(node):
+            last = max((norm for norm in norms if flow.reaches(norm, node)), key=flow.index.__getitem__, default=None)
+            return before_weight(flow, node, "P6", last)
+        tensors = flow.tensors(node)
+        if not tensors:
+            return None
+        gated = name_of(node) in GATES
+        node = max(tensors, key=numel_of) if gated else tensors[0]
+    return None
+
+
+def before_weight(flow: Flow, weight: fx.Node, place: str, norm: fx.Node | None) -> Anchor | None:
+    """The edge into a weight layer."""
+    source = flow.source(weight)
+    if source is None:
+        return None
+    return Anchor(skip_dropouts(flow, source), (weight,), place, norm=norm)
+
+
+def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
+    """`node`, or what feeds it if it is a dropout itself (which the planner merges or moves)."""
+    while node in flow.dropouts:
+        source = flow.source(node)
+        if source is None:
+            return node
+        node = source
+    return node
+
+
+# heads and plain chains
+
+
+def tail_anchor(flow: Flow, node: fx.Node) -> Anchor | None:
+    """Before global pooling (H4) if no norm follows it, else before the weight layer after the last norm."""
+    below = list(flow.below(node))
+    norms = [other for other in below if flow.is_norm(other)]
+    last = norms[-1] if norms else None
+    if last is None:
+        above = [other for other in flow.nodes if flow.is_norm(other) and flow.reaches(other, node)]
+        last = above[-1] if above else None
+    pool = _pool_after(flow, last, node)
+    if pool is not None:
+        source = flow.source(pool)
+        if source is not None:
+            pools = tuple(user for user in source.users if flow.is_pool(user)) or (pool,)
+            return Anchor(skip_dropouts(flow, source), pools, "H4", elementwise=True, norm=last)
+    weight = _weight_after(flow, last, node, bool(norms))
+    if weight is None:
+        return None
+    return before_weight(flow, weight, "after the last norm" if last is not None else "before the classifier", last)
+
+
+def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | None:
+    """The first global pooling after the last norm that the dropout's path meets."""
+    for other in flow.nodes:
+        if other is last or not flow.is_pool(other):
+            continue
+        after_norm = last is None or flow.reaches(last, other)
+        on_path = flow.reaches(node, other) or flow.reaches(other, node)
+        gate = any(name_of(user) in GATES for user in flow.below(other)) and _feeds_gate(flow, other)
+        if after_norm and on_path and not gate and not any(flow.is_norm(item) for item in flow.below(other)):
+            return other
+    return None
+
+
+def _feeds_gate(flow: Flow, pool: fx.Node) -> bool:
+    """Whether a pooling only makes gates that multiply a larger map (squeeze and excitation)."""
+    size = numel_of(pool)
+    return any(
+        name_of(user) in GATES and numel_of(user) > size and flow.reaches(pool, user) for user in flow.below(pool)
+    )
+
+
+def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
+    """The first weight layer after the last norm; for a dropout behind it, the last one before the dropout."""
+    if last is not None and below:
+        return next((other for other in flow.below(last) if flow.is_weight(other)), None)
+    above = [
+        other
+        for other in flow.nodes
+        if flow.is_weight(other)
+        and other is not node
+        and flow.reaches(other, node)
+        and (last is None or flow.reaches(last, other))
+    ]
+    return above[-1] if above else None

@@ -1,0 +1,176 @@
+"""Proof that a fix changed nothing in eval mode: outputs bit for bit, state_dict key for key, training intact."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dropout_lint.errors import FixError
+from dropout_lint.layers import is_dropout_function
+from dropout_lint.target.types import Inputs
+
+
+class DropoutsOff(TorchFunctionMode):
+    """Every functional dropout returns its input: how an always-on dropout would behave if it followed eval()."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if is_dropout_function(func):
+            return args[0] if args else kwargs["input"]
+        return func(*args, **kwargs)
+
+
+def prove(original: nn.Module, fixed: nn.Module, inputs: Inputs, *, repaired: bool = False) -> tuple[str, ...]:
+    """Check a fixed model against the one that it was made from; neither is changed.
+
+    Args:
+        original: the model as it was linted; on the meta device its weights are drawn for the check, the same
+            for both models.
+        fixed: the model after the fix.
+        inputs: what both are run with.
+        repaired: an always-on dropout was repaired, so the original is run with its functional dropouts off.
+
+    Returns:
+        what was checked, in words.
+
+    Raises:
+        FixError: a check failed; the message names it.
+    """
+    checks = [check_keys(original, fixed)]
+    left, right = twin(original), twin(fixed)
+    device = next((tensor.device for tensor in left.state_dict().values()), torch.device("cpu"))
+    args, kwargs = to_device(inputs.args, device), to_device(dict(inputs.kwargs), device)
+    with quiet():
+        expected = run(left.eval(), args, kwargs, repaired)
+        actual = run(right.eval(), args, kwargs, False)
+        if not same(expected, actual):
+            raise FixError("the eval-mode outputs are not bit-identical", "the model was left as it was")
+        checks.append("eval-mode outputs are bit-identical")
+        if trains(left, args, kwargs):
+            if not trains(right, args, kwargs):
+                raise FixError("the fixed model does not train", "the model was left as it was")
+            checks.append("a training step runs, forward and backward")
+    return tuple(checks)
+
+
+def check_keys(original: nn.Module, fixed: nn.Module) -> str:
+    """Compare the state_dicts key for key, in their order, with shapes.
+
+    Raises:
+        FixError: a key is new, missing, elsewhere, or of another shape.
+    """
+    before = {key: tuple(value.shape) for key, value in original.state_dict().items() if torch.is_tensor(value)}
+    after = {key: tuple(value.shape) for key, value in fixed.state_dict().items() if torch.is_tensor(value)}
+    if before != after:
+        differing = sorted(set(before.items()) ^ set(after.items()))[:4]
+        raise FixError(f"the state_dict keys differ: {differing}", "the model was left as it was")
+    if [name for name, _ in original.named_parameters()] != [name for name, _ in fixed.named_parameters()]:
+        raise FixError("the order of the parameters differs", "the model was left as it was")
+    return "the state_dict has the same keys and shapes"
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """A deep copy on a device that computes; meta weights get values that depend on their names alone."""
+    new = copy.deepcopy(model)
+    tensors = [*new.parameters(), *new.buffers()]
+    if any(tensor.device.type == "meta" for tensor in tensors):
+        new.to_empty(device="cpu")
+        for name, tensor in [*new.named_parameters(), *new.named_buffers()]:
+            fill(name, tensor)
+    return new
+
+
+def fill(name: str, tensor: Tensor) -> None:
+    """Give a tensor values drawn by its name: small and random, variances positive, integers 0."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        if not tensor.is_floating_point():
+            tensor.zero_()
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        else:
+            fan = max(1, tensor[0].numel() if tensor.dim() > 1 else 16)
+            tensor.normal_(0.0, fan**-0.5, generator=generator)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors of a nested value on a device; meta tensors get random values."""
+    if isinstance(value, Tensor):
+        if value.device.type == "meta":
+            fresh = torch.empty(value.shape, dtype=value.dtype, device=device)
+            return fresh.normal_() if fresh.is_floating_point() else fresh.zero_()
+        return value.detach().to(device).clone()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    return value
+
+
+def run(model: nn.Module, args: Any, kwargs: Any, dropouts_off: bool) -> Any:
+    """One forward pass on fresh copies of the inputs, from a fixed random state."""
+    args, kwargs = copy.deepcopy(args), copy.deepcopy(kwargs)
+    torch.manual_seed(0)
+    with torch.no_grad(), DropoutsOff() if dropouts_off else nullcontext():
+        return model(*args, **kwargs)
+
+
+def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether one forward and backward pass in train mode runs."""
+    model.train()
+    torch.manual_seed(0)
+    try:
+        out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        parts = [part.float().sum() for part in tensors_of(out) if part.requires_grad]
+        if parts:
+            torch.stack(parts).sum().backward()
+    except Exception:
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+    return True
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two outputs hold the same tensors, bit for bit (NaN equals NaN)."""
+    ours, theirs = list(tensors_of(left)), list(tensors_of(right))
+    return len(ours) == len(theirs) and all(_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.is_floating_point():
+        return bool(((a == b) | (a.isnan() & b.isnan())).all())
+    return torch.equal(a, b)
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """The tensors of a nested value, in order: sequences, mappings, and objects by their attributes."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_of(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_of(item)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
+        yield from tensors_of(vars(value))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the caller's random state."""
+    with torch.random.fork_rng(devices=[]):
+        yield
