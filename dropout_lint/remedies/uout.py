@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_lint.errors import UsageError
 
@@ -13,7 +14,7 @@ from dropout_lint.errors import UsageError
 class Uout(nn.Module):
     """`x · (1 + r)` with `r ~ U(−β, β)` in train mode, the identity in test mode (Li et al. 2019, Sec. 5).
 
-    The mask has mean 1 and variance β²/3, where dropout's has p/(1 − p). A norm that follows directly is shifted
+    The mask has mean 1 and variance β²/3, where dropout's has p/(1 − p). A norm right after it is shifted
     by Δ = v / (v + β²(c² + v)/3): 0.891 after a ReLU with β = 0.5, where dropout with p = 0.5 gives 0.405.
     (Li's Eq. 13, 3/(3 + β²), is for inputs of mean c = 0.)
 
@@ -69,6 +70,10 @@ def uout(
     Raises:
         UsageError: as in `Uout`.
     """
+    if has_torch_function_unary(x):  # so that the switches of `modes` and a tracer can see the call
+        options: dict[str, Any] = {"channelwise": channelwise, "inplace": inplace}
+        noisy: Tensor = handle_torch_function(uout, (x,), x, beta=beta, training=training, **options)
+        return noisy
     _check_beta(beta)
     if not training or beta == 0:
         return x

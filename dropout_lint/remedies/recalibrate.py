@@ -1,0 +1,349 @@
+"""Re-estimate norms' statistics as test mode sees them (Hendrycks and Gimpel Sec. 3, Li et al. Table 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import UninitializedBuffer
+
+from dropout_lint.errors import MeasureError, UsageError
+from dropout_lint.layers import STANDARD
+from dropout_lint.moments import all_reduce_moments
+from dropout_lint.remedies.batches import arguments, device_of, rereadable, to_device
+from dropout_lint.remedies.estimate import EnoughError, Estimate, Recorder, is_tracking, ratio
+from dropout_lint.remedies.modes import test_mode, unwrapped
+
+Method = Literal["pooled", "batch", "stages"]
+METHODS: tuple[Method, ...] = ("pooled", "batch", "stages")
+
+
+@dataclass(frozen=True)
+class NormMove:
+    """How one norm's statistics moved.
+
+    Attributes:
+        name: qualified name of the norm.
+        count: values of each channel that it was estimated from, over all ranks.
+        variance_ratio: mean of the new running variances over mean of the old ones. Where only dropout
+            differs between training and this pass, it is Δ.
+        largest: the largest max(new/old, old/new) of the variance over channels.
+        mean_move: how far the running mean moved, in old standard deviations, averaged over channels.
+    """
+
+    name: str
+    count: int
+    variance_ratio: float
+    largest: float
+    mean_move: float
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What `recalibrate` changed, and the way back.
+
+    Attributes:
+        moved: one entry for each norm that was re-estimated, in the order of the model.
+        untouched: the other norms that hold running statistics, and why each was left alone.
+        batches: how many batches were read on this rank, in each pass.
+        passes: how many passes over the data it took.
+        method: how norms upstream were treated, see `recalibrate`.
+        variance_only: whether the running means were left as they were.
+        metric_before: what the metric said before, None without a metric.
+        metric_after: what it said after.
+    """
+
+    moved: tuple[NormMove, ...]
+    untouched: Mapping[str, str]
+    batches: int
+    passes: int
+    method: Method
+    variance_only: bool
+    metric_before: float | None = None
+    metric_after: float | None = None
+    _saved: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
+
+    def undo(self) -> None:
+        """Put every changed buffer back, bit for bit."""
+        with torch.no_grad():
+            for buffer, value in self._saved:
+                buffer.copy_(value)
+
+    def __str__(self) -> str:
+        width = max([len(move.name) for move in self.moved] + [4])
+        lines = [f"{'norm':<{width}}  variance new/old  largest  mean moved (sd)"]
+        lines += [
+            f"{move.name:<{width}}  {move.variance_ratio:16.3f}  {move.largest:7.2f}  {move.mean_move:15.3f}"
+            for move in self.moved
+        ]
+        lines += [f"{name:<{width}}  left alone: {reason}" for name, reason in self.untouched.items()]
+        if self.metric_before is not None and self.metric_after is not None:
+            lines.append(f"metric {self.metric_before:.6g} before, {self.metric_after:.6g} after")
+        return "\n".join(lines)
+
+
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    variance_only: bool = False,
+    method: Method = "pooled",
+    skip: Collection[str] = (),
+    metric: Callable[[nn.Module], float] | None = None,
+    device: torch.device | str | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Recalibration:
+    """Give every norm the mean and variance that its input has in test mode, with all dropout off, in place.
+
+    A norm that was trained below dropout remembers a variance that holds the dropout's noise as well. This
+    reads the data once more with dropout off (functional calls with `training=True` and dropout inside
+    attention too) and stores the mean and variance over *all* values seen: per-batch moments are merged by
+    Chan's rule with their true sizes in float64, and over ranks where `torch.distributed` is initialised. The
+    variance is divided by n − 1, as torch stores it. Nothing but `running_mean` and `running_var` changes,
+    and these only at the end: whatever goes wrong before that leaves the model as it was.
+
+    Args:
+        model: any model; its modes are restored. Data parallel and compiled models run unwrapped.
+        batches: an iterable of tensors, tuples of positional arguments (surplus ones, such as labels, are
+            left out) or dicts of keyword arguments. The training data, without augmentation that test data
+            lacks.
+        variance_only: keep the running means, as Hendrycks and Gimpel's code does.
+        method: what a norm divides by, for the norms after it, while its own statistics are being counted.
+            `pooled`: by all it has seen so far, this batch included; one pass. `batch`: by each batch's own
+            statistics; one pass. `stages`: after a pooled pass, one norm after the other is estimated with
+            every norm before it in test mode with its new statistics; exact, one partial pass for each norm,
+            and `batches` must be readable more than once.
+        skip: qualified names of norms, or of modules that hold norms, to leave alone. Frozen norm classes,
+            norms of momentum 0 and norms that are in test mode inside a model in train mode are left alone
+            anyway.
+        metric: called with the model in test mode before and after; its value goes into the report.
+        device: where batches are moved to; by default to the model's first parameter.
+        group: the ranks to merge over, by default all of them.
+
+    Returns:
+        What moved, and `undo()`.
+
+    Raises:
+        UsageError: an unknown method or name in `skip`, or batches that cannot be read again for `stages`.
+        MeasureError: no norm holds statistics, there is no data, or the new statistics are not finite.
+    """
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}", f"use one of {', '.join(METHODS)}")
+    if method == "stages" and not rereadable(batches):
+        raise UsageError(
+            "method='stages' reads the data once for each norm, and these batches can be read only once",
+            "pass a list or a DataLoader instead of a generator",
+        )
+    estimates, untouched = _choose(model, frozenset(skip), variance_only)
+    before = _score(metric, model)
+    run = _Run(
+        model, batches, estimates, torch.device(device) if device is not None else device_of(model), group
+    )
+    with test_mode(model):
+        passes = run.one_pass(method)
+        if method == "stages":
+            passes += run.stages()
+    moved, new = _moves(run, estimates, untouched)
+    saved = tuple((buffer, buffer.detach().clone()) for buffer, _ in new)
+    report = Recalibration(
+        moved, untouched, run.batches_read, passes, method, variance_only, before, None, saved
+    )
+    with torch.no_grad():
+        for buffer, value in new:
+            buffer.copy_(value)
+    try:
+        after = _score(metric, model)
+    except BaseException:
+        report.undo()
+        raise
+    return replace(report, metric_after=after)
+
+
+def _choose(
+    model: nn.Module, skip: frozenset[str], variance_only: bool
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """The norms to estimate by name, and why each of the others is left alone."""
+    names = {name for name, _ in model.named_modules()}
+    unknown = sorted(skip - names)
+    if unknown:
+        raise UsageError(f"skip names no module of this model: {', '.join(unknown)}", "use qualified names")
+    chosen: dict[str, Estimate] = {}
+    untouched: dict[str, str] = {}
+    for name, module in model.named_modules():
+        spec = STANDARD.norm(module)
+        if spec is None or not spec.tracks:
+            continue
+        if any(name == part or name.startswith(f"{part}.") for part in skip):
+            untouched[name] = "skipped"
+        elif spec.frozen or getattr(module, "momentum", None) == 0:
+            untouched[name] = "frozen"
+        elif model.training and not module.training:
+            untouched[name] = "frozen (in test mode inside a model in train mode)"
+        elif is_tracking(module):
+            assert isinstance(module, _NormBase)
+            if isinstance(module.running_mean, UninitializedBuffer):
+                raise UsageError(
+                    f"`{name}` is lazy and has no size yet", "run one batch through the model first"
+                )
+            chosen[name] = Estimate(module, variance_only)
+    if not chosen:
+        found = "only frozen or skipped ones" if untouched else "none"
+        raise MeasureError(
+            f"{type(model).__name__} has no norm whose statistics could be re-estimated ({found} found)",
+            "only batch norms, and instance norms with track_running_stats=True, hold statistics",
+        )
+    return chosen, untouched
+
+
+class _Run:
+    """The passes over the data; holds what they find and changes nothing in the model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        estimates: Mapping[str, Estimate],
+        device: torch.device,
+        group: dist.ProcessGroup | None,
+    ) -> None:
+        self.model = unwrapped(model)
+        self.batches = batches
+        self.device = device
+        self.group = group
+        self.by_name = estimates
+        self.estimates = {id(item.norm.running_mean): item for item in estimates.values()}
+        self.order: list[str] = []
+        self.calls: dict[str, int] = {}
+        self.batches_read = 0
+
+    def one_pass(self, method: Method) -> int:
+        """Count every norm at once."""
+        recorder = Recorder(self.estimates, "batch" if method == "batch" else "pooled")
+        seen = dict.fromkeys(self.by_name, 0)
+
+        def after() -> None:
+            for name, item in self.by_name.items():
+                self.calls[name] = max(self.calls.get(name, 0), item.calls - seen[name])
+                seen[name] = item.calls
+
+        self.batches_read = self._read(recorder, list(self.estimates.values()), after)
+        names = {id(item.norm.running_mean): name for name, item in self.by_name.items()}
+        self.order = [names[key] for key in recorder.order]
+        return 1
+
+    def stages(self) -> int:
+        """Count one norm after the other, those before it normalising by their new statistics."""
+        order, calls = self._agreed()
+        fixed = {
+            id(item.norm.running_mean): item.statistics() for item in self.by_name.values() if item.count > 1
+        }
+        for name in order:
+            item = self.by_name[name]
+            key = id(item.norm.running_mean)
+            item.reset()
+            self._read(Recorder(self.estimates, "fixed", fixed, key, calls[name]), [item])
+            fixed[key] = item.statistics()
+        return len(order)
+
+    def _agreed(self) -> tuple[list[str], dict[str, int]]:
+        """Order and calls on the first rank that saw data: every rank has to take the same stages."""
+        if not _distributed():
+            return self.order, self.calls
+        found: list[Any] = [None] * dist.get_world_size(self.group)
+        dist.all_gather_object(found, (self.order, self.calls), group=self.group)
+        order: list[str] = next((item[0] for item in found if item[0]), [])
+        names = set(itertools.chain.from_iterable(item[1] for item in found))
+        return order, {name: max(item[1].get(name, 0) for item in found) for name in names}
+
+    @torch.no_grad()
+    def _read(
+        self, recorder: Recorder, items: list[Estimate], after: Callable[[], None] = lambda: None
+    ) -> int:
+        """One pass; merged over ranks, and failed on every rank where it failed on one."""
+        read = 0
+        failure: BaseException | None = None
+        try:
+            for batch in self.batches:
+                args, kwargs = arguments(self.model, to_device(batch, self.device))
+                recorder.begin()
+                with recorder, contextlib.suppress(EnoughError):
+                    self.model(*args, **kwargs)
+                after()
+                read += 1
+        except BaseException as error:
+            failure = error
+        if _distributed():
+            flags = torch.tensor([int(failure is not None), read], device=self.device)
+            dist.all_reduce(flags, group=self.group)
+            failed, total = flags.tolist()
+        else:
+            failed, total = int(failure is not None), read
+        if failure is not None:
+            raise failure
+        if failed:
+            raise MeasureError(
+                f"re-estimation failed on {failed} other rank(s)", "see the error printed there"
+            )
+        if total == 0:
+            raise MeasureError("there was no batch to read, so nothing was changed", "check the loader")
+        all_reduce_moments([moments for item in items for moments in item.moments()], self.group)
+        return read
+
+
+def _moves(
+    run: _Run, estimates: Mapping[str, Estimate], untouched: dict[str, str]
+) -> tuple[tuple[NormMove, ...], list[tuple[Tensor, Tensor]]]:
+    """The report lines, and each buffer with its new value; checked before anything is written."""
+    moved = []
+    new: list[tuple[Tensor, Tensor]] = []
+    for name, item in estimates.items():
+        if item.count == 0:
+            untouched[name] = "never called"
+            continue
+        if item.count < 2:
+            raise MeasureError(
+                f"`{name}` saw a single value per channel, which has no variance", "pass more than one sample"
+            )
+        old_mean, old_variance = item.norm.running_mean, item.norm.running_var
+        assert old_mean is not None
+        assert old_variance is not None
+        mean, variance = item.statistics()
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(variance).all()):
+            raise MeasureError(
+                f"the input of `{name}` is not finite, so nothing was changed", "look for NaN in the data"
+            )
+        change = variance.double() / old_variance.double()
+        spread = (old_variance.double() + item.norm.eps).sqrt()
+        moved.append(
+            NormMove(
+                name=name,
+                count=item.count,
+                variance_ratio=ratio(variance, old_variance),
+                largest=float(torch.maximum(change, 1 / change).nan_to_num(nan=1.0).max()),
+                mean_move=float(((mean.double() - old_mean.double()).abs() / spread).mean()),
+            )
+        )
+        new.append((old_variance, variance))
+        if not item.keep_mean:
+            new.append((old_mean, mean))
+    if not moved:
+        raise MeasureError("no norm was called, so nothing was changed", "check that the data reaches them")
+    return tuple(moved), new
+
+
+def _score(metric: Callable[[nn.Module], float] | None, model: nn.Module) -> float | None:
+    if metric is None:
+        return None
+    with test_mode(model):
+        return float(metric(model))
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
