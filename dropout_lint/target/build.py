@@ -42,7 +42,9 @@ def look_up(owner: Any, call: Call, source: str) -> Any:
         except UserCodeError as error:
             if isinstance(error.__cause__, AttributeError):
                 where = ".".join([source, *call.attrs[:index]]) if index else source
-                raise TargetError(f"`{where}` has no attribute `{name}`", _near_attribute(value, name)) from None
+                raise TargetError(
+                    f"`{where}` has no attribute `{name}`", _near_attribute(value, name)
+                ) from None
             raise
     return value
 
@@ -52,7 +54,9 @@ def _near_attribute(owner: Any, name: str) -> str:
     near = get_close_matches(name, public, n=3, cutoff=0.6)
     if near:
         return "did you mean " + " or ".join(f"`{item}`" for item in near) + "?"
-    models = [item for item in public if _may_build(getattr(owner, item, None), getattr(owner, "__name__", None))]
+    models = [
+        item for item in public if _may_build(getattr(owner, item, None), getattr(owner, "__name__", None))
+    ]
     if models:
         return "it has " + ", ".join(f"`{item}`" for item in models[:8])
     return "it has nothing that builds a model"
@@ -61,7 +65,9 @@ def _near_attribute(owner: Any, name: str) -> str:
 def _may_build(value: Any, home: str | None) -> bool:
     if isinstance(value, nn.Module):
         return True
-    return (inspect.isclass(value) or inspect.isfunction(value)) and getattr(value, "__module__", None) == home
+    return (inspect.isclass(value) or inspect.isfunction(value)) and getattr(
+        value, "__module__", None
+    ) == home
 
 
 def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
@@ -81,7 +87,9 @@ def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
         value, pair = _split_pair(value, text)
     if isinstance(value, nn.Module):
         if call.called:
-            raise TargetError(f"`{text}` calls a model that is built already", f"drop the arguments: `{call.path}`")
+            raise TargetError(
+                f"`{text}` calls a model that is built already", f"drop the arguments: `{call.path}`"
+            )
         return Made(value, pair)
     if not callable(value):
         raise TargetError(
@@ -114,20 +122,22 @@ def _build(run: Callable[[], Any], text: str, ways: Sequence[str], notes: list[s
     """The first way that works; the last one's failure is the user's."""
     for way in ways[:-1]:
         try:
-            return _once(run, text, way)
+            return _once(run, text, way, notes)
         except UserCodeError as error:
             if not isinstance(error.__cause__, Exception):
                 raise
-    made = _once(run, text, ways[-1])
+    made = _once(run, text, ways[-1], notes)
     if len(ways) > 1:
-        notes.append("built with weights on the CPU: its builder reads values that the meta device does not have")
+        notes.append(
+            "built with weights on the CPU: its builder reads values that the meta device does not have"
+        )
     return made
 
 
-def _once(run: Callable[[], Any], text: str, way: str) -> Any:
+def _once(run: Callable[[], Any], text: str, way: str, notes: list[str]) -> Any:
     with torch.random.fork_rng(devices=[]), user_code(f"building `{text}`"):
         torch.manual_seed(0)
-        with weightless(way):
+        with weightless(way, notes):
             return run()
 
 
@@ -152,7 +162,8 @@ def check_arguments(value: Callable[..., Any], call: Call, text: str) -> None:
     if unknown and not any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values()):
         near = get_close_matches(unknown[0], list(parameters), n=1)
         raise TargetError(
-            f"`{call.path}` takes no argument `{unknown[0]}`", f"did you mean `{near[0]}`? {takes}" if near else takes
+            f"`{call.path}` takes no argument `{unknown[0]}`",
+            f"did you mean `{near[0]}`? {takes}" if near else takes,
         )
     missing = missing_arguments(signature, call)
     if missing:
@@ -196,7 +207,11 @@ def _return_hint(made: Any) -> str:
         return "does the factory end with `return model`?"
     if inspect.isclass(made) and issubclass(made, nn.Module):
         return f"it returned the class {made.__name__}; return an instance, or name the class"
-    held = [name for name, item in vars(made).items() if isinstance(item, nn.Module)] if hasattr(made, "__dict__") else []
+    held = (
+        [name for name, item in vars(made).items() if isinstance(item, nn.Module)]
+        if hasattr(made, "__dict__")
+        else []
+    )
     if held:
         return f"its attribute `{held[0]}` is a model: write a factory that returns it"
     return "return the model, or a pair (model, inputs)"
@@ -214,4 +229,3 @@ def _from_several(made: Sequence[Any], pair: Any, text: str, notes: list[str]) -
         f"`{text}` returned {_a(made)} with {len(models)} modules among {len(made)} items",
         "return the model, or a pair (model, inputs)",
     )
-

@@ -11,7 +11,17 @@ from torch import nn
 
 from dropout_lint.errors import CheckpointError
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "module", "weights", "params")
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "model_state",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+)
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _SHOWN = 3
 
@@ -85,9 +95,14 @@ def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
                 return tensors
             break
         loaded = inner
-    held = f"a dict with {', '.join(map(str, list(loaded)[:6]))}" if isinstance(loaded, Mapping) else type(loaded).__name__
+    held = (
+        f"a dict with {', '.join(map(str, list(loaded)[:6]))}"
+        if isinstance(loaded, Mapping)
+        else type(loaded).__name__
+    )
     raise CheckpointError(
-        f"`{file}` holds no state dict ({held})", "save model.state_dict(), on its own or under the key `state_dict`"
+        f"`{file}` holds no state dict ({held})",
+        "save model.state_dict(), on its own or under the key `state_dict`",
     )
 
 

@@ -70,9 +70,10 @@ def python_files(folder: Path) -> Iterator[Path]:
         if entry.is_dir():
             if entry.name not in _SKIPPED_FOLDERS and not (entry / "pyvenv.cfg").exists():
                 yield from python_files(entry)
-        elif entry.suffix == ".py" and entry.name not in _SKIPPED_FILES and not entry.name.startswith("test_"):
-            if not entry.stem.endswith("_test") and _may_hold_models(entry):
-                yield entry
+        elif (
+            entry.suffix == ".py" and entry.name not in _SKIPPED_FILES and not entry.name.startswith("test_")
+        ) and not entry.stem.endswith("_test") and _may_hold_models(entry):
+            yield entry
 
 
 def _may_hold_models(file: Path) -> bool:
@@ -86,7 +87,9 @@ def _may_hold_models(file: Path) -> bool:
 def _may_be_model(node: ast.stmt) -> bool:
     if isinstance(node, ast.ClassDef):
         methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-        return bool(node.bases) and ("forward" in methods or any("Module" in ast.unparse(base) for base in node.bases))
+        return bool(node.bases) and (
+            "forward" in methods or any("Module" in ast.unparse(base) for base in node.bases)
+        )
     if isinstance(node, ast.FunctionDef):
         return node.returns is not None and "Module" in ast.unparse(node.returns)
     return False
@@ -129,7 +132,9 @@ def _candidates(module: ModuleType) -> list[tuple[str, Any]]:
         if name.startswith("_") or id(value) in seen:
             continue
         own = getattr(value, "__module__", None) == module.__name__
-        is_class = inspect.isclass(value) and issubclass(value, nn.Module) and own and not inspect.isabstract(value)
+        is_class = (
+            inspect.isclass(value) and issubclass(value, nn.Module) and own and not inspect.isabstract(value)
+        )
         if is_class or isinstance(value, nn.Module) or (own and name in factories):
             seen.add(id(value))
             found.append((name, value))
@@ -157,7 +162,9 @@ def _factory_names(module: ModuleType) -> set[str]:
     found = {name for name, value in functions.items() if _annotated(value)}
     trees = {name: tree for name, value in functions.items() if (tree := _source(value)) is not None}
     while True:
-        more = {name for name, tree in trees.items() if name not in found and _returns_model(tree, module, found)}
+        more = {
+            name for name, tree in trees.items() if name not in found and _returns_model(tree, module, found)
+        }
         if not more:
             return found
         found |= more
@@ -166,7 +173,9 @@ def _factory_names(module: ModuleType) -> set[str]:
 def _annotated(function: FunctionType) -> bool:
     returns = function.__annotations__.get("return")
     if isinstance(returns, str):
-        returns = function.__globals__.get(returns.strip("'\""), getattr(nn, returns.rpartition(".")[2], None))
+        returns = function.__globals__.get(
+            returns.strip("'\""), getattr(nn, returns.rpartition(".")[2], None)
+        )
     return inspect.isclass(returns) and issubclass(returns, nn.Module)
 
 
@@ -189,7 +198,9 @@ def _returns_model(tree: ast.FunctionDef, module: ModuleType, factories: set[str
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Return) and node.value is not None:
-            value = node.value.elts[0] if isinstance(node.value, ast.Tuple) and node.value.elts else node.value
+            value = (
+                node.value.elts[0] if isinstance(node.value, ast.Tuple) and node.value.elts else node.value
+            )
             if _makes_model(value, module, factories) or (isinstance(value, ast.Name) and value.id in made):
                 return True
     return False
@@ -212,7 +223,9 @@ def _looked_up(node: ast.expr, module: ModuleType) -> Any:
     return None
 
 
-def _whole_models(module: ModuleType, made: dict[str, Made], file: Path, passed: list[str]) -> dict[str, Made]:
+def _whole_models(
+    module: ModuleType, made: dict[str, Made], file: Path, passed: list[str]
+) -> dict[str, Made]:
     """Without the parts of others, and without modules that have no parameters."""
     inside: dict[type, set[str]] = {}
     for name, item in made.items():

@@ -1,13 +1,55 @@
-"""Work out example inputs from a model."""
+"""Work out example inputs from a model: what it says of itself first, then what its first layer takes.
+
+No weights, data or network are needed. Candidates come best first and are tried in order by the tracer, on
+FakeTensors, so one that does not run costs little. Tensors are on the meta device (`materialise` fills them), except
+where values matter (the boxes of a detector's targets, lengths). The batch is 2, since batch norm needs more than one
+value per channel in train mode.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from torch import nn
 
+from dropout_lint.target.companions import with_companions
+from dropout_lint.target.declared import declared_inputs, detector_inputs
+from dropout_lint.target.leaves import leaf_candidates
+from dropout_lint.target.shapes import forward_parameters, unwrapped
 from dropout_lint.target.types import Inputs
+
+LIMIT = 64
+"""No more candidates than this."""
 
 
 def guess_inputs(model: nn.Module) -> Iterator[Inputs]:
-    import torch
-    yield Inputs((torch.empty(2, 3, 224, 224, device="meta"),), guessed=True)
+    """Candidates for `model`'s inputs, best first, each with `guessed` set and the reason in `origin`.
+
+    In this order: what the model declares (`dummy_inputs`, timm's `pretrained_cfg`, a Hugging Face or diffusers
+    `config`, a detector's signature, `img_size` and its like); then the shapes that its first layers with parameters
+    take, 1-D, 2-D or 3-D by their type, at several sizes. Further required arguments of `forward` are worked out
+    from their names and annotations. At most `LIMIT` candidates, no two alike.
+
+    Args:
+        model: any module; wrappers (DataParallel, `torch.compile`) are looked through.
+    """
+    inner = unwrapped(model)
+    seen: set[tuple[str, ...]] = set()
+    for candidate in _candidates(inner):
+        key = candidate.describe()
+        if key in seen:
+            continue
+        seen.add(key)
+        yield candidate
+        if len(seen) >= LIMIT:
+            return
+
+
+def _candidates(model: nn.Module) -> Iterator[Inputs]:
+    parameters = forward_parameters(model)
+    detector = tuple(detector_inputs(parameters))
+    if detector:
+        yield from detector
+        return
+    yield from declared_inputs(model, parameters)
+    yield from with_companions(leaf_candidates(model), parameters)

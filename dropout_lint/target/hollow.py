@@ -23,6 +23,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from dropout_lint.target.birthplace import TORCH
+from dropout_lint.target.downloads import nothing_downloaded
 
 LARGE = 1 << 20
 """Tensors of this many elements and more have no values in a `hollow` build."""
@@ -61,7 +62,11 @@ class Devices(TorchFunctionMode):
         self.layers = layers
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func in _FACTORIES:
@@ -134,9 +139,16 @@ def parameters_on_meta() -> Iterator[None]:
 
 
 @contextmanager
-def weightless(way: str) -> Iterator[None]:
-    """Build inside this: `way` is `hollow`, `hollow-small` (large buffers keep values), `meta` or `cpu`."""
+def weightless(way: str, notes: list[str]) -> Iterator[None]:
+    """Build inside this.
+
+    Args:
+        way: `hollow`, `hollow-small` (large buffers keep their values), `meta` or `cpu`.
+        notes: what was left out is said here.
+    """
     with ExitStack() as stack:
+        if way != "cpu":
+            stack.enter_context(nothing_downloaded(notes))
         if way == "meta":
             stack.enter_context(_META)
         if way.startswith("hollow"):

@@ -147,7 +147,11 @@ def _explained(name: str, error: UserCodeError) -> TargetError:
     if name == missing or name.startswith(missing + "."):
         return TargetError(f"there is no module `{missing}`", _near_module(name, missing))
     hint = f"install what provides `{missing.partition('.')[0]}` in this environment ({sys.prefix})"
-    return TargetError(f"{error.message.split(' raised ')[0]} needs `{missing}`, which is not here", hint, details=error.details)
+    return TargetError(
+        f"{error.message.split(' raised ')[0]} needs `{missing}`, which is not here",
+        hint,
+        details=error.details,
+    )
 
 
 def _near_module(name: str, missing: str) -> str:

@@ -94,7 +94,9 @@ def _looks_like_path(left: str) -> bool:
 def _existing_file(left: str, call: Call | None) -> Path:
     path = Path(left).expanduser()
     if path.is_dir():
-        raise TargetError(f"`{left}` is a folder, and a folder has no attributes", f"name the file: {left}/file.py:attr")
+        raise TargetError(
+            f"`{left}` is a folder, and a folder has no attributes", f"name the file: {left}/file.py:attr"
+        )
     if not path.exists():
         raise TargetError(f"there is no file or folder `{left}`", _near_file(path))
     if path.suffix != ".py":
@@ -128,7 +130,9 @@ def _parse_call(text: str, right: str) -> Call:
     try:
         tree = ast.parse(right.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise TargetError(f"`{right}` is not `attr` or `attr(kw=literal)`: {_syntax(error)}", _FORMS) from None
+        raise TargetError(
+            f"`{right}` is not `attr` or `attr(kw=literal)`: {_syntax(error)}", _FORMS
+        ) from None
     if isinstance(tree, ast.Call):
         attrs = _chain(text, tree.func)
         args = tuple(_literal(text, argument) for argument in tree.args)

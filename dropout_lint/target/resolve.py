@@ -53,13 +53,12 @@ def resolve(
     spec = parse_target(target)
     ways = TO_LOAD if checkpoint is not None else HOLLOW if prefer_meta else WITH_WEIGHTS
     with plain_python(), birthplace.watched():
-        if spec.call is None:
-            found = discover(spec, ways)
-        else:
-            found = [_named(spec, ways)]
+        found = discover(spec, ways) if spec.call is None else [_named(spec, ways)]
         if checkpoint is not None and len(found) > 1:
             names = ", ".join(f"`{text}`" for text, _, _ in found[:6])
-            raise TargetError(f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}")
+            raise TargetError(
+                f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}"
+            )
         return [_finished(text, module, made, given, checkpoint) for text, module, made in found]
 
 
@@ -73,7 +72,9 @@ def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
     return spec.text, module, made
 
 
-def _finished(text: str, module: ModuleType, made: Made, given: Inputs | None, checkpoint: str | None) -> Built:
+def _finished(
+    text: str, module: ModuleType, made: Made, given: Inputs | None, checkpoint: str | None
+) -> Built:
     model = made.model
     inputs = given or _own_inputs(model, module, made.inputs)
     if inputs is not None:

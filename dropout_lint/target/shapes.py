@@ -21,7 +21,27 @@ from dropout_lint.target.types import Inputs, describe_value
 _FORM = "an input is sizes with x between them, such as 8x3x32x32, 2x16:int64 or mask=2x16:bool"
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
-    for name in ["float32", "float64", "float16", "bfloat16", "float", "double", "half", "int64", "int32", "int16", "int8", "uint8", "long", "int", "short", "bool", "complex64", "complex128", "cfloat"]
+    for name in [
+        "float32",
+        "float64",
+        "float16",
+        "bfloat16",
+        "float",
+        "double",
+        "half",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "long",
+        "int",
+        "short",
+        "bool",
+        "complex64",
+        "complex128",
+        "cfloat",
+    ]
 }
 _INPUT = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<sizes>[^:=]*)(?::(?P<dtype>.*))?")
 
@@ -194,7 +214,7 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     except ValueError:
         return
     kind = type(model).__name__
-    names = [name for name in parameters]
+    names = list(parameters)
     takes = f"{kind}.forward takes ({', '.join(str(item) for item in parameters.values())})"
     for name in inputs.kwargs:
         if name not in parameters:
@@ -210,7 +230,9 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
             f"repeat --input, once for each; {takes}" if inputs.origin == "--input" else takes,
         )
     if len(inputs.args) > len(names):
-        raise InputError(f"{given} inputs are given ({inputs.origin}), but {kind}.forward takes {len(names)}", takes)
+        raise InputError(
+            f"{given} inputs are given ({inputs.origin}), but {kind}.forward takes {len(names)}", takes
+        )
     raise InputError(f"the inputs ({inputs.origin}) do not fit {kind}.forward: {reason}", takes)
 
 
@@ -289,5 +311,7 @@ def _first_layer_takes(model: nn.Module) -> str | None:
         if isinstance(module, nn.Linear):
             return f"its first layer `{name}` ({kind}) takes …×{module.in_features}"
         if isinstance(module, nn.Embedding):
-            return f"its first layer `{name}` ({kind}) takes integers below {module.num_embeddings} (add :int64)"
+            return (
+                f"its first layer `{name}` ({kind}) takes integers below {module.num_embeddings} (add :int64)"
+            )
     return None

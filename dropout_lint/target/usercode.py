@@ -56,7 +56,9 @@ def user_code(doing: str, argv0: str = "dropout-lint") -> Iterator[None]:
 
 
 def _raised(doing: str, error: BaseException) -> UserCodeError:
-    return UserCodeError(f"{doing} raised {type(error).__name__}: {first_line(error)}", details=own_traceback(error))
+    return UserCodeError(
+        f"{doing} raised {type(error).__name__}: {first_line(error)}", details=own_traceback(error)
+    )
 
 
 def first_line(error: BaseException) -> str:
