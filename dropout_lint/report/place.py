@@ -51,6 +51,10 @@ def frame(place: Place, name: str | None, context: int = 2) -> Frame | None:
         return None
     first = max(1, place.line - context)
     last = min(len(lines), place.line + context)
+    while last > place.line and not lines[last - 1].strip():
+        last -= 1
+    while first < place.line and not lines[first - 1].strip():
+        first += 1
     start, end = underline(text, place.column, name)
     shown = tuple(line.replace("\t", " ") for line in lines[first - 1 : last])
     return Frame(first, shown, place.line, start, end)

@@ -104,12 +104,15 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):
-    """Measured Δ at one norm."""
+    """Measured Δ at one norm, with its 95 % interval and how far the mean moves (in train standard deviations)."""
 
     norm: str
     delta: float
     shift_ratio: float
     after_fix: float | None = None
+    low: float | None = None
+    high: float | None = None
+    mean_shift: float | None = None
 
 
 class TraceInfo(Struct, frozen=True, kw_only=True):

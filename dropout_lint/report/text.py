@@ -203,25 +203,26 @@ class Writer:
 
     def predictions(self, predictions: Sequence[PredictionInfo]) -> None:
         """Δ at every norm, as a table."""
+        threshold = self.context.threshold
         self.lines.append("")
-        self.wrap(
-            f"Predicted Δ at every norm (below {self.context.threshold:g} counts)", INDENT, self.style.strong
-        )
-        room = self.context.width - 26
-        width = min(max(len(item.norm) for item in predictions), room - 12)
-        for item in predictions:
-            word = severity_of_shift(item.delta, self.context.threshold) if item.shifts else "remembers none"
+        self.wrap(f"Predicted Δ at every norm (below {threshold:g} counts)", INDENT, self.style.strong)
+        words = [
+            severity_of_shift(item.delta, threshold) if item.shifts else "remembers none"
+            for item in predictions
+        ]
+        column = max(len(word) for word in words)
+        width = min(max(len(item.norm) for item in predictions), self.context.width // 2 - 8)
+        for item, word in zip(predictions, words, strict=True):
             shares = sorted(item.shares.items(), key=lambda pair: -pair[1])
             main = f"{shares[0][1]:.0%} {shares[0][0]}" if shares and item.delta < 1 else ""
             if len(shares) > 1 and main:
                 main += f" +{len(shares) - 1}"
             name = item.norm if len(item.norm) <= width else "…" + item.norm[-(width - 1) :]
             body = f"{name.ljust(width)}  {number(item.delta):>5}  "
-            rest = self.context.width - len(INDENT * 2) - len(body) - len(word) - 2
+            rest = self.context.width - len(INDENT * 2) - len(body) - column - 2
             main = main if len(main) <= rest else main[: max(0, rest - 1)] + "…"
-            self.lines.append(
-                f"{INDENT * 2}{body}{self.style.shift(word, word)}  {self.style.dim(main)}".rstrip()
-            )
+            shown = self.style.shift(word, word) + " " * (column - len(word))
+            self.lines.append(f"{INDENT * 2}{body}{shown}  {self.style.dim(main)}".rstrip())
 
     def stale(self, report: Report) -> None:
         """Baseline entries that no finding matches."""
