@@ -1,0 +1,218 @@
+"""The noise ledger: one walk over the traced graph, one `State` for each tensor, Δ at every norm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from dropout_lint.errors import UsageError
+from dropout_lint.noise.prior import prior_deltas
+from dropout_lint.noise.quadrature import Array
+from dropout_lint.noise.state import LAGS, State, fresh
+from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, find_module, function_name
+from dropout_lint.noise.transfer.base import first_shape
+from dropout_lint.noise.transfer.dropout import drop
+from dropout_lint.noise.transfer.norm import calibrated, values
+from dropout_lint.noise.types import Basis, NormShift, Prediction
+from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
+
+IMAGE_CORRELATION = 0.9
+"""Assumed correlation of an input between positions an eighth of its size or less apart; it decays beyond."""
+
+
+def predict(trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto") -> Prediction:
+    """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
+
+    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can know
+    without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
+
+    Args:
+        trace: a traced model. Every node's shape is read from its meta data.
+        basis: what to work from. `initialisation`: shapes only; `weights`: the weights' values; `checkpoint`:
+            the running variances of its batch norms too, which are Var_train. `auto` takes the best there is.
+
+    Raises:
+        UsageError: `basis` asks for values that the model does not have (it is on the meta device).
+    """
+    have = available_basis(trace.model)
+    chosen: Basis = have if basis == "auto" else basis
+    if chosen not in ("initialisation", "weights", "checkpoint"):
+        raise UsageError(
+            f"unknown basis {basis!r}", "use one of auto, initialisation, weights and checkpoint"
+        )
+    if have == "initialisation" and chosen != "initialisation":
+        raise UsageError(
+            f"basis {basis!r} needs weights, but the model is on the meta device",
+            "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
+        )
+    ledger = Ledger(
+        dropouts=tuple(
+            site
+            for site in trace.dropouts
+            if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
+        ),
+        norms={site.node: site for site in trace.norms},
+        real=chosen != "initialisation",
+        trained=chosen == "checkpoint",
+    )
+    _walk(trace, ledger)
+    names = _row_names(ledger)
+    shifts = tuple(_shift(site, ledger, chosen, names) for site in trace.norms)
+    prior: Mapping[tuple[str, str], float] = {}
+    if chosen == "initialisation":
+        prior = prior_deltas(trace, ledger)
+    return Prediction(basis=chosen, norms=shifts, prior=prior, fallbacks=dict(ledger.fallbacks))
+
+
+def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
+    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained one."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return "initialisation"
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:
+            return "initialisation"
+        if name.rpartition(".")[2] == "running_var" and not bool((buffer == 1).all()):
+            return "checkpoint"
+    return "weights"
+
+
+def _row_names(ledger: Ledger) -> tuple[str, ...]:
+    return tuple(site.name for site in ledger.dropouts)
+
+
+def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
+    delta, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+    total = float(noise.sum())
+    shares: dict[str, float] = {}
+    if total > 0 and delta < 1:
+        for name, part in zip(names, noise, strict=True):
+            if part > 0:
+                shares[name] = shares.get(name, 0.0) + float(part) / total
+    return NormShift(site.name, site.node.name, delta, basis, shares, shifts=site.spec.shifts)
+
+
+def _walk(trace: Trace, ledger: Ledger) -> None:
+    env: dict[fx.Node, Any] = {}
+    sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
+    for node in trace.graph.nodes:
+        if node.op == "output":
+            continue
+        result = _evaluate(node, env, trace, ledger, sites)
+        if ledger.trained and isinstance(result, State):
+            result = _measured(result, node, trace.model, ledger)
+        env[node] = result
+
+
+def _evaluate(node: fx.Node, env: dict[fx.Node, Any], trace: Trace, ledger: Ledger, sites: dict[fx.Node, int]) -> Any:
+    value = node.meta.get("value")
+    rows = len(ledger.dropouts)
+    if node.op == "placeholder":
+        return _input(value, rows)
+    if node.op == "get_attr":
+        tensor = _attribute(trace.model, str(node.target))
+        if isinstance(tensor, torch.Tensor):
+            return Parameter(tensor if ledger.real else tensor.to("meta"))
+        return tensor
+    if first_shape(value) is None and not (isinstance(value, torch.Tensor)):
+        return value  # a size, a device, a flag
+    args = fx.map_arg(node.args, lambda n: env.get(n))
+    kwargs = fx.map_arg(node.kwargs, lambda n: env.get(n))
+    module = module_of(trace.model, node)
+    if module is not None and not ledger.real:
+        module = without_values(module)
+    name = type(module).__name__ if module is not None else function_name(node.target)
+    call = Call(node, name, args, kwargs, module, value, ledger)
+    if node in ledger.norms:
+        _record(call, ledger)
+    if node in sites:
+        x = call.x
+        ledger.at_dropout[node] = x
+        return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
+    transfer = find_module(type(module)) if module is not None else find_function(name)
+    if transfer is None and node in ledger.norms:
+        transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
+    if transfer is None:
+        return _fallback(call)
+    return transfer(call)
+
+
+def without_values(module: nn.Module) -> nn.Module:
+    """A shallow copy of a leaf with its weights on the meta device."""
+    if all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        return module
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    twin._parameters = {  # type: ignore[assignment]
+        name: None if tensor is None else tensor.detach().to("meta") for name, tensor in module._parameters.items()
+    }
+    twin._buffers = {
+        name: None if tensor is None else tensor.detach().to("meta") for name, tensor in module._buffers.items()
+    }
+    twin._modules = {
+        name: None if child is None else without_values(child) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _input(value: Any, rows: int) -> Any:
+    """Standardised inputs; the correlation between positions decays over an eighth of the input's size."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_input(item, rows) for item in value)
+    if isinstance(value, dict):
+        return {key: _input(item, rows) for key, item in value.items()}
+    if not isinstance(value, TensorInfo):
+        return value
+    shape = tuple(int(size) for size in value.shape)
+    if not value.dtype.is_floating_point:
+        return constant(0.0, rows)
+    axis = 1 if len(shape) > 1 else 0
+    size = max(shape[2:], default=1)
+    distance = 2.0 ** np.arange(LAGS)
+    rho = IMAGE_CORRELATION ** (distance / max(size / 8, 1.0)) if len(shape) > 3 else np.zeros(LAGS)
+    return fresh(rows, axis=axis, channels=shape[axis] if shape else 1, rho=rho)
+
+
+def _record(call: Call, ledger: Ledger) -> None:
+    x = call.x
+    ledger.shifts[call.node] = (x.delta, x.noise @ x.counts)
+
+
+def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> State:
+    """The state with the train moments that a batch norm right behind `node` has measured."""
+    for user in node.users:
+        site = ledger.norms.get(user)
+        if site is None or not site.spec.tracks or not user.args or user.args[0] is not node:
+            continue
+        module = module_of(model, user)
+        mean, var = values(getattr(module, "running_mean", None)), values(getattr(module, "running_var", None))
+        shape = first_shape(node.meta.get("value"))
+        if mean is None or var is None or shape is None or len(shape) < 2 or np.all(var == 1):
+            continue
+        return calibrated(x.on(1, shape[1]), mean, np.maximum(var, 1e-12))
+    return x
+
+
+def _fallback(call: Call) -> Any:
+    """An unknown operation: its first tensor's moments are passed on, and it is counted."""
+    states = call.states()
+    if not states:
+        return constant(0.0, len(call.ledger.dropouts)) if not isinstance(call.value, (tuple, list)) else call.value
+    call.ledger.fallback(call.name)
+    x = max(states, key=lambda s: float(s.noise.sum())).collapse()
+    shape = call.shape
+    if shape and not (x.axis < len(shape) and shape[x.axis] == x.channels):
+        axis = min(max(x.axis, 0), len(shape) - 1)
+        x = x.on(axis, shape[axis])
+    return tuple(x for _ in call.value) if isinstance(call.value, (tuple, list)) else x

@@ -1,0 +1,247 @@
+"""What the ledger knows about one tensor: its moments in test mode, in train mode, and the noise by dropout.
+
+Channels that cannot be told apart are kept as one group. With real weights every channel is its own group; with
+weights on meta a tensor is one group, and a concatenation is one group for each part. In such a group the mean
+of a channel is itself spread over the channels: channel mean = `mean + dev·ζ`, ζ ~ N(0, 1).
+
+In train mode a value is drawn from K components, one for each value that a pending mask can take (K = 1 where
+none is pending; a dropped and a kept one after a dropout). Within a component the value is
+
+    mean + dev·ζ  +  sig·ξ  +  noise            ξ the data, sig² + Var noise = var
+
+so the mixture gives ReLU(mask·x) = mask·ReLU(x) (Kim Prop. 1) without a special case, and works for functions
+that do not commute with a mask as well. A linear layer adds up many masks and leaves one normal component.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dropout_lint.noise.quadrature import Array
+
+LAGS = 8
+"""Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Moments of one tensor; G groups of channels, K components, S dropouts (the sources of noise).
+
+    Attributes:
+        axis: the dimension that holds the channels.
+        counts: (G,) number of channels in each group.
+        t_mean, t_dev, t_var: (G,) mean, spread of the mean over channels, and variance, in test mode.
+        prob: (K,) probability of each component.
+        mean, dev, sig, var: (K, G) train mode, within a component.
+        data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is noise.
+        noise: (S, G) variance that each dropout causes in train mode.
+        shared: (S, G) share of it that is the same at all positions of a channel.
+        rho: (LAGS,) correlation of the data part between positions.
+        mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
+        source: index of the dropout whose mask is pending, -1 for none.
+        levels: the mask's values, while the tensor still is mask times something.
+        spread_over: for attention weights (softmax output), number of positions that they effectively average.
+    """
+
+    axis: int
+    counts: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    prob: Array
+    mean: Array
+    dev: Array
+    sig: Array
+    var: Array
+    data: Array
+    noise: Array
+    shared: Array
+    rho: Array
+    mask: str = ""
+    source: int = -1
+    levels: tuple[float, ...] = ()
+    spread_over: float = 0.0
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return len(self.counts)
+
+    @property
+    def components(self) -> int:
+        """K."""
+        return len(self.prob)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.counts.sum())
+
+    @property
+    def train_mean(self) -> Array:
+        """(G,) mean in train mode."""
+        return self.prob @ self.mean
+
+    @property
+    def train_dev(self) -> Array:
+        """(G,) signed spread of the channel means in train mode."""
+        return self.prob @ self.dev
+
+    @property
+    def train_var(self) -> Array:
+        """(G,) variance of a channel over data, positions and masks in train mode."""
+        if self.components == 1:
+            return self.var[0]
+        second = self.prob @ (self.var + self.mean**2 + self.dev**2)
+        result: Array = second - self.train_mean**2 - self.train_dev**2
+        return result
+
+    @property
+    def delta(self) -> float:
+        """Σ test variances / Σ train variances over the channels (Li Sec. 4); 1 for a constant."""
+        train = float(self.counts @ self.train_var)
+        return float(self.counts @ self.t_var) / train if train > 0 else 1.0
+
+    def collapse(self) -> State:
+        """One normal component with the mixture's moments: what a sum over many masks looks like."""
+        if self.components == 1:
+            return self if not self.mask else replace(self, mask="", source=-1, levels=())
+        return replace(
+            self,
+            prob=np.ones(1),
+            mean=self.train_mean[None],
+            dev=self.train_dev[None],
+            sig=np.sqrt(self.data)[None],
+            var=np.maximum(self.train_var, 0.0)[None],
+            mask="",
+            source=-1,
+            levels=(),
+        )
+
+    def balanced(self) -> State:
+        """The same with `noise` scaled so that its sum is what train mode has beyond the data part."""
+        total = np.maximum(self.train_var - self.data, 0.0)
+        now = self.noise.sum(0)
+        scale = np.divide(total, now, out=np.zeros_like(total), where=now > 0)
+        return replace(self, noise=self.noise * scale)
+
+    def pick(self, index: Array, counts: Array) -> State:
+        """Groups `index` (repeats allowed), with `counts` channels each."""
+        take = {
+            name: getattr(self, name)[..., index]
+            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared")
+        }
+        return replace(self, counts=counts, **take)
+
+    def per_channel(self) -> State:
+        """Every channel its own group."""
+        if np.all(self.counts == 1):
+            return self
+        index = np.repeat(np.arange(self.groups), self.counts.astype(int))
+        return self.pick(index, np.ones(len(index)))
+
+    def merged(self) -> State:
+        """All channels as one group: means over the channels, their differences kept as spread."""
+        if self.groups == 1:
+            return self
+        weight = self.counts / self.counts.sum()
+        mean, t_mean = self.mean @ weight, self.t_mean @ weight
+        dev2 = (self.dev**2 + self.mean**2) @ weight - mean**2
+        t_dev2 = (self.t_dev**2 + self.t_mean**2) @ weight - t_mean**2
+        noise = self.noise @ weight
+        shared = np.divide(
+            (self.noise * self.shared) @ weight, noise, out=np.zeros_like(noise), where=noise > 0
+        )
+        return replace(
+            self,
+            counts=self.counts.sum(keepdims=True),
+            t_mean=np.array([t_mean]),
+            t_dev=np.sqrt(np.maximum([t_dev2], 0.0)),
+            t_var=np.array([self.t_var @ weight]),
+            mean=mean[:, None],
+            dev=np.sqrt(np.maximum(dev2, 0.0))[:, None],
+            sig=np.sqrt(self.sig**2 @ weight)[:, None],
+            var=(self.var @ weight)[:, None],
+            data=np.array([self.data @ weight]),
+            noise=noise[:, None],
+            shared=shared[:, None],
+        )
+
+    def on(self, axis: int, channels: int) -> State:
+        """The same with `channels` channels in dimension `axis`; merges the groups where they lie elsewhere."""
+        if self.axis == axis and self.channels == channels:
+            return self
+        return replace(self.merged(), axis=axis, counts=np.array([float(max(channels, 1))]))
+
+    def scaled(self, factor: Array | float, shift: Array | float = 0.0) -> State:
+        """`factor·x + shift`, per group."""
+        square = np.asarray(factor) ** 2
+        return replace(
+            self,
+            t_mean=self.t_mean * factor + shift,
+            t_dev=self.t_dev * factor,
+            t_var=self.t_var * square,
+            mean=self.mean * factor + shift,
+            dev=self.dev * factor,
+            sig=self.sig * np.abs(factor),
+            var=self.var * square,
+            data=self.data * square,
+            noise=self.noise * square,
+            levels=self.levels if np.all(np.asarray(shift) == 0) else (),
+        )
+
+
+def constant(mean: float, sources: int, *, dev: float = 0.0, axis: int = 1, channels: int = 1) -> State:
+    """A tensor that neither data nor masks change: a parameter, an index, a number."""
+    return fresh(sources, axis=axis, channels=channels, mean=mean, var=0.0, dev=dev)
+
+
+def fresh(
+    sources: int,
+    *,
+    axis: int,
+    channels: int,
+    mean: float = 0.0,
+    var: float = 1.0,
+    dev: float = 0.0,
+    rho: Array | None = None,
+) -> State:
+    """A tensor without noise: one group of `channels` channels of the given mean and variance."""
+    one = np.ones(1)
+    return State(
+        axis=axis,
+        counts=np.array([float(max(channels, 1))]),
+        t_mean=mean * one,
+        t_dev=dev * one,
+        t_var=var * one,
+        prob=one,
+        mean=np.full((1, 1), mean),
+        dev=np.full((1, 1), dev),
+        sig=np.full((1, 1), np.sqrt(var)),
+        var=np.full((1, 1), var),
+        data=var * one,
+        noise=np.zeros((sources, 1)),
+        shared=np.zeros((sources, 1)),
+        rho=np.zeros(LAGS) if rho is None else rho,
+    )
+
+
+def align(a: State, b: State) -> tuple[State, State]:
+    """The same groups of channels in both, for an elementwise operation; the finer grouping wins."""
+    if a.groups == b.groups and np.array_equal(a.counts, b.counts):
+        return a, b
+    if b.groups == 1:
+        return a, replace(b.pick(np.zeros(a.groups, dtype=int), a.counts), axis=a.axis)
+    if a.groups == 1:
+        return replace(a.pick(np.zeros(b.groups, dtype=int), b.counts), axis=b.axis), b
+    if a.channels != b.channels:
+        return align(a, b.merged())
+    ends = np.union1d(np.cumsum(a.counts), np.cumsum(b.counts))
+    counts = np.diff(ends, prepend=0.0)
+    middle = ends - counts / 2
+    return (
+        a.pick(np.searchsorted(np.cumsum(a.counts), middle), counts),
+        b.pick(np.searchsorted(np.cumsum(b.counts), middle), counts),
+    )

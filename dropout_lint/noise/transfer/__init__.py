@@ -1,0 +1,32 @@
+"""One transfer function for each family of operations; importing this package fills the table."""
+
+from dropout_lint.noise.transfer import activation, attention, dropout, linear, merge, norm, pooling, shape
+from dropout_lint.noise.transfer.base import (
+    Call,
+    Ledger,
+    Parameter,
+    find_function,
+    find_module,
+    function,
+    function_name,
+    module,
+)
+
+__all__ = [
+    "Call",
+    "Ledger",
+    "Parameter",
+    "activation",
+    "attention",
+    "dropout",
+    "find_function",
+    "find_module",
+    "function",
+    "function_name",
+    "linear",
+    "merge",
+    "module",
+    "norm",
+    "pooling",
+    "shape",
+]

@@ -1,0 +1,339 @@
+"""Linear maps: linear layers and convolutions of every kind.
+
+Derivation. Per output channel o and tap t, z_o = Σ_t Σ_i w_oit x_i(p + t). Noise of separate masks adds up in power:
+
+    Var noise(z_o) = Σ_t f_t Σ_i w_oit² Var noise(x_i)
+
+f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with padding 1 a
+3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the taps first: (Σ_t w_oit)².
+The signal's variance is taken the same way, which for zero-mean weights is its expectation. Where the padding cuts
+taps off, a mean becomes a pattern over positions, and that is variance of the norm's input as well:
+with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+
+With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as torch's
+layers use it. The factor hardly matters, it cancels at the next norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropout_lint.noise.quadrature import Array
+from dropout_lint.noise.state import State
+from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+
+DEFAULT_GAIN = 1 / 3
+"""Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The positions of a kernel: how often each lies inside the input, alone and in pairs.
+
+    Attributes:
+        single: (T,) fraction of output positions at which tap t sees the input.
+        pair: (T, T) fraction at which both do.
+    """
+
+    single: Array
+    pair: Array
+
+
+def taps_of(
+    sizes: Sequence[int],
+    outputs: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool = False,
+) -> Taps:
+    """Fractions for a kernel of any number of dimensions; they factor into one per dimension."""
+    inside = []
+    for n, m, k, s, p, d in zip(sizes, outputs, kernel, stride, padding, dilation, strict=True):
+        if transposed:  # input position i reaches output i·s - p + t·d
+            reach = np.arange(n)[None] * s - p + np.arange(k)[:, None] * d
+            hit = np.zeros((k, m))
+            for t in range(k):
+                ok = reach[t][(reach[t] >= 0) & (reach[t] < m)]
+                hit[t, ok] = 1.0
+        else:
+            seen = np.arange(m)[None] * s - p + np.arange(k)[:, None] * d
+            hit = ((seen >= 0) & (seen < n)).astype(float)
+        inside.append(hit)
+    single = reduce(np.kron, [hit.mean(1) for hit in inside], np.ones(1))
+    pair = reduce(np.kron, [hit @ hit.T / hit.shape[1] for hit in inside], np.ones((1, 1)))
+    return Taps(single, pair)
+
+
+ONE_TAP = Taps(np.ones(1), np.ones((1, 1)))
+
+
+def linear_map(
+    x: State,
+    axis: int,
+    c_in: int,
+    c_out: int,
+    groups: int,
+    taps: Taps,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> State:
+    """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
+    if x.mask != "sample" and not (x.mask == "channel" and groups == c_in):
+        x = x.collapse()
+    if weight is None:
+        return _expected(x, axis, c_in, c_out, groups, taps)
+    x = x.on(x.axis, c_in).per_channel()
+    square = _square(weight, taps.single)
+    energies = np.concatenate([x.t_var[None], x.data[None], x.var, x.sig**2, x.noise])
+    power = _apply(square, energies, groups)
+    k = x.components
+    means = np.concatenate([x.t_mean[None], x.train_mean[None], x.mean])
+    responses = _apply(_times(weight, taps.single), means, groups)
+    border = _border(weight, means, taps, groups)
+    spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
+    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
+    noise = power[2 + 2 * k :]
+    shared = x.shared
+    if np.any(x.noise * x.shared > 0):
+        coherent = _apply(_square(weight.sum(2, keepdim=True), np.ones(1)), x.noise * x.shared, groups)
+        loose = _apply(square, x.noise * (1 - x.shared), groups)
+        noise = loose + coherent
+        shared = np.divide(coherent, noise, out=np.zeros_like(noise), where=noise > 0)
+        power[2 : 2 + k] += (noise - power[2 + 2 * k :]).sum(0)  # the train variance holds the same noise
+    else:
+        shared = np.zeros_like(noise)
+    return replace(
+        x,
+        axis=axis,
+        counts=np.ones(c_out),
+        t_mean=responses[0] + shift,
+        t_dev=np.sqrt(spreads[0]),
+        t_var=power[0] + border[0],
+        mean=responses[2:] + shift,
+        dev=np.sqrt(spreads[1:]),
+        sig=np.sqrt(power[2 + k : 2 + 2 * k] + border[2:]),
+        var=power[2 : 2 + k] + border[2:],
+        data=power[1] + border[1],
+        noise=noise,
+        shared=shared,
+        levels=() if bias is not None else x.levels,
+    )
+
+
+def _square(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
+    w = weight.detach().float()
+    if w.shape[2] == 1:
+        return w[:, :, 0].square() * float(fraction[0])
+    return w.square() @ torch.from_numpy(fraction).float()
+
+
+def _times(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
+    return weight.detach().float() @ torch.from_numpy(fraction).float()
+
+
+def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
+    """(R, c_in) through a (c_out, c_in / groups) matrix."""
+    x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    if groups == 1:
+        result: Any = x @ matrix.T
+    else:
+        blocks = matrix.view(groups, -1, matrix.shape[1])
+        result = torch.einsum("goi,rgi->rgo", blocks, x.view(len(x), groups, -1)).reshape(len(x), -1)
+    return np.asarray(result.numpy(), dtype=np.float64)
+
+
+def _border(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> Array:
+    """(R, c_out) variance over positions of the mean, which the padding cuts."""
+    cut = taps.pair - np.outer(taps.single, taps.single)
+    if not np.any(np.abs(cut) > 1e-12):
+        return np.zeros((len(means), weight.shape[0]))
+    w = weight.detach().float().view(groups, -1, *weight.shape[1:])
+    x = torch.from_numpy(means.astype(np.float32)).view(len(means), groups, -1)
+    u = torch.einsum("goit,rgi->rgot", w, x).reshape(len(means), weight.shape[0], -1)
+    result: Any = torch.einsum("rot,ts,ros->ro", u, torch.from_numpy(cut).float(), u)
+    return np.maximum(np.asarray(result.numpy(), dtype=np.float64), 0.0)
+
+
+def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:
+    """Expectation over weights of mean 0 and variance 1/(3·fan_in), and biases of the same variance."""
+    x = x.on(x.axis, c_in)
+    count = len(taps.single)
+    fan_in = c_in / groups * count
+    inside, cut = taps.single.sum() / count, (taps.single - taps.single**2).sum() / count
+    whole = (taps.single**2).sum() / count
+    if groups == c_in and x.groups > 1 and c_out % c_in == 0:  # depthwise: the groups stay apart
+        counts, gather = x.counts * (c_out / c_in), np.eye(x.groups)
+    else:
+        counts, gather = np.array([float(c_out)]), (x.counts / x.counts.sum())[:, None]
+
+    def power(rows: Array) -> Array:
+        result: Array = DEFAULT_GAIN * (rows @ gather)
+        return result
+
+    def spread(mean: Array, dev: Array) -> Array:
+        return np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
+
+    t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
+    noise = inside * power(x.noise)
+    return replace(
+        x,
+        axis=axis,
+        counts=counts,
+        t_mean=np.zeros(len(counts)),
+        t_dev=spread(x.t_mean, x.t_dev),
+        t_var=inside * power(x.t_var) + t_cut,
+        mean=np.zeros((x.components, len(counts))),
+        dev=spread(x.mean, x.dev),
+        sig=np.sqrt(inside * power(x.sig**2) + border),
+        var=inside * power(x.var) + border,
+        data=inside * power(x.data) + cut * power(x.train_mean**2 + x.train_dev**2),
+        noise=noise,
+        shared=np.divide(
+            inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
+        ),
+    )
+
+
+def _values(parameter: Any) -> torch.Tensor | None:
+    tensor = parameter.tensor if isinstance(parameter, Parameter) else parameter
+    return tensor if isinstance(tensor, torch.Tensor) else None
+
+
+def _known(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None or tensor.is_meta else tensor
+
+
+def _linear(call: Call, weight: torch.Tensor | None, bias: torch.Tensor | None) -> State:
+    x, last = call.x, len(call.in_shape) - 1
+    c_in = call.in_shape[-1]
+    known = _known(weight)
+    if known is not None:
+        known = known.reshape(-1, c_in)[:, :, None]
+    return linear_map(x.on(last, c_in), len(call.shape) - 1, c_in, call.shape[-1], 1, ONE_TAP, known, bias)
+
+
+@module("Linear")
+def linear_module(call: Call) -> State:
+    """y = Wx + b over the last dimension."""
+    assert call.module is not None
+    return _linear(call, getattr(call.module, "weight", None), getattr(call.module, "bias", None))
+
+
+@function("linear")
+def linear_function(call: Call) -> State:
+    """F.linear(x, weight, bias)."""
+    return _linear(call, _values(call.arg(1, "weight")), _values(call.arg(2, "bias")))
+
+
+def _tuple(value: Any, dims: int) -> tuple[int, ...]:
+    if isinstance(value, (tuple, list)):
+        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
+    return (int(value),) * dims
+
+
+def _convolution(
+    call: Call,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    transposed: bool,
+    wraps: bool = False,
+) -> State:
+    dims = weight.dim() - 2
+    shape, out = call.in_shape, call.shape
+    batched = len(shape) == dims + 2
+    axis = 1 if batched else 0
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
+    if isinstance(padding, str):
+        pads = tuple(d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True))
+    else:
+        pads = _tuple(padding, dims)
+    if wraps:  # circular, reflect and replicate padding: every tap sees the input
+        ones = np.ones(math.prod(kernel))
+        taps = Taps(ones, np.outer(ones, ones))
+    else:
+        taps = taps_of(shape[axis + 1 :], out[axis + 1 :], kernel, stride, pads, dilation, transposed)
+    c_in, c_out = shape[axis], out[axis]
+    known = _known(weight)
+    if known is not None:
+        if transposed:  # (c_in, c_out / g, …) → (c_out, c_in / g, …)
+            known = known.reshape(groups, c_in // groups, c_out // groups, -1).transpose(1, 2)
+        known = known.reshape(c_out, c_in // groups, -1)
+    x = call.x.on(axis, c_in)
+    result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias)
+    step = 1 if transposed else int(max(stride))
+    return replace(result, rho=strided(result.rho, step)) if step > 1 else result
+
+
+def strided(rho: Array, step: float) -> Array:
+    """Correlations after a stride: distance 2^j in the result is step·2^j in the input."""
+    places = np.arange(len(rho)) + math.log2(step)
+    result: Array = np.interp(places, np.arange(len(rho)), rho)
+    return result
+
+
+@module("_ConvNd", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+def convolution_module(call: Call) -> State:
+    """A convolution layer, plain or transposed."""
+    m: Any = call.module
+    wraps = getattr(m, "padding_mode", "zeros") != "zeros"
+    return _convolution(
+        call, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, bool(m.transposed), wraps
+    )
+
+
+@function("conv1d", "conv2d", "conv3d")
+def convolution_function(call: Call) -> State:
+    """F.conv2d(x, weight, bias, stride, padding, dilation, groups)."""
+    weight = _values(call.arg(1, "weight"))
+    assert weight is not None
+    return _convolution(
+        call,
+        weight,
+        _values(call.arg(2, "bias")),
+        call.arg(3, "stride", 1),
+        call.arg(4, "padding", 0),
+        call.arg(5, "dilation", 1),
+        int(call.arg(6, "groups", 1)),
+        False,
+    )
+
+
+@function("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed_function(call: Call) -> State:
+    """F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)."""
+    weight = _values(call.arg(1, "weight"))
+    assert weight is not None
+    return _convolution(
+        call,
+        weight,
+        _values(call.arg(2, "bias")),
+        call.arg(3, "stride", 1),
+        call.arg(4, "padding", 0),
+        call.arg(7, "dilation", 1),
+        int(call.arg(6, "groups", 1)),
+        True,
+    )
+
+
+@module("Bilinear")
+def bilinear(call: Call) -> State:
+    """x₁ᵀ W x₂: linear in each; the noise of both inputs reaches every output in proportion to its power."""
+    a, b = call.state(call.args[0]).collapse().merged(), call.state(call.args[1]).collapse().merged()
+    from dropout_lint.noise.transfer.merge import product
+
+    z = product(a, b)
+    return linear_map(z, len(call.shape) - 1, z.channels, call.shape[-1], 1, ONE_TAP, None, None)

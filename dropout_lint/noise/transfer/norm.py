@@ -1,0 +1,212 @@
+"""Normalisation.
+
+Batch norm. In train mode it divides by the statistics of the batch, noise included; in test mode by the same numbers,
+frozen. So both modes go through one affine map, and the shortfall of the test variance travels on. A checkpoint knows
+these numbers: `running_var` is Var_train and `running_mean` the mean, measured over training (`calibrated`).
+
+Layer, group, RMS and instance norm divide by what they see, in either mode: train and test moments are each scaled by
+their own second moment, so nothing shifts here. The noise stays: its share of the variance is what it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropout_lint.layers import NormSpec
+from dropout_lint.noise.quadrature import Array
+from dropout_lint.noise.state import State
+from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+
+FLOOR = 0.02
+"""Least share of a norm's measured variance that is left to the signal."""
+
+
+def values(tensor: Any) -> Array | None:
+    """A parameter or buffer as an array; None without values."""
+    tensor = tensor.tensor if isinstance(tensor, Parameter) else tensor
+    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+        return None
+    return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)
+
+
+def calibrated(x: State, mean: Array, variance: Array) -> State:
+    """`x` with the train mean and variance that a trained norm has measured; noise keeps its absolute size.
+
+    Behind a pending mask, E[x²] = q·E[x'²] with q = E[mask²] gives the second moment before the mask exactly, and so
+    the mask's own noise: (q - 1)·E[x'²]. With Li's case (a), Δ = 1 - p·(var + mean²)/var follows from the file alone.
+    """
+    if x.channels != len(mean):
+        return x
+    x = x.per_channel()
+    if x.levels and x.components > 1:
+        levels = np.array(x.levels)
+        q = float(x.prob @ levels**2)
+        before = _before_mask(x, levels, q)
+        energy = (variance + mean**2) / q
+        fitted = _fit(before, mean, np.maximum(energy - mean**2, FLOOR * variance))
+        noise = fitted.noise * q
+        noise[x.source] += (q - 1) * energy
+        column = levels[:, None]
+        return replace(
+            x,
+            t_mean=fitted.t_mean,
+            t_dev=fitted.t_dev,
+            t_var=fitted.t_var,
+            mean=fitted.mean * column,
+            dev=fitted.dev * column,
+            sig=fitted.sig * column,
+            var=fitted.var * column**2,
+            data=fitted.data,
+            noise=noise,
+        )
+    return _fit(x.collapse(), mean, variance)
+
+
+def _before_mask(x: State, levels: Array, q: float) -> State:
+    kept = int(np.argmax(levels))
+    level = levels[kept]
+    var = x.var[kept] / level**2
+    noise = x.noise / q
+    own = (q - 1) / q * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
+    noise[x.source] = np.maximum(noise[x.source] - own, 0.0)
+    return replace(
+        x.collapse(),
+        mean=x.mean[kept][None] / level,
+        dev=x.dev[kept][None] / level,
+        sig=np.sqrt(x.data)[None],
+        var=var[None],
+        noise=noise,
+    )
+
+
+def _fit(x: State, mean: Array, variance: Array) -> State:
+    """One component with the given moments; what noise and shortfall leave is the signal."""
+    now = x.train_var
+    noise, short = x.noise.sum(0), now - x.t_var
+    # where the prediction leaves too little room, its relative size is the better guide
+    largest = np.maximum(noise, short)
+    room = np.minimum(1.0, np.divide(variance, largest * 1.25, out=np.ones_like(now), where=largest > 0))
+    ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
+    factor = np.where(room < 1, np.minimum(1.0, np.maximum(ratio, 0.0)), 1.0)
+    data = np.maximum(variance - noise * factor, FLOOR * variance)
+    return replace(
+        x,
+        t_mean=x.t_mean - x.train_mean + mean,
+        t_var=np.maximum(variance - short * factor, FLOOR * variance),
+        mean=mean[None],
+        dev=np.zeros((1, len(mean))),
+        t_dev=np.zeros(len(mean)),
+        sig=np.sqrt(data)[None],
+        var=variance[None],
+        data=data,
+        noise=x.noise * factor,
+    )
+
+
+def rescaled(
+    x: State, centre: Array, scale: Array, t_centre: Array, t_scale: Array, gain: Array | float, bias: Array | float
+) -> State:
+    """(x - centre)·scale·gain + bias in train mode, with its own centre and scale in test mode."""
+    y = x.scaled(scale * gain)
+    return replace(
+        y,
+        mean=y.mean - centre * scale * gain + bias,
+        t_mean=(x.t_mean - t_centre) * t_scale * gain + bias,
+        t_dev=x.t_dev * t_scale * gain,
+        t_var=x.t_var * (t_scale * gain) ** 2,
+        levels=(),
+    )
+
+
+def _affine(weight: Any, bias: Any, groups: int) -> tuple[Array | float, Array | float]:
+    gain, shift = values(weight), values(bias)
+    fits = gain is not None and gain.size == groups
+    return (
+        (gain.ravel() if gain is not None and fits else 1.0),
+        (shift.ravel() if shift is not None and shift.size == groups else 0.0),
+    )
+
+
+def batch_norm(x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool) -> State:
+    """Batch norm by the batch's own statistics, or by stored ones where it is frozen."""
+    stored_mean, stored_var = values(running[0]), values(running[1])
+    if spec.frozen and not trained:
+        return x  # its statistics are whatever the initialiser put there: an affine map without effect on Δ
+    if values(weight) is not None and x.channels > 1:
+        x = x.per_channel()
+    centre, var, dev = x.train_mean, x.train_var, x.train_dev
+    if spec.frozen and stored_mean is not None and stored_var is not None and x.groups == len(stored_mean):
+        centre, var, dev = stored_mean, stored_var, np.zeros_like(stored_mean)
+    scale = 1 / np.sqrt(var + spec.eps)
+    gain, shift = _affine(weight, bias, x.groups)
+    x = replace(x, dev=x.dev - dev, t_dev=x.t_dev - dev)
+    return rescaled(x, centre, scale, centre, scale, gain, shift)
+
+
+def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
+    """Layer, group, RMS and instance norm."""
+    if values(weight) is not None and x.channels > 1:
+        x = x.per_channel()
+    share = x.counts / x.counts.sum()
+
+    def energy(mean: Array, dev: Array, var: Array) -> tuple[Array, Array]:
+        if spec.family == "instance":
+            return mean, var
+        centre = np.zeros_like(mean) if spec.family in ("rms", "local-response") else np.full_like(mean, mean @ share)
+        return centre, np.full_like(mean, (var + dev**2 + (mean - centre) ** 2) @ share)
+
+    centre, var = energy(x.train_mean, x.train_dev, x.train_var)
+    t_centre, t_var = energy(x.t_mean, x.t_dev, x.t_var)
+    gain, shift = _affine(weight, bias, x.groups)
+    if spec.family == "instance":
+        x = replace(x, dev=x.dev - x.train_dev, t_dev=np.zeros_like(x.t_dev))
+    # a mask that all of the normalised values share is divided out again; one per element is not
+    x = x.collapse()
+    return rescaled(x, centre, 1 / np.sqrt(var + spec.eps), t_centre, 1 / np.sqrt(t_var + spec.eps), gain, shift)
+
+
+@module("_NormBase", "GroupNorm", "LayerNorm", "RMSNorm", "LocalResponseNorm")
+@function("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm")
+def norm(call: Call) -> State:
+    """Any norm that the trace lists; `ledger` reads its Δ from the input before this is called."""
+    site = call.ledger.norms.get(call.node)
+    m: Any = call.module
+    x = call.x
+    if m is not None:
+        weight, bias = getattr(m, "weight", None), getattr(m, "bias", None)
+        running = (getattr(m, "running_mean", None), getattr(m, "running_var", None))
+    elif call.name == "batch_norm":
+        weight, bias = call.arg(3, "weight"), call.arg(4, "bias")
+        running = (call.arg(1, "running_mean"), call.arg(2, "running_var"))
+    else:
+        weight = call.arg(2, "weight")
+        bias = call.arg(3, "bias")
+        running = (None, None)
+    spec = site.spec if site is not None else None
+    if spec is None:
+        family = {"batch_norm": "batch", "instance_norm": "instance", "rms_norm": "rms"}.get(call.name, "layer")
+        spec = NormSpec(call.name, family, tracks=family == "batch")
+    if spec.family in ("layer", "rms") and call.in_shape:
+        x = x.on(*_normalised_axis(call, x))
+    elif call.in_shape:
+        axis = 1 if len(call.in_shape) > 1 else 0
+        x = x.on(axis, call.in_shape[axis])
+    if spec.family in ("batch", "sync-batch") or (spec.family == "instance" and spec.tracks):
+        return batch_norm(x, spec, weight, bias, running, call.ledger.trained)
+    return self_norm(x, spec, weight, bias)
+
+
+def _normalised_axis(call: Call, x: State) -> tuple[int, int]:
+    """The channel axis of a layer norm: the last one, or the second where the class is channels-first."""
+    shape = call.in_shape
+    weight = getattr(call.module, "weight", None)
+    size = int(weight.numel()) if isinstance(weight, torch.Tensor) else shape[-1]
+    if x.axis < len(shape) and shape[x.axis] == size:
+        return x.axis, size
+    if size == shape[-1] or len(shape) < 2:
+        return len(shape) - 1, shape[-1]
+    return (1, shape[1]) if shape[1] == size else (x.axis, x.channels)
