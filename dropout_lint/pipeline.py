@@ -82,13 +82,8 @@ def rules_of(settings: Settings) -> RuleSet:
     from dropout_lint.rules import load_rules
 
     rules = load_rules(settings.rules)
-    rules.selected(select=upper(settings.select), ignore=upper(settings.ignore))
+    rules.selected(settings.select or None, settings.ignore)
     return rules
-
-
-def upper(codes: Sequence[str]) -> tuple[str, ...]:
-    """Rule codes as they are registered."""
-    return tuple(code.upper() for code in codes)
 
 
 def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult:
@@ -107,9 +102,9 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
     facts = survey(traced, prediction)
     findings = rules.match(
         facts,
-        select=upper(settings.select),
-        ignore=upper(settings.ignore),
-        delta_threshold=settings.delta_threshold,
+        select=settings.select or None,
+        ignore=settings.ignore,
+        threshold=settings.delta_threshold,
     )
     fixes = planned_fixes(traced, findings)
     info = target_info(built, traced, prediction, findings, fixes)
@@ -211,7 +206,7 @@ def check(
 
 def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
     """The codes of the rules that run under the settings."""
-    chosen = rules.selected(select=upper(settings.select), ignore=upper(settings.ignore))
+    chosen = rules.selected(settings.select or None, settings.ignore)
     return tuple(rule.code for rule in chosen)
 
 

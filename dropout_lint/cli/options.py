@@ -72,7 +72,8 @@ def selection() -> Decorator[Any]:
                 "--select",
                 multiple=True,
                 metavar="CODES",
-                help="Run only these rules: codes or prefixes (DL1, DL203), comma-separated or repeated.",
+                help="Run only these rules: codes, prefixes or names (DL1, DL203); "
+                "comma-separated or repeated.",
             ),
         ):
             function = option(function)
@@ -96,8 +97,8 @@ def verbosity() -> Decorator[Any]:
 
 
 def codes(values: tuple[str, ...] | list[str]) -> list[str]:
-    """Rule codes from repeated, comma-separated options, upper-case."""
-    return [part.strip().upper() for value in values for part in value.split(",") if part.strip()]
+    """Rule codes or names from repeated, comma-separated options."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def settings(file: str | None, **given: Any) -> Loaded:

@@ -10,29 +10,10 @@ import msgspec
 import rich_click as click
 
 from dropout_lint.cli import console, options
-from dropout_lint.errors import RuleError
 from dropout_lint.report.style import Style
 
 if TYPE_CHECKING:
     from dropout_lint.rules.types import Rule
-
-
-def find(rules: Iterable[Rule], word: str) -> Rule:
-    """The rule with this code or name.
-
-    Raises:
-        RuleError: there is none; the hint names the nearest.
-    """
-    from difflib import get_close_matches
-
-    known = {rule.code: rule for rule in rules}
-    by_name = {rule.name: rule for rule in known.values()}
-    found = known.get(word.upper()) or by_name.get(word.lower())
-    if found:
-        return found
-    close = get_close_matches(word.upper(), known, n=1) or get_close_matches(word.lower(), by_name, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise RuleError(f"unknown rule {word!r}", f"{hint}`dropout-lint rule` lists all of them")
 
 
 def markdown(rule: Rule) -> str:
@@ -93,13 +74,13 @@ def command(*, code: str | None, output_format: str, config: str | None, quiet: 
     from dropout_lint.rules import load_rules
 
     settings = options.settings(config).settings
-    rules = list(load_rules(settings.rules))
+    rules = load_rules(settings.rules)
     color = console.use_color(sys.stdout)
-    chosen = [find(rules, code)] if code else rules
+    chosen = [rules.get(code)] if code else list(rules)
     if output_format == "json":
         text = as_json(chosen)
     elif not code:
-        text = listing(rules, color and output_format == "text")
+        text = listing(chosen, color and output_format == "text")
     elif output_format == "markdown" or not (color or sys.stdout.isatty()):
         text = markdown(chosen[0])
     else:

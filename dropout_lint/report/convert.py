@@ -93,7 +93,7 @@ def finding_info(
     delta = facts.delta if facts else None
     severity = finding.severity
     if severity == "off":  # a rule that is off by default and was selected
-        severity = "warning"
+        severity = "info"
     return FindingInfo(
         code=finding.rule.code,
         name=finding.rule.name,

@@ -113,7 +113,7 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
 
 def suppressed(entry: SuppressedInfo, target: TargetInfo, index: Mapping[str, int], root: Path) -> Json:
     """A finding that an ignore comment or the baseline takes aside."""
-    suppression: Json = {"kind": "inSource" if entry.by == "source" else "external", "status": "accepted"}
+    suppression: Json = {"kind": "inSource" if entry.by == "source" else "external"}
     if entry.reason:
         suppression["justification"] = entry.reason
     return {**result(entry.finding, target, index, root), "suppressions": [suppression]}

@@ -184,11 +184,13 @@ class Writer:
         word = severity_of_shift(first.delta, self.context.threshold)
         filled = max(0, min(BAR, round(min(first.delta, 1) * BAR)))
         bar = self.style.shift("█" * filled, word) + self.style.dim("░" * (BAR - filled))
-        basis = f" (from {first.basis})" if first.basis else ""
+        basis = f", from {first.basis}" if first.basis else ""
         norm = f" at {first.norm.name}" if first.norm else ""
-        text = f"{delta_range(group.findings)} {self.style.shift(word, word)} {bar}{self.style.dim(basis)}"
+        text = f"{delta_range(group.findings)} {self.style.shift(word, word)} {bar}"
         self.lines.append(f"{INDENT}{self.label('Δ')}{text}")
-        self.wrap(f"test variance ÷ remembered training variance{norm}", INDENT + " " * LABEL, self.style.dim)
+        self.wrap(
+            f"test variance ÷ remembered training variance{norm}{basis}", INDENT + " " * LABEL, self.style.dim
+        )
 
     def fix(self, finding: FindingInfo) -> None:
         """What `dropout-lint fix` would do."""

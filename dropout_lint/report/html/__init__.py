@@ -125,10 +125,16 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "after": number(after) if after is not None else "",
         "after_fill": percent(after),
         "after_word": severity_of_shift(after, context.threshold),
-        "why": opening(context.section(first.code, "Why it hurts"), 400),
-        "advice": opening(context.section(first.code, "Use instead"), 400),
+        "why": parts(opening(context.section(first.code, "Why it hurts"), 400)),
+        "advice": parts(opening(context.section(first.code, "Use instead"), 400)),
+        "explained": first.code in context.rules,
         "row": f"{target}-r{rows[name]}" if name in rows else "",
     }
+
+
+def parts(text: str) -> list[tuple[bool, str]]:
+    """A text cut at its backticks: whether each part is code, and the part."""
+    return [(bool(index % 2), part) for index, part in enumerate(text.split("`")) if part]
 
 
 def percent(delta: float | None) -> float:
