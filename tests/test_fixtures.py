@@ -181,7 +181,7 @@ def record(target: str) -> Recording:
 
 
 def ways(step: Step) -> tuple[dict[str, set[tuple[int, int]]], bool]:
-    """From a dropout to the first norms that shift: name → (weight layers, adds) of each way; is there any?"""
+    """From a dropout to the first norms that shift: name → (weights, adds) of each way; is there any?"""
     reached: dict[str, set[tuple[int, int]]] = {}
     todo = [(user, 0, 0) for user in step.users]
     done = set()
