@@ -56,7 +56,7 @@ class Batches:
         self.notes: list[str] = []
         self._kept: list[Any] | None = [] if keep and not isinstance(source, (list, tuple)) else None
         self._bytes = 0
-        self._rng = RngState.capture(devices=False)
+        self._rng = RngState.capture()
         self._started = False
 
     def read(self, most: int | None = None) -> Iterator[tuple[int, Any]]:
@@ -100,10 +100,13 @@ class Batches:
 
     def _iterate(self) -> Iterator[Any]:
         """The source's batches, with the loader's own random state around each step, and its errors named."""
+        if isinstance(self.source, (list, tuple)):
+            yield from self.source
+            return
         state, index = self._rng, 0
         iterator: Iterator[Any] | None = None
         while True:
-            ours = RngState.capture(devices=False)
+            ours = RngState.capture()
             state.restore()
             try:
                 if iterator is None:
@@ -118,7 +121,7 @@ class Batches:
                     details=_traceback(error),
                 ) from error
             finally:
-                state = RngState.capture(devices=False)
+                state = RngState.capture()
                 ours.restore()
             yield batch
             index += 1

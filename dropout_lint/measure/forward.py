@@ -52,7 +52,7 @@ class Forward:
             MeasureError: the forward failed or the device ran out of memory.
         """
         self.model.train(train)
-        seed_everything(self.seed + index)
+        seed_everything(self.seed + index, self.device)
         own = to_device(inputs, self.device, copy=True)
         try:
             with recorder, self._precision():

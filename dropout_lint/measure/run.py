@@ -40,6 +40,7 @@ def measure(
     tolerance: float | None = TOLERANCE,
     statistics: Literal["auto", "stored", "measured"] = "auto",
     shard: bool = False,
+    seed: int | None = None,
     progress: Progress | None = None,
     catalogue: Catalogue = STANDARD,
 ) -> Shift:
@@ -73,6 +74,9 @@ def measure(
             model whose running statistics were never trained. `auto` decides for each norm: stored if it has
             seen a training batch (or its running statistics differ from 0 and 1), else measured.
         shard: every rank is given the same batches, and takes every `world_size`-th of them.
+        seed: batch `i` (counted over all ranks) runs under the seed `seed + i` in every pass, so that what
+            two measurements have in common meets the same masks; drawn from the random state where it is
+            None.
         progress: called with batches done, batches expected or None, and what is being done (rank 0 only).
         catalogue: decides which modules are norms and dropouts.
 
@@ -94,7 +98,7 @@ def measure(
             "batch norms and instance norms with track_running_stats do; layer and group norms do not",
         )
     ranks.same([(norm.name, norm.spec) for norm in norms], "norms")
-    with untouched(inner) as found, torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with untouched(inner, where) as found, torch.no_grad(), torch.compiler.set_stance("force_eager"):
         if moves:
             _move(inner, where)
         buffers = Buffers(inner) if moves else found
@@ -109,7 +113,8 @@ def measure(
                 batches, limit=max_batches, rank=ranks.rank, world=ranks.world, shard=shard, keep=again
             )
         )
-        forward = Forward(inner, where, autocast, ranks.first(int(torch.randint(2**31, ()).item())))
+        drawn = int(torch.randint(2**31, ()).item()) if seed is None else seed
+        forward = Forward(inner, where, autocast, ranks.first(drawn))
         session = Session(forward, norms, buffers, source, ranks, tolerance=tolerance, progress=progress)
         everything = len(stored) == len(norms)
         passes = session.alternate() if everything else session.one_after_the_other(stored)
@@ -126,7 +131,7 @@ def measure(
         name, reason = next(iter(gaps.items()))
         raise MeasureError(
             f"none of the {len(norms)} norms could be measured; {name}: {reason}",
-            "look at the first norm: what comes before it makes no usable numbers with these batches",
+            _HINTS.get(reason.split(",")[0], "look at what comes before it, and at the batches themselves"),
         )
     kinds = {norm.statistics for norm in measured}
     return Shift(
@@ -141,6 +146,14 @@ def measure(
         baseline=baseline,
         notes=tuple(notes),
     )
+
+
+_FROZEN = "stays in test mode while the model trains"
+_UNREACHED = "was never reached by these batches"
+_HINTS = {
+    _FROZEN: "a norm that the model itself keeps frozen cannot shift: there is nothing to measure",
+    _UNREACHED: "check that forward calls it with these inputs",
+}
 
 
 def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
@@ -217,9 +230,9 @@ def _numbers(
         bad = passes.not_finite.get(norm.name)
         values = train_variance[place_], test_variance[place_], train.mean[place_], test.mean[place_]
         if norm.name in frozen:
-            gaps[norm.name] = "stays in test mode while the model trains, so it remembers nothing new"
+            gaps[norm.name] = f"{_FROZEN}, so it remembers nothing new"
         elif reached == (False, False):
-            gaps[norm.name] = "was never reached by these batches"
+            gaps[norm.name] = _UNREACHED
         elif not all(reached):
             gaps[norm.name] = f"was reached in {'train' if reached[0] else 'test'} mode only"
         elif bad is not None or not all(bool(torch.isfinite(value).all()) for value in values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 # larger ones are kept by reference, which still undoes `weight.data = …`.
 COPY_LIMIT = 256 * 2**20
 
-_ACCELERATORS = ("cuda", "xpu", "mps")
-
 
 @dataclass(frozen=True)
 class RngState:
-    """The state of every generator: Python's, NumPy's where it is imported, torch's on each device."""
+    """The state of the generators: Python's, NumPy's where it is imported, torch's on the host and on
+    devices.
+
+    Accelerators that nobody uses are left alone: asking them for their state would initialise them.
+    """
 
     python: Any
     numpy: Any
@@ -29,14 +31,12 @@ class RngState:
     devices: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def capture(cls, *, devices: bool = True) -> RngState:
-        """The state now; without `devices` only that of the host."""
+    def capture(cls, kinds: Iterable[str] = ()) -> RngState:
+        """The state now, of the host and of the accelerators in `kinds` (`cuda`, `xpu`, `mps`)."""
         numpy = sys.modules.get("numpy")
         held: dict[str, Any] = {}
-        for name in _ACCELERATORS if devices else ():
-            backend = getattr(torch, name, None)
-            if backend is None or not backend.is_available():
-                continue
+        for name in kinds:
+            backend = getattr(torch, name)
             many = getattr(backend, "get_rng_state_all", None)
             held[name] = many() if many is not None else backend.get_rng_state()
         return cls(
@@ -61,9 +61,21 @@ class RngState:
                 backend.set_rng_state(state)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the generators that a forward pass may draw from."""
-    torch.manual_seed(seed)
+def used_accelerators(device: torch.device) -> frozenset[str]:
+    """The accelerators whose random state a run on `device` may change."""
+    kinds = {name for name in ("cuda", "xpu") if getattr(torch, name).is_initialized()}
+    return frozenset(kinds | {device.type}) & {"cuda", "xpu", "mps"}
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed the generators that a forward pass on `device` may draw from.
+
+    `torch.manual_seed` would also leave a seed behind for every accelerator that has not started yet.
+    """
+    torch.default_generator.manual_seed(seed)
+    for name in used_accelerators(device):
+        backend = getattr(torch, name)
+        getattr(backend, "manual_seed_all", backend.manual_seed)(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -189,18 +201,22 @@ def _holds_fsdp1(model: nn.Module) -> bool:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[Buffers]:
+def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     """Leaves `model` bit-identical, also after an exception or Ctrl-C.
 
     Put back: parameters, buffers and gradients (values, memory and device), training modes, attributes that
-    `forward` sets, and the random generators of the host and of all devices. Values are written without
-    touching version counters, so a pending backward of the caller's still works.
+    `forward` sets, and the random generators of the host and of the devices in use. Values are written
+    without touching version counters, so a pending backward of the caller's still works.
+
+    Args:
+        model: any module.
+        device: where it is going to run.
 
     Yields:
         The buffers' values, for going back to them between two forwards.
     """
     _reshard(model)
-    rng = RngState.capture()
+    rng = RngState.capture(used_accelerators(device))
     attributes = None if _holds_fsdp1(model) else _attributes(model)
     modes = [(module, module.training) for module in model.modules()]
     with torch.no_grad():

@@ -12,7 +12,6 @@ from dropout_lint.measure.batches import Batches
 from dropout_lint.measure.ranks import Ranks
 from dropout_lint.measure.run import measure
 from dropout_lint.measure.shift import NormMeasurement, Shift
-from dropout_lint.measure.untouched import RngState
 from dropout_lint.report.schema import MeasurementInfo
 
 if TYPE_CHECKING:
@@ -120,6 +119,8 @@ def validate(
 ) -> Validation:
     """Measure before and, with `fixed`, after a fix, on the same batches under the same random numbers.
 
+    (`measure` leaves the random state as it was, so both measurements start from the same one.)
+
     Args:
         model: as it is.
         batches: as for `measure`; read again for the fixed model, or kept where that is not possible.
@@ -138,11 +139,9 @@ def validate(
         if isinstance(batches, Batches)
         else Batches(batches, limit=limit, rank=ranks.rank, world=ranks.world, shard=shard)
     )
-    state = RngState.capture()
     before = measure(model, source, **options)
     after = None
     if fixed is not None:
-        state.restore()
         after = measure(fixed, source, **options)
     was, will = predicted_deltas(predicted), predicted_deltas(predicted_after)
     now = after.delta if after is not None else {}
