@@ -1,0 +1,243 @@
+"""Matches rules against a survey."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dropout_lint.errors import RuleError
+from dropout_lint.rules.conditions import Condition, compile_match, suggestion
+from dropout_lint.rules.types import SEVERITIES, Finding, Rule
+from dropout_lint.survey.facts import Facts
+
+if TYPE_CHECKING:
+    from dropout_lint.survey.types import Placement, Survey
+
+MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold")
+"""What a message may name besides the facts."""
+
+DEFAULT_THRESHOLD = 0.95
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules, ready to be matched."""
+
+    rules: tuple[Rule, ...]
+    _conditions: Mapping[str, tuple[Condition, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        compiled = {}
+        for rule in self.rules:
+            match = rule.match if "subject" in rule.match else {**rule.match, "subject": "dropout"}
+            compiled[rule.code] = compile_match(match)
+        object.__setattr__(self, "_conditions", compiled)
+
+    def __iter__(self) -> Any:
+        return iter(self.rules)
+
+    def get(self, word: str) -> Rule:
+        """The rule with this code or name, upper or lower case.
+
+        Raises:
+            RuleError: there is none.
+        """
+        for rule in self.rules:
+            if word.upper() == rule.code or word.lower() == rule.name:
+                return rule
+        codes = [rule.code for rule in self.rules]
+        names = [rule.name for rule in self.rules]
+        hint = suggestion(word.upper(), codes) or suggestion(word.lower(), names)
+        raise RuleError(f'there is no rule "{word}"', hint + "`dropout-lint rule` lists them all.")
+
+    def selected(self, select: Iterable[str] | None = None, ignore: Iterable[str] = ()) -> tuple[Rule, ...]:
+        """The rules that run.
+
+        Args:
+            select: codes, names, or prefixes of codes (`DL2`); None or `ALL` for all but those that are off,
+                which run only when named by their code or name.
+            ignore: the same, taken away again.
+
+        Raises:
+            RuleError: a word that is no code, name or prefix.
+        """
+        if select is None:
+            chosen = {rule.code for rule in self.rules if rule.severity != "off"}
+        else:
+            chosen = set[str]().union(*(self._codes(word) for word in select))
+        dropped = set[str]().union(*(self._codes(word, off=True) for word in ignore))
+        return tuple(rule for rule in self.rules if rule.code in chosen - dropped)
+
+    def _codes(self, word: str, *, off: bool = False) -> set[str]:
+        upper = word.upper()
+        exact = {rule.code for rule in self.rules if upper == rule.code or word.lower() == rule.name}
+        if exact:
+            return exact
+        found = [rule for rule in self.rules if upper == "ALL" or (upper and rule.code.startswith(upper))]
+        if not found:
+            self.get(word)  # raises, with the nearest code
+        return {rule.code for rule in found if off or rule.severity != "off"}
+
+    def match(
+        self,
+        survey: Survey,
+        *,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        threshold: float = DEFAULT_THRESHOLD,
+    ) -> tuple[Finding, ...]:
+        """The findings about `survey`, in the order of the data.
+
+        A dropout call is reported once by the placement rules, whatever number of norms it reaches: by the
+        severest that matches; among equals by `precedence`, number of `match` keys and code; of one rule's
+        matches the one with the lowest Δ. Rules with `report = "always"` are reported beside that. A dropout
+        with p = 0 does nothing and is never reported; one that never drops in train mode, or drops all,
+        shifts nothing that a move could help, so only the `always` rules look at it.
+
+        Args:
+            survey: the facts.
+            select: see `selected`.
+            ignore: see `selected`.
+            threshold: Δ below which a shift counts; in rules, "threshold".
+        """
+        rules = self.selected(select, ignore)
+        findings: list[Finding] = []
+        for placements in _by_call(survey.placements):
+            findings.extend(self._of_call(rules, placements, threshold))
+        findings.extend(self._of_unused(rules, survey, threshold))
+        findings.extend(self._of_norms(rules, survey, threshold))
+        return tuple(findings)
+
+    def _holds(self, rule: Rule, facts: Facts, threshold: float) -> bool:
+        return all(condition.holds(facts, threshold) for condition in self._conditions[rule.code])
+
+    def _of_call(
+        self, rules: Sequence[Rule], placements: Sequence[Placement], threshold: float
+    ) -> list[Finding]:
+        facts = placements[0].facts
+        if facts.p == 0:
+            return []
+        found = []
+        best: tuple[tuple[Any, ...], Rule, Placement] | None = None
+        for rule in rules:
+            matching = [place for place in placements if self._holds(rule, place.facts, threshold)]
+            if not matching:
+                continue
+            worst = min(matching, key=_delta)
+            if rule.report == "always":
+                found.append(_placed(rule, worst, threshold))
+                continue
+            rank = (SEVERITIES.index(rule.reported_severity), -rule.precedence, -len(rule.match), rule.code)
+            if facts.active_in_train and not facts.degenerate and (best is None or rank < best[0]):
+                best = (rank, rule, worst)
+        if best is not None:
+            found.insert(0, _placed(best[1], best[2], threshold))
+        return found
+
+    def _of_unused(self, rules: Sequence[Rule], survey: Survey, threshold: float) -> list[Finding]:
+        found = []
+        for unused in survey.unused:
+            spec = unused.spec
+            if not spec.is_noisy:
+                continue
+            facts = Facts(
+                kind=spec.kind, noise=spec.noise.value, p=spec.p, inplace=spec.inplace, subject="unused"
+            )
+            for rule in rules:
+                if self._holds(rule, facts, threshold):
+                    message = render_message(rule, facts, threshold, dropout=unused.name)
+                    found.append(Finding(rule, rule.reported_severity, message, unused, None, (), facts))
+        return found
+
+    def _of_norms(self, rules: Sequence[Rule], survey: Survey, threshold: float) -> list[Finding]:
+        sites = {site.node.name: site for site in survey.trace.norms}
+        found = []
+        for shift in survey.shifts:
+            site = sites.get(shift.node)
+            if site is None or not site.spec.shifts:
+                continue
+            facts = Facts(
+                kind=site.spec.kind,
+                norm=site.spec.family,
+                width=site.spec.channels,
+                delta=shift.delta,
+                judged_delta=shift.delta,
+                basis=shift.basis,
+                subject="norm",
+            )
+            for rule in rules:
+                if self._holds(rule, facts, threshold):
+                    names = {"norm_name": site.name, "norm_kind": site.spec.kind}
+                    message = render_message(rule, facts, threshold, **names)
+                    path = (site.node.name,)
+                    found.append(Finding(rule, rule.reported_severity, message, None, site, path, facts))
+        return found
+
+
+def _by_call(placements: Iterable[Placement]) -> list[list[Placement]]:
+    """Placements of one dropout call together."""
+    calls: dict[int, list[Placement]] = {}
+    for placement in placements:
+        calls.setdefault(id(placement.dropout), []).append(placement)
+    return list(calls.values())
+
+
+def _delta(placement: Placement) -> float:
+    delta = placement.facts.judged_delta
+    return math.inf if delta is None or math.isnan(delta) else delta
+
+
+def _placed(rule: Rule, placement: Placement, threshold: float) -> Finding:
+    norm = placement.norm
+    message = render_message(
+        rule,
+        placement.facts,
+        threshold,
+        dropout=placement.dropout.name,
+        norm_name=norm.name if norm else None,
+        norm_kind=norm.spec.kind if norm else None,
+    )
+    return Finding(
+        rule,
+        rule.reported_severity,
+        message,
+        placement.dropout,
+        norm,
+        placement.path,
+        placement.facts,
+        placement,
+    )
+
+
+def distinct(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """For reports: `findings` less repeats that read the same; an unrolled loop makes one a round."""
+    kept: dict[tuple[Any, ...], Finding] = {}
+    for finding in findings:
+        dropout = finding.dropout
+        key = (
+            finding.rule.code,
+            dropout.name if dropout else None,
+            finding.norm.name if finding.norm else None,
+            getattr(dropout, "call", None),
+            finding.facts.position if finding.facts else None,
+        )
+        kept.setdefault(key, finding)
+    return tuple(kept.values())
+
+
+class _Formatter(string.Formatter):
+    """Formats facts; one that is unknown reads "unknown" whatever its format."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "unknown"
+        return str(format(value, format_spec))
+
+
+def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | None) -> str:
+    """The rule's message with the facts, and the names in `MESSAGE_EXTRAS`, filled in."""
+    known: dict[str, Any] = dict.fromkeys(MESSAGE_EXTRAS)
+    return _Formatter().vformat(rule.message, (), known | asdict(facts) | names | {"threshold": threshold})

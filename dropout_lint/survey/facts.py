@@ -1,0 +1,126 @@
+"""The facts that rules compare. Free of torch, so that rule files can be checked without importing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about one dropout call on its way to one norm: what a rule's `match` may name.
+
+    The facts about the way are None where no norm that shifts is reached. Add a fact here and fill it in one
+    function of the survey; rule files can then compare it.
+
+    Attributes:
+        kind: class or function name, as the user wrote it.
+        noise: what shares one draw of the mask (`element`, `channel`, `sample`, …).
+        p: drop ratio (β of Uout, α of Gaussian dropout); NaN where it cannot be read.
+        functional: a function call, or a module that is made in `forward`.
+        inplace: it overwrites its input.
+        inside: it lives inside an attention or recurrent node.
+        active_in_train: it drops in train mode.
+        active_in_eval: it still drops in eval mode.
+        input_rank: number of dimensions of its input.
+        norm: family of the first norm that shifts (`batch`, `sync-batch`, `instance`).
+        weights_between: weight layers between the dropout and that norm, on the way with the fewest.
+        adds_between: sums of two data tensors on that way.
+        concats_between: concatenations on that way.
+        norms_between: norms that do not shift on that way.
+        residual_add_between: on that way a residual add joins the noise with a skip that does not carry it
+            (Kim et al. 2023, Propositions 3 and 4).
+        width: channels feeding the next weight layer on that way, or else the norm.
+        delta: predicted Δ at that norm, all dropouts together.
+        share: this dropout's share of the shortfall 1 − Δ there.
+        prior_delta: Δ after training by Li et al. 2019, Eq. 12, where only shapes are known.
+        judged_delta: `prior_delta` where the basis is `initialisation` and there is one, else `delta`.
+        basis: what Δ was worked out from.
+        position: `P0`–`P7` or `H1`–`H7` (Kim et al. 2023, Fig. 2 and 4), or None.
+        in_branch: it lies in a residual branch, or in a dense layer.
+        branch_style: `pre-activation` (ends with a weight layer), `post-activation` (ends with a norm).
+        branch_join: `add` or `concat`: what closes the branch.
+        branch_norms: norms that shift in the branch.
+        dropouts_in_branch: dropouts (stochastic depth not counted) in the branch, itself included.
+        at_branch_end: at the end of a branch that an add closes: no norm that shifts and no weight layer lies
+            between.
+        at_guideline: it stands where the guidelines put it, or where no batch norm comes after it.
+        in_head: it belongs to the head: no residual add follows.
+        pooled_before: global pooling comes before it.
+        on_logits: it drops the predictions themselves.
+        skip_shares_inplace: it overwrites a tensor that something else reads as well.
+        degenerate: p ≥ 1, or p is NaN in the layer itself.
+        wrong_rank: a channel dropout whose input has not the rank that it is made for.
+        plain_weights: the next weight layer is not initialised for the dropout before it.
+        any_norm: some norm of whatever family comes before or after it.
+        subject: what is looked at: `dropout`, `unused` (a dropout that is never called) or `norm`. A rule
+            that does not name it looks at dropouts that are called.
+    """
+
+    kind: str = ""
+    noise: str = ""
+    p: float = 0.0
+    functional: bool = False
+    inplace: bool = False
+    inside: bool = False
+    active_in_train: bool = True
+    active_in_eval: bool = False
+    input_rank: int | None = None
+    # the way to the norm
+    norm: str | None = None
+    weights_between: int | None = None
+    adds_between: int | None = None
+    concats_between: int | None = None
+    norms_between: int | None = None
+    residual_add_between: bool = False
+    width: int | None = None
+    delta: float | None = None
+    share: float | None = None
+    prior_delta: float | None = None
+    judged_delta: float | None = None
+    basis: str | None = None
+    # the placement
+    position: str | None = None
+    in_branch: bool = False
+    branch_style: str | None = None
+    branch_join: str | None = None
+    branch_norms: int = 0
+    dropouts_in_branch: int = 0
+    at_branch_end: bool = False
+    at_guideline: bool = False
+    in_head: bool = False
+    pooled_before: bool = False
+    on_logits: bool = False
+    skip_shares_inplace: bool = False
+    degenerate: bool = False
+    wrong_rank: bool = False
+    plain_weights: bool = False
+    any_norm: bool = False
+    subject: str = "dropout"
+
+
+P_POSITIONS = tuple(f"P{place}" for place in range(8))
+H_POSITIONS = tuple(f"H{place}" for place in range(1, 8))
+
+# The values of facts that have a fixed set of them, so that a misspelt one in a rule is found at once.
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "noise": (
+        "element",
+        "channel",
+        "sample",
+        "batch",
+        "block",
+        "uniform",
+        "gaussian",
+        "alpha",
+        "feature-alpha",
+        "attention",
+        "recurrent",
+    ),
+    "norm": ("batch", "sync-batch", "instance"),
+    "basis": ("initialisation", "weights", "checkpoint", "prior"),
+    "position": (*P_POSITIONS, *H_POSITIONS),
+    "branch_style": ("pre-activation", "post-activation"),
+    "branch_join": ("add", "concat"),
+    "subject": ("dropout", "unused", "norm"),
+}
