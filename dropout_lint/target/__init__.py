@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dropout_lint.target.compat import declare_missing_schemas, own_process
     from dropout_lint.target.guess import guess_inputs
-    from dropout_lint.target.resolve import first_party_files, resolve
+    from dropout_lint.target.resolving import first_party_files, resolve
     from dropout_lint.target.shapes import as_inputs, materialise, parse_inputs, why_inputs_failed
     from dropout_lint.target.types import Built, Inputs, Location
 
@@ -20,12 +20,12 @@ _HOMES = {
     "Location": "types",
     "as_inputs": "shapes",
     "declare_missing_schemas": "compat",
-    "first_party_files": "resolve",
+    "first_party_files": "resolving",
     "guess_inputs": "guess",
     "materialise": "shapes",
     "own_process": "compat",
     "parse_inputs": "shapes",
-    "resolve": "resolve",
+    "resolve": "resolving",
     "why_inputs_failed": "shapes",
 }
 
