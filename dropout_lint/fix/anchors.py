@@ -12,7 +12,7 @@ from torch import fx
 
 from dropout_lint.fix.flow import CONCATS, GATES, Flow, name_of, numel_of
 from dropout_lint.fix.types import Anchor
-from dropout_lint.trace.types import DropoutSite
+from dropout_lint.trace.types import DropoutSite, shape_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
         anchor = branch_anchor(flow, branch) if branch is not None else None
         if anchor is not None:
             found.append(anchor)
-    tail = tail_anchor(flow, site.node)
-    if tail is not None:
-        found.append(tail)
+    found += tail_anchor(flow, site.node)
     return list({anchor.key: anchor for anchor in found}.values())
 
 
@@ -87,7 +85,7 @@ def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
 
 
 def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
-    """Branches beside a block's skip that the dropout feeds or follows (P0), the dropout's own block first."""
+    """Branches of the block whose input or output the dropout is on (P0), the dropout's own block first."""
     before = after = None
     for join in flow.joins:
         if name_of(join) in CONCATS:
@@ -99,22 +97,30 @@ def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
         if not flow.weights_in(best.mask) or best.mask >> flow.index[site.node] & 1:
             continue
         if flow.reaches(join, site.node):
-            before = best
-        elif after is None and flow.reaches(site.node, join) and _weightless(flow, site.node, join):
+            if _plain(flow, join, site.node):
+                before = best
+        elif after is None and _plain(flow, site.node, fork_of(flow, join)):
             after = best
     same_owner = before is not None and before.join.meta.get("owner") == site.node.meta.get("owner")
     return [before, after] if same_owner else [after, before]
 
 
-def _weightless(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
-    """Whether some path from `upper` to `lower` passes no weight layer."""
-    reached = {upper}
-    for node in flow.below(upper):
-        if any(parent in reached for parent in node.all_input_nodes) and not flow.is_weight(node):
-            reached.add(node)
-        if node is lower:
-            return node in reached
-    return False
+def fork_of(flow: Flow, join: fx.Node) -> fx.Node:
+    """The last node that all sides of a join share."""
+    shared = -1
+    for side in flow.sides(join):
+        shared &= flow.masks[side]
+    return flow.nodes[shared.bit_length() - 1]
+
+
+def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
+    """Whether one way leads from `upper` to `lower` that passes no weight layer, norm, pooling or join."""
+    node: fx.Node | None = lower
+    while node is not None and node is not upper:
+        if flow.is_weight(node) or flow.is_norm(node) or flow.is_pool(node) or len(flow.sides(node)) > 1:
+            return False
+        node = flow.source(node)
+    return node is upper
 
 
 def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
@@ -156,24 +162,47 @@ def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
 # heads and plain chains
 
 
-def tail_anchor(flow: Flow, node: fx.Node) -> Anchor | None:
-    """Before global pooling (H4) if no norm follows it, else before the weight layer after the last norm."""
+def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
+    """Before global pooling (H4) if no norm follows it; before the weight layer after the last norm; after that norm."""
     below = list(flow.below(node))
     norms = [other for other in below if flow.is_norm(other)]
     last = norms[-1] if norms else None
     if last is None:
         above = [other for other in flow.nodes if flow.is_norm(other) and flow.reaches(other, node)]
         last = above[-1] if above else None
+    found: list[Anchor | None] = []
     pool = _pool_after(flow, last, node)
     if pool is not None:
         source = flow.source(pool)
         if source is not None:
             pools = tuple(user for user in source.users if flow.is_pool(user)) or (pool,)
-            return Anchor(skip_dropouts(flow, source), pools, "H4", elementwise=True, norm=last)
+            found.append(Anchor(skip_dropouts(flow, source), pools, "H4", elementwise=True, norm=last))
     weight = _weight_after(flow, last, node, bool(norms))
-    if weight is None:
-        return None
-    return before_weight(flow, weight, "after the last norm" if last is not None else "before the classifier", last)
+    place = "after the last norm" if last is not None else "before the classifier"
+    if weight is not None:
+        found.append(before_weight(flow, weight, place, last))
+    elif norms and last is not None:
+        end = _activated(flow, last)
+        if end.users:
+            found.append(Anchor(end, tuple(end.users), place, norm=last))
+    return [anchor for anchor in found if anchor is not None]
+
+
+def _activated(flow: Flow, norm: fx.Node) -> fx.Node:
+    """The end of the chain of one-input operations of one shape behind a norm: its activation."""
+    node = norm
+    while len(node.users) == 1:
+        (user,) = node.users
+        if (
+            user.op == "output"
+            or user in flow.dropouts
+            or len(flow.tensors(user)) != 1
+            or shape_of(user) != shape_of(norm)
+            or user in flow.norms
+        ):
+            break
+        node = user
+    return node
 
 
 def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | None:

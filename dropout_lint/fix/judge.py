@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dropout_lint.noise.types import Prediction
+from dropout_lint.rules import RuleSet
 from dropout_lint.rules.types import Finding
 from dropout_lint.trace.types import Trace
 
@@ -33,39 +34,33 @@ Judge = Callable[[Trace], Verdict]
 
 def default_judge(trace: Trace) -> Verdict:
     """Judge by the built-in rules with their default thresholds."""
-    return judge_with(())(trace)
+    return judge_with()(trace)
 
 
 def judge_with(
-    extra_rules: Sequence[str] = (), *, select: Sequence[str] = (), ignore: Sequence[str] = ()
+    rules: RuleSet | None = None,
+    *,
+    select: Sequence[str] | None = None,
+    ignore: Sequence[str] = (),
+    threshold: float = 0.95,
 ) -> Judge:
-    """A judge with a project's own rules, and with the codes that the user asked for.
+    """A judge with a project's own rules and selection.
 
     Args:
-        extra_rules: folders of rule files beside the built-in ones.
-        select: codes or prefixes to keep; all that are not off where it is empty.
-        ignore: codes or prefixes to leave out.
+        rules: the rules; None for the built-in ones.
+        select: codes, names or prefixes to keep; None for all that are not off.
+        ignore: the same, to leave out.
+        threshold: Δ below which a shift counts.
     """
     from dropout_lint.noise import predict
     from dropout_lint.rules import load_rules
     from dropout_lint.survey import survey
 
-    rules = load_rules(extra_rules)
+    known = rules if rules is not None else load_rules()
 
     def judge(trace: Trace) -> Verdict:
         prediction = predict(trace)
-        found = rules.match(survey(trace, prediction))
-        return Verdict(prediction, wanted(found, select, ignore))
+        found = known.match(survey(trace, prediction), select=select or None, ignore=ignore, threshold=threshold)
+        return Verdict(prediction, found)
 
     return judge
-
-
-def wanted(findings: Sequence[Finding], select: Sequence[str], ignore: Sequence[str]) -> tuple[Finding, ...]:
-    """The findings that `select` and `ignore` leave."""
-    return tuple(
-        finding
-        for finding in findings
-        if finding.severity != "off"
-        and (not select or finding.rule.code.startswith(tuple(select)))
-        and not (ignore and finding.rule.code.startswith(tuple(ignore)))
-    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from dropout_lint.fix.anchors import anchors_for
-from dropout_lint.fix.dropmodules import MOVABLE, beta_for, class_name
+from dropout_lint.fix.dropmodules import BETA_RANGE, MOVABLE, beta_for, class_name
 from dropout_lint.fix.flow import Flow
 from dropout_lint.fix.judge import Judge, Verdict
 from dropout_lint.fix.merging import at_place, merge
@@ -135,11 +135,17 @@ class Planner:
         """The plan; raises nothing, what cannot be done is in `skipped`."""
         if not self.cases:
             return Plan((), tuple(self.skipped), self.before, self.before, self.trace)
-        options = ORDER if self.strategy == "auto" else (self.strategy,)
-        outcomes = {option: self._carry_out(option, self.strategy == "auto") for option in options}  # type: ignore[arg-type]
+        options: tuple[Action, ...] = ORDER if self.strategy == "auto" else (self.strategy,)
+        outcomes = {option: self._carry_out(option, self.strategy == "auto") for option in options}
+        floor = deltas_of(outcomes["remove"]) if "remove" in outcomes else {}
         ranked = sorted(
             outcomes.items(),
-            key=lambda item: (len(item[1].left), -round(self._kept(item[1].steps), 6), options.index(item[0])),  # type: ignore[arg-type]
+            key=lambda item: (
+                len(item[1].left),
+                self._short(item[0], item[1], floor),
+                -round(self._kept(item[1].steps), 6),
+                options.index(item[0]),
+            ),
         )
         chosen, best = ranked[0]
         weighed = tuple(
@@ -182,9 +188,10 @@ class Planner:
         return left
 
     def _kept(self, steps: Sequence[Step]) -> float:
-        """Share of the mask variance of the found dropouts that stays."""
+        """Share of the mask variance of the found dropouts that stays; one that merges lends its own to those."""
         total = kept = 0.0
         by_node = {step.site.node: step for step in steps}
+        merged: dict[fx.Node, float] = {}
         for node, case in self.cases.items():
             variance = case.site.spec.mask_variance
             if not math.isfinite(variance):
@@ -194,10 +201,23 @@ class Planner:
             if step is None or step.action == "repair":
                 kept += variance
             elif step.action == "uout":
-                kept += (step.value or 0.0) ** 2 / 3
+                kept += min(variance, (step.value or 0.0) ** 2 / 3)
             elif step.action in ("move", "reduce"):
                 kept += variance if step.value is None else step.value / (1 - step.value)
+            elif step.action == "merge" and step.into is not None and step.into.node not in self.cases:
+                merged[step.into.node] = merged.get(step.into.node, 0.0) + variance
+        for step in steps:
+            if step.into is not None and step.into.node in merged:
+                kept += min(merged.pop(step.into.node), step.into.spec.mask_variance)
         return kept / total if total else 1.0
+
+    def _short(self, option: Action, outcome: Outcome, floor: dict[str, float]) -> int:
+        """How many norms fall under the threshold though they need not; the guideline's places are exempt."""
+        if option == "move" and all(step.action in ("move", "merge", "repair") for step in outcome.steps):
+            return 0
+        return sum(
+            delta < self.threshold <= floor.get(name, 1.0) for name, delta in deltas_of(outcome).items()
+        )
 
     # one strategy
 
@@ -261,9 +281,6 @@ class Planner:
             match case.action:
                 case "move" if case.anchors:
                     moving.append((case, case.anchors[case.tried]))
-                case "uout":
-                    beta = self.beta if self.beta is not None else beta_for(case.site.spec)
-                    step = Step(case.site, "uout", value=beta, kind="Uout", codes=case.codes)
                 case "remove":
                     step = Step(case.site, "remove", codes=case.codes)
                 case "repair":
@@ -273,6 +290,7 @@ class Planner:
             if step is not None:
                 steps.append(step)
         steps += self._moves(moving)
+        steps += self._uouts([case for case in self.cases.values() if case.action == "uout"], steps)
         steps += self._reductions([case for case in self.cases.values() if case.action == "reduce"], steps)
         return tuple(replace(step, why=describe_step(step)) for step in steps)
 
@@ -313,24 +331,52 @@ class Planner:
                     found.append(Step(case.site, "reduce", value=value, codes=case.codes))
             return found
 
-        floor = self._deltas([*others, *steps_at(0.0)])
-
-        def fits(share: float) -> bool:
-            deltas = self._deltas([*others, *steps_at(share)])
-            return all(
-                delta >= self.threshold for name, delta in deltas.items() if floor.get(name, 1.0) >= self.threshold
-            )
-
+        fits = self._fits(cases, others)
         low, high = 0.0, 1.0
         for _ in range(8):
             middle = (low + high) / 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
+            low, high = (middle, high) if fits(steps_at(middle)) else (low, middle)
         return steps_at(low)
 
-    def _deltas(self, steps: Sequence[Step]) -> dict[str, float]:
-        rewriter = Rewriter(self.trace)
-        verdict = self.judge(rewriter.apply(steps))
-        return {shift.norm: shift.delta for shift in verdict.prediction.norms if shift.shifts}
+    def _uouts(self, cases: Sequence[Case], others: Sequence[Step]) -> list[Step]:
+        """β from each dropout's noise, lowered within the paper's range until no norm stays under the threshold."""
+        if not cases:
+            return []
+
+        def steps_at(most: float) -> list[Step]:
+            return [
+                Step(
+                    case.site,
+                    "uout",
+                    value=self.beta if self.beta is not None else min(most, beta_for(case.site.spec)),
+                    kind="Uout",
+                    codes=case.codes,
+                )
+                for case in cases
+            ]
+
+        if self.beta is None:
+            fits = self._fits(cases, others)
+            for most in (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2):
+                if fits(steps_at(most)):
+                    return steps_at(most)
+        return steps_at(BETA_RANGE[0])
+
+    def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
+        """Whether steps answer the findings of `cases` and keep every norm above the threshold that removal would."""
+        nodes = {case.site.node for case in cases}
+        gone = [Step(case.site, "remove") for case in cases]
+        floor = deltas_of(self._outcome((*others, *gone)))
+
+        def fits(steps: Sequence[Step]) -> bool:
+            outcome = self._outcome((*others, *steps))
+            return not any(node in nodes for node, _ in outcome.left) and all(
+                delta >= self.threshold
+                for name, delta in deltas_of(outcome).items()
+                if floor.get(name, 1.0) >= self.threshold
+            )
+
+        return fits
 
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
         rewriter = Rewriter(self.trace)
@@ -344,3 +390,8 @@ class Planner:
             if origin in self.cases or (origin, finding.rule.code) not in self.known:
                 left.append((origin, finding))
         return Outcome(steps, trace, verdict, tuple(left))
+
+
+def deltas_of(outcome: Outcome) -> dict[str, float]:
+    """Predicted Δ at every norm that shifts."""
+    return {shift.node: shift.delta for shift in outcome.verdict.prediction.norms if shift.shifts}

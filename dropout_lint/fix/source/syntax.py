@@ -1,0 +1,169 @@
+"""One source file as a concrete syntax tree, with the places of its calls."""
+
+from __future__ import annotations
+
+import tokenize
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import libcst as cst
+from libcst import matchers as m
+from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
+
+from dropout_lint.errors import FixError
+from dropout_lint.target.types import Location
+
+Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
+
+
+@dataclass(frozen=True)
+class RawText:
+    """Text of a file with what is needed to write it back as it was."""
+
+    text: str
+    encoding: str
+    bom: bytes = b""
+
+    def to_bytes(self, text: str) -> bytes:
+        """Bytes of a changed text in the file's own encoding."""
+        return self.bom + text.encode(self.encoding)
+
+
+def read_raw(path: Path) -> RawText:
+    """Read a Python file without touching its line ends.
+
+    Raises:
+        FixError: it cannot be read or decoded.
+    """
+    try:
+        data = path.read_bytes()
+        with path.open("rb") as stream:
+            encoding, _ = tokenize.detect_encoding(stream.readline)
+        bom = b""
+        if encoding == "utf-8-sig":
+            encoding, bom = "utf-8", b"\xef\xbb\xbf"
+            data = data.removeprefix(bom)
+        return RawText(data.decode(encoding), encoding, bom)
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise FixError(f"{path} cannot be read: {error}") from error
+
+
+class SourceFile:
+    """A parsed file.
+
+    Raises:
+        FixError: the file cannot be read or is no Python that libcst knows.
+    """
+
+    def __init__(self, path: Path, text: str | None = None) -> None:
+        self.path = path
+        self.raw = read_raw(path)
+        self.text = self.raw.text if text is None else text
+        try:
+            self.wrapper = MetadataWrapper(cst.parse_module(self.text), unsafe_skip_copy=True)
+        except cst.ParserSyntaxError as error:
+            raise FixError(f"{path} cannot be parsed: {error.message}") from error
+        self.module = self.wrapper.module
+        self._positions = self.wrapper.resolve(PositionProvider)
+        self._parents = self.wrapper.resolve(ParentNodeProvider)
+
+    # walking
+
+    def range_of(self, node: cst.CSTNode) -> CodeRange:
+        """Where a node begins and ends; lines from 1, columns from 0 in characters."""
+        return self._positions[node]
+
+    def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        """The node that holds a node."""
+        return self._parents.get(node)
+
+    def up(self, node: cst.CSTNode, kinds: type | tuple[type, ...]) -> cst.CSTNode | None:
+        """The nearest holder of one of some kinds."""
+        holder = self.parent(node)
+        while holder is not None and not isinstance(holder, kinds):
+            holder = self.parent(holder)
+        return holder
+
+    def statement(self, node: cst.CSTNode) -> cst.SimpleStatementLine | None:
+        """The simple statement that holds an expression; None inside the head of a compound one or a lambda."""
+        holder = self.up(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement, cst.Lambda))
+        return holder if isinstance(holder, cst.SimpleStatementLine) else None
+
+    def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """The function that holds a node."""
+        holder = self.up(node, cst.FunctionDef)
+        return holder if isinstance(holder, cst.FunctionDef) else None
+
+    def klass(self, node: cst.CSTNode) -> cst.ClassDef | None:
+        """The class that holds a node."""
+        holder = self.up(node, cst.ClassDef)
+        return holder if isinstance(holder, cst.ClassDef) else None
+
+    def code(self, node: cst.CSTNode) -> str:
+        """Source text of a node."""
+        return self.module.code_for_node(node)
+
+    # finding
+
+    @cached_property
+    def calls(self) -> list[cst.Call]:
+        """All calls, in the order of their places."""
+        found = [node for node in self._positions if isinstance(node, cst.Call)]
+        return sorted(found, key=lambda call: self._start(call))
+
+    def _start(self, node: cst.CSTNode) -> tuple[int, int]:
+        start = self._positions[node].start
+        return start.line, start.column
+
+    def column(self, location: Location) -> int:
+        """Column of a location in characters from 0 (Python counts UTF-8 bytes)."""
+        lines = self.text.split("\n")
+        line = lines[location.line - 1] if location.line <= len(lines) else ""
+        return len(line.encode()[: location.column - 1].decode(errors="ignore"))
+
+    def call_at(self, location: Location, callees: tuple[str, ...]) -> cst.Call | None:
+        """The call at a place whose callee ends in one of `callees`; None where it cannot be told.
+
+        `callees` are source texts (`self.conv2`) or bare names (`dropout`), the best first.
+        """
+        here = [call for call in self.calls if self._start(call)[0] == location.line]
+        if not here:
+            here = [
+                call
+                for call in self.calls
+                if self._positions[call].start.line <= location.line <= self._positions[call].end.line
+            ]
+        if location.column > 1:
+            column = self.column(location)
+            exact = [call for call in here if self._start(call)[1] == column]
+            matching = [call for call in exact if any(self._named(call, name) for name in callees)]
+            if len(matching) == 1:
+                return matching[0]
+            if len(exact) == 1:
+                return exact[0]
+        for name in callees:
+            named = [call for call in here if self._named(call, name)]
+            if len(named) == 1:
+                return named[0]
+            if named:
+                return None
+        return None
+
+    def _named(self, call: cst.Call, name: str) -> bool:
+        text = self.code(call.func)
+        return text == name or ("." not in name and text.rpartition(".")[2] == name)
+
+    def assignment_to_self(self, klass: cst.ClassDef, name: str) -> list[cst.SimpleStatementLine]:
+        """Statements `self.name = …` of a class."""
+        pattern = m.Assign(targets=[m.AssignTarget(m.Attribute(m.Name("self"), m.Name(name)))])
+        found = []
+        for node in m.findall(klass, pattern):
+            statement = self.statement(node)
+            if statement is not None:
+                found.append(statement)
+        return found
+
+    def uses_of_attribute(self, name: str) -> list[cst.Attribute]:
+        """Every `….name` of the file."""
+        return [node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name]
