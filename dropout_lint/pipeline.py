@@ -166,7 +166,7 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
 def failure(target: str, problem: Exception) -> Outcome:
     """The outcome of a target that could not be linted."""
     if isinstance(problem, DropoutLintError):
-        info = error_info(target, problem.message, problem.hint)
+        info = error_info(target, problem.message, problem.hint or "run again with -v for the traceback")
         details = problem.details
     else:
         info = error_info(

@@ -99,7 +99,7 @@ def target(name: str = "model.py:Net", **changes: object) -> TargetInfo:
 
 
 def everything() -> Report:
-    """Findings, an info without a place, a suppressed one, a partial and a failed target, unused and stale."""
+    """Findings, one without a place, suppressed ones, a partial and a failed target, unused and stale."""
     first = target(
         status="partial",
         trace=TraceInfo(method="fake", nodes=31, opaque=["decoder"], reasons={"decoder": "scripted"}),

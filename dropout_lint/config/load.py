@@ -92,7 +92,8 @@ def convert(table: Mapping[str, Any], file: str) -> Settings:
     if isinstance(table.get("output-format"), str):
         table["output-format"] = [table["output-format"]]
     check_keys(table, Settings, file, TABLE)
-    for index, item in enumerate(table.get("targets") or ()):
+    targets = table.get("targets")
+    for index, item in enumerate(targets if isinstance(targets, list) else ()):
         if isinstance(item, dict):
             where = f"{TABLE}.targets[{index}]"
             check_keys(item, TargetSettings, file, where)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout
 
 FIX_TITLES = {
-    "move": "move the dropout behind the last batch norm that it reaches",
+    "move": "move the dropout to where its noise reaches no norm that remembers it",
     "uout": "replace it with uniform noise (Uout), which shifts the variance far less",
     "reduce": "lower the drop ratio until the shift no longer counts",
     "remove": "remove the dropout",

@@ -88,7 +88,7 @@ def paragraph(markdown: str) -> str:
     return plain(blocks[0]) if blocks else ""
 
 
-def opening(markdown: str, limit: int = 240) -> str:
+def opening(markdown: str, limit: int = 320) -> str:
     """The first sentences of a Markdown text, about `limit` characters of them and one at least."""
     text = paragraph(markdown)
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZΔ`(])", text)

@@ -1,0 +1,400 @@
+"""`dropout-lint` as a user runs it: exit statuses, stdout and stderr, every kind of error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dropout_lint.cli import run
+
+ROOT = Path(__file__).parents[1]
+
+MODEL = """\
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width, p):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.drop = nn.Dropout(p)
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.drop(self.conv1(x))))
+
+
+class Bad(nn.Module):
+    def __init__(self, p=0.5, depth=2):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(8, p) for _ in range(depth)))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Good(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(self.drop(torch.relu(self.bn(self.conv(x)))).mean((2, 3)))
+
+
+def loud():
+    print("building")
+    return Good()
+
+
+def broken():
+    raise ValueError("no weights here")
+
+
+def interrupted():
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "net.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def edit(file: Path, text: str) -> None:
+    """Write `file`, and let the next run in this process import it anew, as a new process would."""
+    file.write_text(text)
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(file):
+            del sys.modules[name]
+
+
+INPUT = ("--input", "2x3x8x8")
+
+
+def table(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(f"[tool.dropout-lint]\n{text}\n")
+
+
+def test_findings_give_1_and_a_report_on_stdout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Bad", *INPUT]) == 1
+    out, err = capsys.readouterr()
+    assert "error[DL101]" in out
+    assert "self.bn(self.drop(self.conv1(x)))" in out
+    assert "2 times on this line: blocks.0.drop, blocks.1.drop" in out
+    assert out.rstrip().splitlines()[-1].startswith("Found 2 errors in 1 target")
+    assert err == ""
+
+
+def test_check_is_the_same_as_no_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["net.py:Bad", *INPUT])
+    first = capsys.readouterr().out
+    run(["check", "net.py:Bad", *INPUT])
+    assert capsys.readouterr().out == first
+
+
+def test_a_clean_model_gives_0(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Good", *INPUT]) == 0
+    assert "No misplaced dropout found in 1 target." in capsys.readouterr().out
+
+
+def test_what_the_users_code_prints_goes_to_stderr(here: Path) -> None:
+    script = here / "loud.py"
+    script.write_text(
+        MODEL.replace('print("building")', 'print("building"); import os; os.system("echo from the shell")')
+    )
+    done = cli("loud.py:loud", *INPUT, "--output-format", "json", cwd=here)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["targets"][0]["status"] == "ok"
+    assert "building" in done.stderr
+    assert "from the shell" in done.stderr
+
+
+def cli(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", "from dropout_lint.cli import main; main()", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_one_failing_target_does_not_stop_the_others_and_2_wins(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["net.py:broken", "net.py:Bad", "nope.py:x", *INPUT, "--output-format", "json"]) == 2
+    out, err = capsys.readouterr()
+    targets = json.loads(out)["targets"]
+    assert [target["status"] for target in targets] == ["error", "ok", "error"]
+    assert len(targets[1]["findings"]) == 2
+    assert "no weights here" in err
+    assert err.count("error: ") == 2
+    assert err.count("help: ") == 2
+    assert "Traceback (most recent call last)" not in err.split("no weights here")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chekc"], ["'chekc' is no command and no target", "did you mean `dropout-lint check`?"]),
+        (["check", "net.py:Bad", "--selct", "DL1"], ["--selct", "--select"]),
+        (["net.py:Bad", "--select", "DL999"], ["DL999"]),
+        (["net.py:Bad", "--output-format", "jsn"], ["unknown output format 'jsn'", "did you mean json?"]),
+        (["net.py:Bad", "--output-format", "json", "--output-format", "sarif"], ["cannot both go to stdout"]),
+        (["net.py:Bad", "--output-format", "json=a", "--output-file", "b"], ["--output-file"]),
+        (["net.py:Bad", "--delta-threshold", "2"], ["--delta-threshold"]),
+        (["net.py:Bad", "--config", "none.toml"], ["no such configuration file: none.toml"]),
+        (["net.py:Bad", "--baseline", "none.json"], ["no such baseline: none.json", "--write-baseline"]),
+        (["rule", "DL110"], ["DL110", "`dropout-lint rule` lists them all"]),
+        ([], ["no target was named and none is configured", "path/to/model.py"]),
+    ],
+)
+def test_bad_usage_is_one_line_a_hint_and_2(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "\nhelp: " in err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+def test_a_wrong_configuration_is_2_and_names_the_key(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here, "selct = []")
+    assert run(["net.py:Bad"]) == 2
+    assert "pyproject.toml: unknown key `selct`" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:interrupted", *INPUT]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ctrl_c_from_the_keyboard_is_130(here: Path) -> None:
+    (here / "slow.py").write_text(
+        "import time\ndef build():\n    open('started', 'w').close()\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from dropout_lint.cli import main; main()", "slow.py:build"],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        if (here / "started").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_is_silent(here: Path) -> None:
+    program = f"{sys.executable} -c 'from dropout_lint.cli import main; main()'"
+    line = f"{program} net.py:Bad --input 2x3x8x8 | head -c 1 | cat"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_verbose_shows_the_traceback(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:broken", "-v"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_fail_on_and_exit_zero(here: Path) -> None:
+    quiet = ["--output-format", "concise", *INPUT]
+    assert run(["net.py:Bad", "--exit-zero", *quiet]) == 0
+    assert run(["net.py:Bad", "--ignore", "DL1,DL2", "--ignore", "dl3", *quiet]) == 0
+    assert run(["net.py:Bad", "--fail-on", "error", *quiet]) == 1
+    assert run(["net.py:broken", "--exit-zero", *quiet]) == 2
+
+
+def test_select_and_ignore(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["net.py:Bad", "--select", "dl101,DL102", "--output-format", "json", *INPUT])
+    found = json.loads(capsys.readouterr().out)["targets"][0]["findings"]
+    assert {entry["code"] for entry in found} == {"DL101"}
+
+
+def test_several_formats_in_one_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(
+            [
+                "net.py:Bad",
+                *INPUT,
+                "--output-format",
+                "sarif=out/report.sarif",
+                "--output-format",
+                "github",
+                "--output-format",
+                "json=report.json",
+            ]
+        )
+        == 1
+    )
+    assert capsys.readouterr().out.startswith("::error file=net.py,line=13,")
+    assert json.loads((here / "out" / "report.sarif").read_text())["version"] == "2.1.0"
+    assert json.loads((here / "report.json").read_text())["summary"]["error"] == 2
+
+
+def test_output_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["net.py:Bad", *INPUT, "--output-file", "report.txt"])
+    assert capsys.readouterr().out == ""
+    assert "error[DL101]" in (here / "report.txt").read_text()
+    assert "\x1b" not in (here / "report.txt").read_text()
+
+
+def test_an_output_file_that_cannot_be_written_is_2(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Bad", *INPUT, "--output-file", "net.py/report.txt"]) == 2
+    assert "cannot write net.py/report.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "colored"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_colour(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    colored: bool,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    run(["net.py:Bad", *INPUT])
+    assert ("\x1b[" in capsys.readouterr().out) is colored
+
+
+def test_quiet(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["-q", "net.py:Bad", *INPUT])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_show_predictions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["net.py:Bad", *INPUT, "--show-predictions"])
+    assert "Predicted Δ at every norm" in capsys.readouterr().out
+
+
+def test_configured_targets_are_linted_with_their_own_options(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(
+        here,
+        'output-format = "json"\ntargets = ["net.py:Good", {target = "net.py:Bad(depth=1)", '
+        'input = ["4x3x6x6"], ignore = ["DL1", "DL2", "DL3"]}]',
+    )
+    assert run([]) == 0
+    targets = json.loads(capsys.readouterr().out)["targets"]
+    assert [target["target"] for target in targets] == ["net.py:Good", "net.py:Bad(depth=1)"]
+    assert targets[1]["inputs"] == ["4x3x6x6"]
+    assert targets[1]["findings"] == []
+
+
+def test_the_command_line_wins_over_a_targets_own_options(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(here, 'targets = [{target = "net.py:Bad", input = ["4x3x6x6"], ignore = ["DL1"]}]')
+    run(["net.py:Bad", "--ignore", "DL2", "--input", "2x3x8x8", "--output-format", "json"])
+    target = json.loads(capsys.readouterr().out)["targets"][0]
+    assert target["inputs"] == ["2x3x8x8"]
+    assert {entry["code"] for entry in target["findings"]} == {"DL101"}
+
+
+def test_configured_dropout_classes_are_seen(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = MODEL.replace("nn.Dropout(p)", "Noise(p)").replace(
+        "class Block",
+        "class Noise(nn.Module):\n    def __init__(self, rate):\n        super().__init__()\n"
+        "        self.rate = rate\n\n"
+        "    def forward(self, x):\n        return x * (torch.rand_like(x) > self.rate)\n\n\nclass Block",
+    )
+    (here / "net.py").write_text(text)
+    table(here, '[tool.dropout-lint.dropouts]\nNoise = { p = "rate" }')
+    assert run(["net.py:Bad", *INPUT, "--output-format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)["targets"][0]["findings"]
+    assert {entry["dropout"]["kind"] for entry in found} == {"Noise"}
+
+
+def test_show_settings_says_where_each_comes_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here, "strict = true")
+    assert run(["check", "--show-settings", "--fail-on", "error"]) == 0
+    out = capsys.readouterr().out
+    assert "strict = true  # file" in out
+    assert 'fail-on = "error"  # command line' in out
+    assert "delta-threshold = 0.95  # default" in out
+
+
+def test_ignore_comment_then_unused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Bad", *INPUT, "--add-ignores"]) == 0
+    edit(here / "net.py", (here / "net.py").read_text())
+    assert "added 1 ignore comment to net.py" in capsys.readouterr().err
+    assert run(["net.py:Bad", *INPUT]) == 0
+    assert "2 suppressed" in capsys.readouterr().out
+    text = (here / "net.py").read_text()
+    edit(here / "net.py", text.replace("Block(8, p)", "Block(8, 0.0)"))
+    assert run(["net.py:Bad", *INPUT]) == 0
+    assert "unused ignore" in capsys.readouterr().out
+    assert run(["net.py:Bad", *INPUT, "--strict"]) == 1
+
+
+def test_baseline_write_use_outgrow_prune(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json", "--write-baseline"]) == 0
+    assert "wrote 2 known findings to known.json" in capsys.readouterr().err
+    text = (here / "net.py").read_text()
+    edit(here / "net.py", "# moved\n\n" + text)
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json"]) == 0
+    assert "2 in the baseline" in capsys.readouterr().out
+    edit(here / "net.py", text.replace("depth=2", "depth=3"))
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json"]) == 1
+    edit(here / "net.py", text.replace("depth=2", "depth=1"))
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json"]) == 1
+    assert "no longer occurs" in capsys.readouterr().out
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json", "--write-baseline"]) == 0
+    assert run(["net.py:Bad", *INPUT, "--baseline", "known.json"]) == 0
+
+
+def test_a_discovered_folder_lists_every_model_in_order(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = here / "models"
+    package.mkdir()
+    (package / "b.py").write_text(MODEL)
+    (package / "a.py").write_text(MODEL.partition("def loud")[0])
+    run(["models", *INPUT, "--output-format", "json"])
+    names = [target["target"] for target in json.loads(capsys.readouterr().out)["targets"]]
+    assert any("a.py" in name and "Bad" in name for name in names)
+    assert any("b.py" in name and "Bad" in name for name in names)

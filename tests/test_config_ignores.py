@@ -1,0 +1,175 @@
+"""Ignore comments: found, applied, reported when unused, and written."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_samples import SOURCE, finding, target
+
+from dropout_lint.config import ignores
+from dropout_lint.config.add_ignores import add_ignores
+from dropout_lint.config.ignores import parse, with_ignore
+from dropout_lint.report.convert import report_of
+from dropout_lint.report.schema import IgnoreInfo, Place, TargetInfo
+
+CALL = "        out = self.bn2(self.drop(out))"
+BUILT = "        self.drop = nn.Dropout(0.5)"
+VISITED = [Place(file="model.py", line=3), Place(file="model.py", line=7)]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lint(here: Path, source: str, *found: object) -> tuple[TargetInfo, list[IgnoreInfo]]:
+    (here / "model.py").write_text(source)
+    info = target(findings=list(found) or [finding(0)])
+    kept, used = ignores.apply(info)
+    return kept, ignores.unused(VISITED, used, ["DL101", "DL201", "DL302"])
+
+
+@pytest.mark.parametrize("line", [CALL, BUILT])
+@pytest.mark.parametrize(
+    "comment", ["# dropout-lint: ignore[DL101]", "# dropout-lint: ignore[dl1, DL302]", "#dropout-lint:ignore"]
+)
+def test_on_the_call_or_the_construction_it_suppresses(here: Path, line: str, comment: str) -> None:
+    kept, _ = lint(here, SOURCE.replace(line, f"{line}  {comment} as measured"))
+    assert kept.findings == []
+    assert [(entry.by, entry.reason) for entry in kept.suppressed] == [("source", "as measured")]
+
+
+def test_another_code_or_another_line_does_not(here: Path) -> None:
+    kept, unused = lint(here, SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL201]"))
+    assert len(kept.findings) == 1
+    assert [(entry.place.line, entry.codes) for entry in unused] == [(7, ["DL201"])]
+    kept, _ = lint(
+        here, SOURCE.replace("        return x", "        # dropout-lint: ignore\n        return x")
+    )
+    assert len(kept.findings) == 1
+
+
+def test_each_code_that_suppresses_nothing_is_named(here: Path) -> None:
+    source = SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL101, DL302]")
+    kept, unused = lint(here, source)
+    assert kept.findings == []
+    assert [entry.codes for entry in unused] == [["DL302"]]
+
+
+def test_an_ignore_of_a_rule_that_did_not_run_is_left_alone(here: Path) -> None:
+    (here / "model.py").write_text(SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL302]"))
+    assert ignores.unused(VISITED, set(), ["DL101"]) == []
+
+
+def test_an_ignore_in_a_class_that_was_not_linted_is_left_alone(here: Path) -> None:
+    other = "\n\nclass Other(nn.Module):\n    pass  # dropout-lint: ignore[DL101]\n"
+    kept, unused = lint(here, SOURCE + other)
+    assert len(kept.findings) == 1
+    assert unused == []
+
+
+def test_a_comment_inside_a_string_is_none(here: Path) -> None:
+    source = SOURCE.replace(CALL, f"{CALL}; '# dropout-lint: ignore'")
+    assert len(lint(here, source)[0].findings) == 1
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_call_over_several_lines_takes_it_on_its_first_and_its_last(here: Path, where: str) -> None:
+    comment = "  # dropout-lint: ignore[DL101]"
+    first, last = (comment, "") if where == "first" else ("", comment)
+    call = f"        self.drop = nn.Dropout({first}\n            0.5,\n        ){last}"
+    assert lint(here, SOURCE.replace(BUILT, call))[0].findings == []
+
+
+def test_a_file_that_is_gone_or_broken_suppresses_nothing(here: Path) -> None:
+    kept, used = ignores.apply(target(findings=[finding(0, file="gone.py")]))
+    assert len(kept.findings) == 1 and used == set()
+    (here / "bad.py").write_text("def (  # dropout-lint: ignore\n")
+    assert ignores.read("bad.py").ignores == {}
+
+
+def test_written_ignores_suppress_and_only_add_comments(here: Path) -> None:
+    (here / "model.py").write_text(SOURCE)
+    report = report_of([target(findings=[finding(0), finding(1), finding(2, code="DL201")])], "0.1.0")
+    written, skipped = add_ignores(report)
+    assert written == {"model.py": [7]} and skipped == []
+    text = (here / "model.py").read_text()
+    assert f"{CALL}  # dropout-lint: ignore[DL101, DL201]\n" in text
+    assert ast.dump(ast.parse(text)) == ast.dump(ast.parse(SOURCE))
+    assert ignores.apply(report.targets[0])[0].findings == []
+
+
+def test_a_present_ignore_is_extended_and_its_reason_kept(here: Path) -> None:
+    source = SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL302] on purpose")
+    changed = with_ignore(source, 7, ["DL101"])
+    assert changed is not None
+    assert "# dropout-lint: ignore[DL302, DL101] on purpose" in changed
+
+
+def test_where_no_comment_can_stand_nothing_is_written(here: Path) -> None:
+    source = SOURCE.replace(CALL, "        out = self.bn2( \\\n            self.drop(out))")
+    (here / "model.py").write_text(source)
+    report = report_of([target(findings=[finding(0)])], "0.1.0")
+    written, skipped = add_ignores(report)
+    assert written == {} and "model.py:7" in skipped[0]
+    assert (here / "model.py").read_text() == source
+
+
+def test_installed_packages_are_never_written(here: Path) -> None:
+    library = here / "env" / "site-packages"
+    library.mkdir(parents=True)
+    (library / "model.py").write_text(SOURCE)
+    report = report_of([target(findings=[finding(0, file="env/site-packages/model.py")])], "0.1.0")
+    written, skipped = add_ignores(report)
+    assert written == {} and len(skipped) == 1
+    assert (library / "model.py").read_text() == SOURCE
+
+
+def test_line_ends_and_permissions_are_kept(here: Path) -> None:
+    file = here / "model.py"
+    file.write_bytes(SOURCE.replace("\n", "\r\n").encode())
+    file.chmod(0o640)
+    add_ignores(report_of([target(findings=[finding(0)])], "0.1.0"))
+    assert file.read_bytes().count(b"\r\n") == SOURCE.count("\n") == file.read_bytes().count(b"\n")
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+LINES = [
+    "x = 1",
+    "y = (1,",
+    "     2)",
+    "s = '''a",
+    "b'''",
+    "if x:",
+    "    pass",
+    "# note",
+    "z = 'it # is'",
+    "",
+    "w = 1 \\",
+    "  + 2",
+]
+
+
+@given(
+    st.lists(st.sampled_from(LINES), max_size=8),
+    st.integers(1, 8),
+    st.lists(st.sampled_from(["DL101", "DL302"]), min_size=1, unique=True),
+)
+def test_adding_an_ignore_never_changes_the_code(lines: list[str], line: int, codes: list[str]) -> None:
+    text = textwrap.dedent("\n".join(lines) + "\n")
+    try:
+        before = ast.dump(ast.parse(text))
+    except SyntaxError:
+        return
+    changed = with_ignore(text, line, codes)
+    if changed is None:
+        return
+    assert ast.dump(ast.parse(changed)) == before
+    assert set(codes) <= set(parse(changed).ignores[line].codes)
+    assert with_ignore(changed, line, codes) == changed
