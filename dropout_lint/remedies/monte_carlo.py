@@ -87,9 +87,9 @@ def monte_carlo(
 ) -> MonteCarlo:
     """Mean and spread of `samples` predictions with dropout on and every norm in test mode.
 
-    All passes run as one on a batch that many times larger (every element of it draws its own mask). It avoids
-    the variance shift, at `samples` times the cost: Li et al. needed about 10 samples to come near one ordinary
-    prediction, gained a little with more, and never reached the network trained without dropout.
+    All passes run as one on a batch that many times larger (every element of it draws its own mask). This
+    avoids the variance shift, at `samples` times the cost: Li et al. needed about 10 samples to come near one
+    ordinary prediction, gained a little with more, and never reached the network trained without dropout.
 
     Args:
         model: any model; its modes are restored.
