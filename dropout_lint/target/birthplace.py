@@ -52,7 +52,7 @@ def watched() -> Iterator[None]:
 
 
 def harvest(model: nn.Module) -> dict[int, Location]:
-    """The line of each module of `model` by `id`; copies (`copy.deepcopy`) have the line of their original."""
+    """The line of each module of `model` by `id`; deep copies have the line of their original."""
     found: dict[int, Location] = {}
     for module in model.modules():
         _remember(module)
@@ -86,7 +86,7 @@ def _caller(module: nn.Module, frame: FrameType | None) -> Location | None:
         if code.co_filename.startswith(_HERE):
             return None
         if not _is_torch(code.co_filename) and _first_argument(frame) is not module:
-            return _location(code, frame.f_lasti, frame.f_lineno)
+            return _location(code.co_filename, code, frame.f_lasti, frame.f_lineno)
         frame = frame.f_back
     return None
 
@@ -107,10 +107,10 @@ def _is_torch(file: str) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _location(code: CodeType, instruction: int, line: int) -> Location:
+def _location(file: str, code: CodeType, instruction: int, line: int) -> Location:
+    # The file is a key of its own: code objects of two files with the same text are equal.
     position = next(islice(code.co_positions(), instruction // 2, None), (None, None, None, None))
     start, column = position[0], position[2]
-    file = code.co_filename
     return Location(
         file if file.startswith("<") else str(Path(file).absolute()),
         start or line,

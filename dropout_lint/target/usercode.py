@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 from dropout_lint.errors import DropoutLintError, TargetError
@@ -68,19 +70,27 @@ def first_line(error: BaseException) -> str:
 
 
 def own_traceback(error: BaseException) -> str:
-    """The user's frames of a traceback, innermost last, and the exception; without the tool's, torch's or the importer's."""
+    """The user's frames of a traceback, innermost last, and the exception.
+
+    Frames of the tool, torch and Python are left out; those of other libraries are shown where no others are.
+    """
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    frames = [frame for frame in shown.stack if not frame.filename.startswith(_not_shown())]
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    chosen = (own or frames)[-_SHOWN_FRAMES:]
+    lines = [*traceback.StackSummary.from_list(chosen).format(), *shown.format_exception_only()]
+    return "\n".join(line.rstrip("\n") for line in lines)
+
+
+@cache
+def _not_shown() -> tuple[str, ...]:
     import torch
 
-    theirs = str(Path(torch.__file__).parent) + os.sep
-    shown = traceback.TracebackException.from_exception(error, compact=True)
-    frames = [
-        frame
-        for frame in shown.stack
-        if not frame.filename.startswith((_HERE, theirs, "<frozen")) and frame.filename != os.__file__
-    ]
-    lines = [line.rstrip("\n") for line in traceback.StackSummary.from_list(frames[-_SHOWN_FRAMES:]).format()]
-    lines += [line.rstrip("\n") for line in shown.format_exception_only()]
-    return "\n".join(lines)
+    standard = sysconfig.get_path("stdlib")
+    folders = (_HERE, str(Path(torch.__file__).parent) + os.sep)
+    # A virtual environment's site-packages lie elsewhere; without one they lie inside the standard library's folder.
+    inside = tuple(str(entry) + (os.sep if entry.is_dir() else "") for entry in Path(standard).iterdir())
+    return (*folders, "<frozen", *(entry for entry in inside if "site-packages" not in entry))
 
 
 @contextmanager
