@@ -1,4 +1,4 @@
-"""`measure` against brute force: every value of every norm's input kept, and its variance taken in float64."""
+"""`measure` against brute force: all values of every norm's input, their variance in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.truths import TRUTHS
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from dropout_lint.measure import Batches, measure
 from dropout_lint.measure.confidence import t_quantile
 from dropout_lint.measure.moments import Block, BlockList, Layout, channel_moments, merge_all
 from dropout_lint.target import Inputs, declare_missing_schemas, materialise, resolve
+from fixtures.truths import TRUTHS
 
 SEED = 1234
 
@@ -84,7 +84,7 @@ def brute_force(model: nn.Module, data: list[Inputs], *, stored: bool) -> dict[s
 
 
 def resnet18(p: float) -> nn.Module:
-    """torchvision's, with dropout before the second weight layer of every block (Dropout-(b) of Li et al.)."""
+    """torchvision's, dropout before the second weight layer of every block (Dropout-(b) of Li et al.)."""
     declare_missing_schemas()
     from torchvision.models import resnet18 as build
 
@@ -267,8 +267,7 @@ def test_stale_stored_statistics_are_said_aloud() -> None:
     assert any("factor 2" in note for note in shift.notes)
 
 
-# moments
------------------------------------------------------------------------------------------------------
+# --- moments ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -336,8 +335,7 @@ def test_merging_any_split_gives_the_variance_of_the_whole(
     assert np.allclose(merged.mean.numpy(), values_by_channel(whole).mean(axis=1))
 
 
-# confidence
---------------------------------------------------------------------------------------------------
+# --- confidence ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -377,8 +375,7 @@ def test_it_stops_when_the_intervals_are_tight() -> None:
     assert all(norm.half_width is not None and norm.half_width <= 0.02 for norm in shift.norms)
 
 
-# batches
------------------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------
 
 
 class TwoInputs(nn.Module):
@@ -454,7 +451,7 @@ def test_the_loader_draws_from_the_callers_random_state() -> None:
     torch.manual_seed(3)
     expected = [torch.randn(8, 4) for _ in range(3)]
     torch.manual_seed(3)
-    batches = Batches((torch.randn(8, 4) for _ in range(3)))
+    batches = Batches(torch.randn(8, 4) for _ in range(3))
     for (_, got), want in zip(batches.read(), expected, strict=True):
         torch.manual_seed(99)  # what a forward pass would do
         assert torch.equal(got, want)
