@@ -12,6 +12,8 @@ from dropout_lint.survey.facts import VALUES, Facts
 
 THRESHOLD = "threshold"
 """Stands in a rule for `--delta-threshold`."""
+SHORTFALL = "shortfall"
+"""Stands in a rule for 1 − `--delta-threshold`: a directly fed norm of zero-mean input has Δ = 1 − p."""
 
 Check = Callable[[Any, float], bool]
 ORDERINGS: Mapping[str, Callable[[float, float], bool]] = {
@@ -19,6 +21,8 @@ ORDERINGS: Mapping[str, Callable[[float, float], bool]] = {
     "above": lambda fact, limit: fact > limit,
     "at_least": lambda fact, limit: fact >= limit,
     "at_most": lambda fact, limit: fact <= limit,
+    # a ratio that is off in either direction, as in Li et al.'s shift ratio max(Δ, 1/Δ)
+    "outside": lambda fact, limit: fact < limit or fact * limit > 1,
 }
 LISTS = ("any_of", "none_of")
 SCALARS = ("is", "not")
@@ -158,8 +162,10 @@ def _ordering(place: str, kind: FactType, comparison: str, value: Any) -> Check:
     compare = ORDERINGS[comparison]
     if value == THRESHOLD and kind.base == "float":
         return compare
+    if value == SHORTFALL and kind.base == "float":
+        return lambda fact, threshold: compare(fact, 1 - threshold)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        allowed = f'a number or "{THRESHOLD}"' if kind.base == "float" else "a whole number"
+        allowed = f'a number, "{THRESHOLD}" or "{SHORTFALL}"' if kind.base == "float" else "a whole number"
         raise Malformed(f"{place}: {value!r} is not {allowed}", f"Write {allowed}.")
     limit = float(value)
     return lambda fact, threshold: compare(fact, limit)

@@ -92,10 +92,10 @@ class RuleSet:
         """The findings about `survey`, in the order of the data.
 
         A dropout call is reported once by the placement rules, whatever number of norms it reaches: by the
-        severest that matches; among equals by `precedence`, number of `match` keys and code; of one rule's
-        matches the one with the lowest Δ. Rules with `report = "always"` are reported beside that. A dropout
-        with p = 0 does nothing and is never reported; one that never drops in train mode, or drops all,
-        shifts nothing that a move could help, so only the `always` rules look at it.
+        severest that matches any of them; among equals by `precedence`, number of `match` keys and code. The
+        finding shows the nearest norm that the rule matches. Rules with `report = "always"` are reported
+        beside that. A dropout with p = 0 does nothing and is never reported; one that never drops in train
+        mode, or drops all, shifts nothing that a move could help, so only the `always` rules look at it.
 
         Args:
             survey: the facts.
@@ -126,13 +126,13 @@ class RuleSet:
             matching = [place for place in placements if self._holds(rule, place.facts, threshold)]
             if not matching:
                 continue
-            worst = min(matching, key=_delta)
+            nearest = matching[0]
             if rule.report == "always":
-                found.append(_placed(rule, worst, threshold))
+                found.append(_placed(rule, nearest, threshold))
                 continue
             rank = (SEVERITIES.index(rule.reported_severity), -rule.precedence, -len(rule.match), rule.code)
             if facts.active_in_train and not facts.degenerate and (best is None or rank < best[0]):
-                best = (rank, rule, worst)
+                best = (rank, rule, nearest)
         if best is not None:
             found.insert(0, _placed(best[1], best[2], threshold))
         return found
@@ -183,11 +183,6 @@ def _by_call(placements: Iterable[Placement]) -> list[list[Placement]]:
     for placement in placements:
         calls.setdefault(id(placement.dropout), []).append(placement)
     return list(calls.values())
-
-
-def _delta(placement: Placement) -> float:
-    delta = placement.facts.judged_delta
-    return math.inf if delta is None or math.isnan(delta) else delta
 
 
 def _placed(rule: Rule, placement: Placement, threshold: float) -> Finding:

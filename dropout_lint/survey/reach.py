@@ -9,7 +9,7 @@ from dropout_lint.survey.flow import Flow
 from dropout_lint.survey.kinds import Kind
 
 MOST_NORMS = 16
-MOST_STEPS = 2000
+MOST_STEPS = 600
 
 
 @dataclass(frozen=True)

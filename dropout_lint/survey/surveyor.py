@@ -19,7 +19,7 @@ from dropout_lint.survey.kinds import Kind, name_of
 from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
 from dropout_lint.survey.types import Placement, Survey
-from dropout_lint.trace.types import DropoutSite, NormSite, Trace, module_of, shape_of
+from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
 WHOLE_BRANCH = (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
 RANKS = {"Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5}
@@ -63,7 +63,18 @@ class Surveyor:
                 self._crowd[branch] += 1
         placements = [placement for site in self._trace.dropouts for placement in self._placements(site)]
         shifts = self._prediction.norms if self._prediction else ()
-        return Survey(self._trace, tuple(placements), self._trace.unused, shifts)
+        return Survey(self._trace, tuple(placements), self._unused(), shifts)
+
+    def _unused(self) -> tuple[UnusedDropout, ...]:
+        """Dropouts that nothing calls, less those whose ratio an attention call of the same owner takes."""
+        taken = {
+            (site.owner, site.spec.p) for site in self._trace.dropouts if site.spec.noise is Noise.ATTENTION
+        }
+        return tuple(
+            unused
+            for unused in self._trace.unused
+            if (unused.name.rpartition(".")[0], unused.spec.p) not in taken
+        )
 
     def _placements(self, site: DropoutSite) -> list[Placement]:
         facts = self._own_facts(site)
