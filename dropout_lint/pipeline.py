@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from dropout_lint.trace.types import Trace
 
 
+Lint = Callable[[str, Settings, "RuleSet"], list[Outcome]]
+
+
 @dataclass(frozen=True)
 class TargetResult:
     """Everything that linting one built model gave, room by room."""
@@ -113,6 +116,8 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
 
 def planned_fixes(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
     """What the fix room would do about each finding, by `id(finding)`."""
+    if not findings:
+        return {}
     try:
         from dropout_lint.fix import plan
     except ImportError:
@@ -183,7 +188,7 @@ def check(
     settings: Settings | None = None,
     rules: RuleSet | None = None,
     *,
-    lint: Callable[[str, Settings, RuleSet], list[Outcome]] = lint_target,
+    lint: Lint = lint_target,
     write_baseline: bool = False,
 ) -> Run:
     """Lint targets and put the report together.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 
 import msgspec
 import rich_click as click
 
+from dropout_lint.cache import Cache, key_of
 from dropout_lint.cli import console, options
 from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.errors import DropoutLintError, UsageError
-from dropout_lint.pipeline import Run, active_codes, check, exit_status, rules_of
+from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
 from dropout_lint.report import FORMATS, Context, render
 
 
@@ -79,6 +81,14 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
     help="The least severity that sets exit status 1. [default: warning]",
 )
 @click.option("--exit-zero", is_flag=True, help="Findings leave the exit status at 0.")
+@click.option("--no-cache", is_flag=True, help="Lint anew what is unchanged since it was last linted.")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Lint in N processes. [default: 1]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="What takes longer counts as failed; the other targets go on.",
+)
 @click.option(
     "--strict", is_flag=True, help="A partly traced target and an unused ignore fail as findings do."
 )
@@ -94,6 +104,7 @@ def command(
     write_baseline: bool,
     add_ignores: bool,
     show_settings: bool,
+    no_cache: bool,
     quiet: bool,
     verbose: bool,
     **given: object,
@@ -108,6 +119,8 @@ def command(
     """
     loaded = options.settings(config, **given)
     settings = loaded.settings
+    if no_cache:
+        settings = msgspec.structs.replace(settings, cache=False)
     if show_settings:
         click.echo(settings_text(loaded), nl=False)
         return 0
@@ -119,7 +132,10 @@ def command(
         if own is not settings:
             active_codes(rules, own)
     with console.report_stream() as stdout:
-        run = check(names, settings, rules, write_baseline=write_baseline)
+        lint = way_of(
+            names, settings, frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
+        )
+        run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
         report_failures(run, verbose)
         if write_baseline and run.known is not None:
             save_baseline(run, settings)
@@ -142,6 +158,20 @@ def command(
             else:
                 console.write_file(output.file, render(run.report, output.format, context))
     return exit_status(run.report, settings)
+
+
+def way_of(names: list[str], settings: Settings, written: frozenset[str]) -> Lint:
+    """How the targets are linted: from the cache where it still holds, in processes where asked for."""
+    cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
+    if settings.jobs == 1 and settings.timeout is None:
+        return cache.wrap(lint_target) if cache else lint_target
+    from dropout_lint.workers import Request, lint_all
+
+    results = {name: cache.load(key_of(name, settings)) if cache else None for name in names}
+    missing = [name for name, kept in results.items() if kept is None]
+    requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
+    results.update(zip(missing, lint_all(requests, settings.jobs, settings.timeout), strict=True))
+    return lambda target, *_: results[target] or []
 
 
 def report_failures(run: Run, verbose: bool) -> None:
