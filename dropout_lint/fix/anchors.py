@@ -1,7 +1,7 @@
 """Where a dropout belongs by the guidelines: Kim et al. 2023, Guidelines 1 and 2, and plain chains.
 
-Every function looks only at the graph. Candidates come best first; the planner takes the first one at which the
-dropout is found by no rule any more.
+Every function looks only at the graph. Candidates come best first; the planner takes the first one at which
+the dropout is found by no rule any more.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def split(flow: Flow, join: fx.Node) -> list[Branch]:
     if not real:
         return []
     return [
-        Branch(join, side, flow.masks[side] & ~union(flow.masks[other] for other in sides if other is not side))
+        Branch(
+            join, side, flow.masks[side] & ~union(flow.masks[other] for other in sides if other is not side)
+        )
         for side in sides
     ]
 
@@ -124,14 +126,16 @@ def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
 
 
 def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
-    """After the branch's last norm and before its last weight layer, or its end where no weight layer follows."""
+    """After the branch's last norm and before its last weight layer, or its end where none follows."""
     node: fx.Node | None = branch.end
     norms = [member for member in flow.members(branch.mask) if flow.is_norm(member)]
     while node is not None and branch.mask >> flow.index[node] & 1:
         if flow.is_norm(node) or name_of(node) in CONCATS:
             return Anchor(skip_dropouts(flow, branch.end), (branch.join,), "the end of the branch", norm=node)
         if flow.is_weight(node):
-            last = max((norm for norm in norms if flow.reaches(norm, node)), key=flow.index.__getitem__, default=None)
+            last = max(
+                (norm for norm in norms if flow.reaches(norm, node)), key=flow.index.__getitem__, default=None
+            )
             return before_weight(flow, node, "P6", last)
         tensors = flow.tensors(node)
         if not tensors:
@@ -163,7 +167,7 @@ def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
 
 
 def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
-    """Before global pooling (H4) if no norm follows it; before the weight layer after the last norm; after that norm."""
+    """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer."""
     below = list(flow.below(node))
     norms = [other for other in below if flow.is_norm(other)]
     last = norms[-1] if norms else None
@@ -222,12 +226,13 @@ def _feeds_gate(flow: Flow, pool: fx.Node) -> bool:
     """Whether a pooling only makes gates that multiply a larger map (squeeze and excitation)."""
     size = numel_of(pool)
     return any(
-        name_of(user) in GATES and numel_of(user) > size and flow.reaches(pool, user) for user in flow.below(pool)
+        name_of(user) in GATES and numel_of(user) > size and flow.reaches(pool, user)
+        for user in flow.below(pool)
     )
 
 
 def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
-    """The first weight layer after the last norm; for a dropout behind it, the last one before the dropout."""
+    """The first weight layer after the last norm; for a dropout behind that, the last one before it."""
     if last is not None and below:
         return next((other for other in flow.below(last) if flow.is_weight(other)), None)
     above = [

@@ -57,7 +57,7 @@ def copy_with(module: nn.Module, value: float | None, inplace: bool | None = Non
     """
     twin = copy.deepcopy(module)
     if inplace is not None and hasattr(twin, "inplace"):
-        twin.inplace = inplace
+        vars(twin)["inplace"] = inplace
     if value is not None:
         set_ratio(twin, value)
     return twin

@@ -14,7 +14,20 @@ ADDS = frozenset({"add", "iadd", "add_", "__add__", "__iadd__", "__radd__"})
 CONCATS = frozenset({"cat", "concat", "concatenate", "hstack", "vstack", "dstack"})
 GATES = frozenset({"mul", "imul", "mul_", "multiply", "__mul__", "__imul__", "__rmul__"})
 LAYOUT = frozenset(
-    "transpose permute reshape view flatten squeeze unsqueeze contiguous swapaxes movedim unflatten t".split()
+    [
+        "transpose",
+        "permute",
+        "reshape",
+        "view",
+        "flatten",
+        "squeeze",
+        "unsqueeze",
+        "contiguous",
+        "swapaxes",
+        "movedim",
+        "unflatten",
+        "t",
+    ]
 )
 POOLS = frozenset({"mean", "max", "amax", "sum", "std", "var", "logsumexp", "nanmean"})
 
@@ -42,7 +55,9 @@ class Flow:
         self.model = trace.model
         self.nodes: tuple[fx.Node, ...] = tuple(trace.graph.nodes)
         self.index = {node: position for position, node in enumerate(self.nodes)}
-        self.dropouts: dict[fx.Node, DropoutSite] = {site.node: site for site in trace.dropouts if not site.inside}
+        self.dropouts: dict[fx.Node, DropoutSite] = {
+            site.node: site for site in trace.dropouts if not site.inside
+        }
         self.norms: dict[fx.Node, NormSite] = {site.node: site for site in trace.norms}
         self.masks: dict[fx.Node, int] = {}
         for position, node in enumerate(self.nodes):
@@ -89,7 +104,9 @@ class Flow:
         after = shape_of(node) or first_shape(node)
         if before is None or after is None or len(before) < 3:
             return False
-        return math.prod(after) <= before[0] * max(before[1], before[-1]) and math.prod(before) > math.prod(after)
+        return math.prod(after) <= before[0] * max(before[1], before[-1]) and math.prod(before) > math.prod(
+            after
+        )
 
     # the way of the data
 

@@ -36,8 +36,8 @@ def fix_graph(
     Args:
         trace: the model as it was traced; neither it nor its model changes.
         findings: what to fix; None for everything that `judge` finds.
-        strategy: `move` to the guideline's place, `uout`, `reduce` (largest p that keeps Δ above the threshold),
-            `remove`, or `auto`: the one that answers most findings and keeps most noise.
+        strategy: `move` to the guideline's place, `uout`, `reduce` (largest p that keeps Δ above the
+            threshold), `remove`, or `auto`: the one that answers most findings and keeps most noise.
         threshold: Δ from which on a shift counts.
         beta: β for Uout; None takes it from the dropout's noise, within 0.2–0.5 (Li et al. 2019, Sec. 5.2).
         judge: predicts Δ and matches the rules on a trace.
@@ -53,7 +53,8 @@ def fix_graph(
     found = tuple(findings) if findings is not None else judge(trace).findings
     plan = Planner(trace, found, judge, strategy=strategy, threshold=threshold, beta=beta).plan()
     if not plan.steps:
-        model, method, checks = own_tree(trace.model), "none", ("nothing had to be changed",)
+        model, method = own_tree(trace.model), "none"
+        checks: tuple[str, ...] = ("nothing had to be changed",)
     else:
         model, method, checks = _build(trace, plan, judge)
     return Fixed(

@@ -1,4 +1,4 @@
-"""What the other rooms say about a trace: predicted Δ and findings. The fixer asks this after each thought."""
+"""What the other rooms say about a trace: predicted Δ and findings. The fixer asks after each step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class Verdict:
 
     def about(self, names: frozenset[str]) -> list[Finding]:
         """The findings about dropouts with these names."""
-        return [finding for finding in self.findings if finding.dropout is not None and finding.dropout.name in names]
+        return [
+            finding
+            for finding in self.findings
+            if finding.dropout is not None and finding.dropout.name in names
+        ]
 
 
 Judge = Callable[[Trace], Verdict]
@@ -60,7 +64,9 @@ def judge_with(
 
     def judge(trace: Trace) -> Verdict:
         prediction = predict(trace)
-        found = known.match(survey(trace, prediction), select=select or None, ignore=ignore, threshold=threshold)
+        found = known.match(
+            survey(trace, prediction), select=select or None, ignore=ignore, threshold=threshold
+        )
         return Verdict(prediction, found)
 
     return judge

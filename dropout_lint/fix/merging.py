@@ -40,10 +40,10 @@ def at_place(flow: Flow, anchor: Anchor) -> list[DropoutSite]:
     return there
 
 
-def merge(anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSite]) -> list[Step]:
+def merge(flow: Flow, anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSite]) -> list[Step]:
     """Steps for the dropouts that belong to one place: one stays or moves there, the others are erased.
 
-    A dropout that is there already stays as it is; else the strongest of them moves.
+    A dropout that is there already stays as it is; else the strongest of them moves, the last of equals.
     """
     resident = next((site for site in there if site.node not in found and site.spec.is_noisy), None)
     if resident is None:
@@ -54,7 +54,9 @@ def merge(anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSit
         if resident.node in found and len(found) == 1:
             return []  # alone and in its place: moving is no answer
     else:
-        case = max(found.values(), key=lambda item: (item.site.spec.mask_variance, -len(item.site.name)))
+        case = max(
+            found.values(), key=lambda item: (item.site.spec.mask_variance, flow.index[item.site.node])
+        )
         stays = case.site
         channel = stays.spec.noise in (Noise.CHANNEL, Noise.FEATURE_ALPHA)
         kind = "Dropout" if anchor.elementwise and channel else None

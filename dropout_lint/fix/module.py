@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import fx, nn
 from torch.fx.graph_module import _format_import_block, _forward_from_src
-from torch.package import sys_importer
+from torch.package.importer import sys_importer
 
-# What belongs to the GraphModule itself and not to the model that it was made from.
-OWN = frozenset({"_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "meta", "shape_env"})
+# What a module tree consists of, as `nn.Module` keeps it.
+TREE = frozenset({"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "training"})
 
 
 class FixedModule(fx.GraphModule):
@@ -29,11 +29,12 @@ class FixedModule(fx.GraphModule):
         self.__class__.__name__ = type(root).__name__
         own = dict(self.__dict__)
         for key, value in root.__dict__.items():
-            if key in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "training"):
-                self.__dict__[key] = value
-            elif key not in own and not hasattr(type(self), key):
-                self.__dict__[key] = value
-            elif key in ("_state_dict_hooks", "_state_dict_pre_hooks") or key.startswith("_load_state_dict"):
+            if (
+                key in TREE
+                or key.startswith("_load_state_dict")
+                or key.startswith("_state_dict")
+                or (key not in own and not hasattr(type(self), key))
+            ):
                 self.__dict__[key] = value
         self.graph = graph
         return self
@@ -71,7 +72,7 @@ class _LeafTracer(fx.Tracer):
 
 
 def _revive(name: str, state: dict[str, Any], imports: str, source: str) -> FixedModule:
-    """Rebuild from generated source, as `fx.GraphModule` does: source is stable across versions, graphs are not."""
+    """Rebuild from generated source, as `fx.GraphModule` does: source outlives versions, graphs do not."""
     body_class = type("_Body", (_Body,), {"forward": _forward_from_src(imports + source, {}, None)})
     body = body_class()
     body.__dict__.update(state)

@@ -150,7 +150,11 @@ class Planner:
         chosen, best = ranked[0]
         weighed = tuple(
             Weighed(
-                option, self._kept(outcome.steps), outcome.verdict.worst, len(outcome.left), chosen=option == chosen
+                option,
+                self._kept(outcome.steps),
+                outcome.verdict.worst,
+                len(outcome.left),
+                chosen=option == chosen,
             )
             for option, outcome in outcomes.items()
         )
@@ -174,7 +178,9 @@ class Planner:
                 break
             gone = {step.site.node for step in outcome.steps} - {step.site.node for step in steps}
             steps = tuple(
-                step for step in steps if step.action != "merge" or step.into is None or step.into.node not in gone
+                step
+                for step in steps
+                if step.action != "merge" or step.into is None or step.into.node not in gone
             )
             outcome = self._outcome(steps)
         return outcome.steps, outcome
@@ -188,7 +194,7 @@ class Planner:
         return left
 
     def _kept(self, steps: Sequence[Step]) -> float:
-        """Share of the mask variance of the found dropouts that stays; one that merges lends its own to those."""
+        """Share of the found dropouts' mask variance that stays; what they merge into counts for them."""
         total = kept = 0.0
         by_node = {step.site.node: step for step in steps}
         merged: dict[fx.Node, float] = {}
@@ -234,7 +240,9 @@ class Planner:
                 best = outcome
             if not outcome.left:
                 break
-            advanced = [self._advance(self.cases[node], fall_back) for node, _ in outcome.left if node in self.cases]
+            advanced = [
+                self._advance(self.cases[node], fall_back) for node, _ in outcome.left if node in self.cases
+            ]
             if not any(advanced):
                 break
         assert best is not None
@@ -242,7 +250,7 @@ class Planner:
 
     def _first(self, case: Case, strategy: Action, fall_back: bool) -> Action | None:
         if all(finding.rule.fix == "repair" for finding in case.findings):
-            return "repair"
+            return None if (case.site.node.name, "repair") in self.barred else "repair"
         wanted: Action = strategy
         if fall_back and strategy == "move" and case.site.spec.noise not in MOVABLE:
             wanted = "reduce"
@@ -313,11 +321,11 @@ class Planner:
             anchor = group[0][1]
             found = {case.site.node: case for case, _ in group}
             there = at_place(self.flow, anchor)
-            steps += merge(anchor, found, there)
+            steps += merge(self.flow, anchor, found, there)
         return steps
 
     def _reductions(self, cases: Sequence[Case], others: Sequence[Step]) -> list[Step]:
-        """The largest common share of each ratio with which no norm stays under the threshold because of it."""
+        """The largest common share of each ratio with which no norm stays under the threshold."""
         if not cases:
             return []
 
@@ -339,7 +347,7 @@ class Planner:
         return steps_at(low)
 
     def _uouts(self, cases: Sequence[Case], others: Sequence[Step]) -> list[Step]:
-        """β from each dropout's noise, lowered within the paper's range until no norm stays under the threshold."""
+        """β from each dropout's noise, lowered within the paper's range until every norm is fine."""
         if not cases:
             return []
 
@@ -363,7 +371,7 @@ class Planner:
         return steps_at(BETA_RANGE[0])
 
     def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
-        """Whether steps answer the findings of `cases` and keep every norm above the threshold that removal would."""
+        """Whether steps answer the findings of `cases` and keep every norm fine that removal would."""
         nodes = {case.site.node for case in cases}
         gone = [Step(case.site, "remove") for case in cases]
         floor = deltas_of(self._outcome((*others, *gone)))

@@ -1,4 +1,4 @@
-"""Proof that a fix changed nothing in eval mode: outputs bit for bit, state_dict key for key, training intact."""
+"""Proof that a fix changed nothing in eval mode: outputs, state_dict and training as before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dropout_lint.target.types import Inputs
 
 
 class DropoutsOff(TorchFunctionMode):
-    """Every functional dropout returns its input: how an always-on dropout would behave if it followed eval()."""
+    """Functional dropouts return their input: how an always-on one would behave if it followed eval()."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -27,7 +27,9 @@ class DropoutsOff(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def prove(original: nn.Module, fixed: nn.Module, inputs: Inputs, *, repaired: bool = False) -> tuple[str, ...]:
+def prove(
+    original: nn.Module, fixed: nn.Module, inputs: Inputs, *, repaired: bool = False
+) -> tuple[str, ...]:
     """Check a fixed model against the one that it was made from; neither is changed.
 
     Args:
@@ -66,7 +68,9 @@ def check_keys(original: nn.Module, fixed: nn.Module) -> str:
     Raises:
         FixError: a key is new, missing, elsewhere, or of another shape.
     """
-    before = {key: tuple(value.shape) for key, value in original.state_dict().items() if torch.is_tensor(value)}
+    before = {
+        key: tuple(value.shape) for key, value in original.state_dict().items() if torch.is_tensor(value)
+    }
     after = {key: tuple(value.shape) for key, value in fixed.state_dict().items() if torch.is_tensor(value)}
     if before != after:
         differing = sorted(set(before.items()) ^ set(after.items()))[:4]
@@ -133,7 +137,7 @@ def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
         out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         parts = [part.float().sum() for part in tensors_of(out) if part.requires_grad]
         if parts:
-            torch.stack(parts).sum().backward()
+            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]
     except Exception:
         return False
     finally:

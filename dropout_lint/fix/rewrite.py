@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from dropout_lint.fix.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fix.types import Step
-from dropout_lint.layers import STANDARD, DropoutSpec
+from dropout_lint.layers import STANDARD
 from dropout_lint.trace.types import DropoutSite, Trace, module_of
 
 
@@ -96,7 +96,9 @@ class Rewriter:
         for step in steps:
             if step.action in ("uout", "reduce", "repair"):
                 self._exchange(step, steps)
-        moves = [(step, self._erase(step.site)) for step in steps if step.action in ("move", "merge", "remove")]
+        moves = [
+            (step, self._erase(step.site)) for step in steps if step.action in ("move", "merge", "remove")
+        ]
         for step, site in moves:
             if step.action == "move":
                 self._insert(step, site)
@@ -175,7 +177,7 @@ class Rewriter:
         return [node for node in self.graph.nodes if module_of(self.model, node) is module]
 
     def _module(self, step: Step, site: DropoutSite, alike: Sequence[Step]) -> str:
-        """Qualified name of the module for a step: the old one as it is, exchanged, or a new one beside it."""
+        """Qualified name of the module for a step: the old one, it exchanged, or a new one beside it."""
         old = None if site.module is None or site.functional else module_at(self.model, site.module)
         calm = not getattr(old, "inplace", False)
         if old is not None and site.module is not None and step.value is None and step.kind is None and calm:
@@ -219,7 +221,7 @@ class Rewriter:
         ]
 
     def _retire(self) -> None:
-        """Dropout modules that are called no more become `nn.Identity`, so that none is left built but unused."""
+        """Dropout modules that are called no more become `nn.Identity`, so that none is left unused."""
         for site in self.old.dropouts:
             if site.module is None or site.inside or site.functional:
                 continue

@@ -1,8 +1,8 @@
 """The fix without a graph: exchange submodules and keep the model's own `forward`.
 
-For a model whose graph cannot be re-run (only partly traced, or its forward takes another way in eval mode) this
-still moves, merges, exchanges and removes dropouts that are modules. A dropout in a new place becomes a child of
-the layer beside it, called from a forward hook: no state_dict key changes.
+For a model whose graph cannot be re-run (only partly traced, or its forward takes another way in eval mode)
+this still moves, merges, exchanges and removes dropouts that are modules. A dropout in a new place becomes a
+child of the layer beside it, called from a forward hook: no state_dict key changes.
 """
 
 from __future__ import annotations

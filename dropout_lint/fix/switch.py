@@ -73,8 +73,9 @@ def follow_mode(trace: Trace, *, norms: bool = True) -> int:
                 continue
             module = make(kind, site.spec.p)
             if site.spec.inplace:
-                module.inplace = True
-            args, kwargs = (node.all_input_nodes[0],), {}
+                vars(module)["inplace"] = True
+            args: tuple[Any, ...] = (node.all_input_nodes[0],)
+            kwargs: dict[str, Any] = {}
         else:
             if site is not None and site.active_in_eval:
                 continue
@@ -83,7 +84,9 @@ def follow_mode(trace: Trace, *, norms: bool = True) -> int:
                 continue
             module, args, kwargs = built
         owner = module_at(trace.model, str(node.meta.get("owner") or ""))
-        name = free_name(owner, "dropout" if site is not None and not site.inside else str(node.target.__name__))
+        name = free_name(
+            owner, "dropout" if site is not None and not site.inside else str(node.target.__name__)
+        )
         module.training = owner.training
         owner._modules[name] = module
         prefix = str(node.meta.get("owner") or "")

@@ -154,7 +154,8 @@ class Fixed:
         lines = [f"{type(self.model).__name__}: {len(self.applied)} fixed, {len(self.skipped)} left"]
         lines += [f"  {item.title}" for item in self.applied]
         lines += [
-            f"  left: {item.dropout or 'model'} ({', '.join(item.codes)}): {item.reason}" for item in self.skipped
+            f"  left: {item.dropout or 'model'} ({', '.join(item.codes)}): {item.reason}"
+            for item in self.skipped
         ]
         lines += [f"  weighed: {item.describe()}" for item in self.weighed]
         return "\n".join(lines)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from torch import fx
+
 from dropout_lint.fix.types import Step
 from dropout_lint.rules.types import Finding
 from dropout_lint.trace.types import DropoutSite
 
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),
+    "DL402": (
+        "switching it on would change training",
+        "pass `training=self.training` if it should drop, else delete the call",
+    ),
+    "DL405": (
+        "what it should drop is not written anywhere",
+        "use nn.Dropout for vectors, or give the input its channel dimension",
+    ),
     "DL501": (
         "the weights are fine, the stored statistics are not",
         "re-estimate them: `dropout-lint recalibrate TARGET --checkpoint IN --data mod:loader --output OUT`",
@@ -45,8 +55,10 @@ def describe_step(step: Step) -> str:
     match step.action:
         case "move":
             where = step.anchor.place if step.anchor is not None else "its place"
-            before = ", ".join(_target(user) for user in step.anchor.users) if step.anchor is not None else ""
-            text = f"move {name} to {where}, before {before}"
+            before = (
+                ", ".join(target_name(user) for user in step.anchor.users) if step.anchor is not None else ""
+            )
+            text = f"move {name} to {where}" + (f", before {before}" if before != "output" else "")
             if step.kind is not None and step.kind != site.spec.kind:
                 text += f", as {step.kind}"
         case "merge":
@@ -59,14 +71,16 @@ def describe_step(step: Step) -> str:
         case "remove":
             text = f"remove {name}"
         case "repair":
-            text = f"make {name} " + (f"a {step.kind} " if step.kind else "a module ") + "that follows train() and eval()"
+            text = (
+                f"make {name} "
+                + (f"a {step.kind} " if step.kind else "a module ")
+                + "that follows train() and eval()"
+            )
             if site.spec.inplace:
                 text += ", not in place"
     return text + codes
 
 
-def _target(node: object) -> str:
-    op = getattr(node, "op", "")
-    if op == "call_module":
-        return str(getattr(node, "target", node))
-    return str(getattr(node, "name", node))
+def target_name(node: fx.Node) -> str:
+    """What a graph node calls, for people."""
+    return str(node.target) if node.op == "call_module" else node.name

@@ -76,7 +76,9 @@ COMMA = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
 
 def without_inplace(call: cst.Call) -> cst.Call:
     """A dropout constructor or call that does not overwrite its input."""
-    constructor = m.matches(call.func, m.OneOf(m.Name(m.MatchRegex("[A-Z].*")), m.Attribute(attr=m.Name(m.MatchRegex("[A-Z].*")))))
+    constructor = m.matches(
+        call.func, m.OneOf(m.Name(m.MatchRegex("[A-Z].*")), m.Attribute(attr=m.Name(m.MatchRegex("[A-Z].*"))))
+    )
     position = 1 if constructor else 3
     kept = [
         argument
@@ -134,7 +136,9 @@ def init_of(source: SourceFile, klass: cst.ClassDef) -> cst.FunctionDef:
 
 def free_attribute(source: SourceFile, klass: cst.ClassDef, wish: str, taken: set[str]) -> str:
     """`wish`, or `wish_1`, …: the first attribute that the class does not mention."""
-    used = {node.attr.value for node in m.findall(klass, m.Attribute()) if isinstance(node, cst.Attribute)} | taken
+    used = {
+        node.attr.value for node in m.findall(klass, m.Attribute()) if isinstance(node, cst.Attribute)
+    } | taken
     name, count = wish, 0
     while name in used:
         count += 1
@@ -145,7 +149,7 @@ def free_attribute(source: SourceFile, klass: cst.ClassDef, wish: str, taken: se
 def add_attribute(
     edits: Edits, klass: cst.ClassDef, name: str, value: cst.BaseExpression, near: cst.Call | None
 ) -> None:
-    """`self.name = value` in `__init__`, before the layer `near` if that is constructed there, else at its end."""
+    """`self.name = value` in `__init__`, before the layer `near` if that is made there, else at its end."""
     source = edits.source
     init = init_of(source, klass)
     target = cst.Attribute(cst.Name("self"), cst.Name(name))
@@ -164,9 +168,12 @@ def rate_parameter(source: SourceFile, klass: cst.ClassDef, value: float) -> cst
     init = init_of(source, klass)
     for parameter in (*init.params.params, *init.params.kwonly_params):
         default = parameter.default
-        if parameter.name.value in RATE_NAMES and isinstance(default, (cst.Float, cst.Integer)):
-            if float(default.evaluated_value) == value:
-                return cst.Name(parameter.name.value)
+        if (
+            parameter.name.value in RATE_NAMES
+            and isinstance(default, (cst.Float, cst.Integer))
+            and float(default.evaluated_value) == value
+        ):
+            return cst.Name(parameter.name.value)
     return number(value)
 
 

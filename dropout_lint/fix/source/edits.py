@@ -38,7 +38,7 @@ class Edits:
 
     def erase_call(self, call: cst.Call) -> None:
         """Replace `drop(x, …)` by `x`; a statement `x = x` that this leaves is removed."""
-        self.change(call, lambda updated: bare(updated))
+        self.change(call, bare)
         statement = self.source.statement(call)
         if statement is not None:
             self.maybe_idle.add(statement)
@@ -64,7 +64,9 @@ class Edits:
         if any(line.comment is None for line in lines):
             follower = self._follower(statement)
             if follower is not None and not follower.leading_lines:
-                self.change(follower, lambda node: node.with_changes(leading_lines=[cst.EmptyLine(indent=False)]))
+                self.change(
+                    follower, lambda node: node.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
+                )
 
     def _follower(self, statement: Statement) -> Statement | None:
         block = self.source.parent(statement)
@@ -100,9 +102,8 @@ class _Applier(cst.CSTTransformer):
             if result.orelse is None:
                 return self._with_neighbours(original_node, None)
             result = result.with_changes(body=passing(result.body))
-        elif isinstance(result, (cst.For, cst.While, cst.With, cst.Else, cst.FunctionDef, cst.ClassDef)):
-            if not result.body.body:
-                result = result.with_changes(body=passing(result.body))
+        elif isinstance(result, BLOCKS) and not result.body.body:
+            result = result.with_changes(body=passing(result.body))
         return self._with_neighbours(original_node, result)
 
     def _with_neighbours(self, original: Any, result: Any) -> Any:
@@ -112,8 +113,12 @@ class _Applier(cst.CSTTransformer):
         if not before and not after:
             return cst.RemovalSentinel.REMOVE if result is None else result
         if before and result is not None and result.leading_lines and not before[0].leading_lines:
-            head = before[0].with_changes(leading_lines=[line for line in result.leading_lines if line.comment is None])
-            result = result.with_changes(leading_lines=[line for line in result.leading_lines if line.comment])
+            head = before[0].with_changes(
+                leading_lines=[line for line in result.leading_lines if line.comment is None]
+            )
+            result = result.with_changes(
+                leading_lines=[line for line in result.leading_lines if line.comment]
+            )
             before = [head, *before[1:]]
         return cst.FlattenSentinel([*before, *([] if result is None else [result]), *after])
 
@@ -152,6 +157,7 @@ def bare(call: cst.Call) -> cst.BaseExpression:
     return in_parentheses(value)
 
 
+BLOCKS = (cst.For, cst.While, cst.With, cst.Else, cst.FunctionDef, cst.ClassDef)
 ATOMS = (
     cst.Name,
     cst.Attribute,

@@ -13,11 +13,11 @@ Form = Literal["item", "pair", "append", "add_module", "other"]
 IDENTITY = "Identity()"
 
 
-def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
+def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:  # noqa: PLR0911
     """How an element is written, and the node that is the whole element.
 
-    `item` is an element of a list or an argument of a call, `pair` a ("name", layer) tuple or a `"name": layer`
-    of a dict, `append` and `add_module` are statements.
+    `item` is an element of a list or an argument of a call, `pair` a ("name", layer) tuple or a
+    `"name": layer` of a dict, `append` and `add_module` are statements.
     """
     parent = source.parent(call)
     if isinstance(parent, cst.DictElement):
@@ -33,7 +33,9 @@ def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
             statement = source.statement(holder)
             if name in ("append", "add_module", "register_module") and statement is not None:
                 return ("append" if name == "append" else "add_module"), statement
-            if isinstance(holder.func, (cst.Name, cst.Attribute)) and source.code(holder.func).endswith("Sequential"):
+            if isinstance(holder.func, (cst.Name, cst.Attribute)) and source.code(holder.func).endswith(
+                "Sequential"
+            ):
                 return "item", parent
             return "other", call
         if isinstance(holder, (cst.List, cst.Tuple)):
@@ -89,7 +91,11 @@ class ListEdit:
         for position, item in enumerate(new):
             if position == len(new) - 1:
                 new[position] = item.with_changes(comma=last)
-            elif any(item is other for other in fresh) or not isinstance(item.comma, cst.Comma) or item is old[-1]:
+            elif (
+                any(item is other for other in fresh)
+                or not isinstance(item.comma, cst.Comma)
+                or item is old[-1]
+            ):
                 new[position] = item.with_changes(comma=comma)
         return updated.with_changes(**{self.field: new})
 
@@ -111,7 +117,9 @@ def remove_element(edits: Edits, element: cst.CSTNode) -> None:
     list_edit(edits, element).removed.add(element)
 
 
-def insert_element(edits: Edits, anchor: cst.CSTNode, new: cst.BaseExpression, *, after: bool, name: str) -> None:
+def insert_element(
+    edits: Edits, anchor: cst.CSTNode, new: cst.BaseExpression, *, after: bool, name: str
+) -> None:
     """Put a new layer beside the element `anchor`, in the way in which that is written.
 
     Args:
@@ -136,7 +144,9 @@ def _between(items: list[Any]) -> cst.Comma:
             after = comma.whitespace_after
             if isinstance(after, cst.ParenthesizedWhitespace):
                 first = after.first_line.with_changes(comment=None, whitespace=cst.SimpleWhitespace(""))
-                return comma.with_changes(whitespace_after=after.with_changes(first_line=first, empty_lines=[]))
+                return comma.with_changes(
+                    whitespace_after=after.with_changes(first_line=first, empty_lines=[])
+                )
             return comma
     return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
 
@@ -147,7 +157,9 @@ def _element_like(like: cst.CSTNode, new: cst.BaseExpression, name: str) -> cst.
     if isinstance(like, cst.Element) and isinstance(like.value, cst.Tuple):
         pair = cst.Tuple(
             [
-                cst.Element(cst.SimpleString(f'"{name}"'), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))),
+                cst.Element(
+                    cst.SimpleString(f'"{name}"'), comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+                ),
                 cst.Element(new),
             ]
         )

@@ -125,7 +125,7 @@ class Expression:
         sites = [site for site in self.trace.dropouts if old_key(self.sources, site) in olds]
         if len(users) not in (len(moves), len(sites)):
             raise CannotExpress(
-                f"the line of the new place runs for {len(users)} layers, of which {len(moves)} should get a dropout",
+                f"the line of the new place runs for {len(users)} layers, and {len(moves)} should get a dropout",
                 "give the class an argument that says whether it drops, or use the graph fix",
             )
         if len(olds) > 1:
@@ -241,13 +241,15 @@ class Expression:
         name = f"{holder}.{key}" if holder else key
         if self._has_state(name):
             raise CannotExpress(
-                f"a layer between {name} and the next one would move the index of the next one in checkpoints",
+                f"a layer behind {name} would move the index of the next one in checkpoints",
                 "give the layers names (an OrderedDict), or use the graph fix",
             )
         location = self.trace.constructed.get(name)
         if location is not None and self.sources.made_at(location) != {name}:
             others = [other for other in self.sources.made_at(location) if other != name]
-            alike = {str(step.anchor.users[0].target).rpartition(".")[0] for step in self.steps if step.anchor}
+            alike = {
+                str(step.anchor.users[0].target).rpartition(".")[0] for step in self.steps if step.anchor
+            }
             if any(other.rpartition(".")[0] not in alike for other in others):
                 raise CannotExpress(f"the line that makes {name} makes {others[0]} as well", BY_HAND)
         return self.sources.construction(name)[1]
@@ -275,7 +277,9 @@ class Expression:
         name = step.site.module or ""
         key = name.rpartition(".")[2]
         children = list(module_at(self.trace.model, old.holder)._modules)
-        after = [f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]]
+        after = [
+            f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]
+        ]
         keeps = key.isdigit() and any(map(self._has_state, after)) and id(old.call) not in used
         elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)
 
@@ -292,7 +296,10 @@ class Expression:
                 continue
             if any(
                 site.module == old.site.module
-                and (site.node not in self.by_node or self.by_node[site.node].action not in ("merge", "remove", "move"))
+                and (
+                    site.node not in self.by_node
+                    or self.by_node[site.node].action not in ("merge", "remove", "move")
+                )
                 for site in self.trace.dropouts
             ):
                 continue
@@ -301,7 +308,9 @@ class Expression:
             left = [
                 use
                 for use in left
-                if source.statement(use) not in edits.removed and not self._stores(source, use) and not self._guards(source, use)
+                if source.statement(use) not in edits.removed
+                and not self._stores(source, use)
+                and not self._guards(source, use)
             ]
             constructor.drop_attribute(edits, call, len(left))
 

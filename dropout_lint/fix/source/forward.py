@@ -134,7 +134,7 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
         CannotExpress: the call stands where no statement can be put, and the dropout has a guard.
     """
     source = edits.source
-    holder, data = data_of(source, call)
+    data = data_of(source, call)
     if data is None:
         raise CannotExpress(f"`{source.code(call)}` has no argument that could be dropped", BY_HAND)
     statement = source.statement(call)
@@ -198,13 +198,13 @@ def _unnest(edits: Edits, statement: cst.SimpleStatementLine, data: Any, name: s
     edits.unfold(statement, unfold)
 
 
-def data_of(source: SourceFile, call: cst.Call) -> tuple[cst.CSTNode, cst.BaseExpression | None]:
+def data_of(source: SourceFile, call: cst.Call) -> cst.BaseExpression | None:
     """What a call works on: its first argument, or what its method is called on (`x.mean(…)`)."""
     data = first_argument(call)
     function = call.func
     if isinstance(function, cst.Attribute) and not is_module_path(source, function):
-        return function, function.value
-    return call, data
+        return function.value
+    return data
 
 
 def is_module_path(source: SourceFile, function: cst.Attribute) -> bool:
@@ -212,7 +212,9 @@ def is_module_path(source: SourceFile, function: cst.Attribute) -> bool:
     root: cst.BaseExpression = function
     while isinstance(root, (cst.Attribute, cst.Subscript)):
         root = root.value
-    return isinstance(root, cst.Name) and (root.value in ("self", "torch", "F", "nn") or root.value in imported(source))
+    return isinstance(root, cst.Name) and (
+        root.value in ("self", "torch", "F", "nn") or root.value in imported(source)
+    )
 
 
 def imported(source: SourceFile) -> set[str]:
@@ -242,7 +244,7 @@ def whole_target(statement: cst.SimpleStatementLine, value: cst.CSTNode) -> str 
 
 def lives_on(source: SourceFile, statement: cst.SimpleStatementLine, name: str) -> bool:
     """Whether the value that `name` has before a statement may be read elsewhere than once in it."""
-    inside = [node for node in m.findall(statement, m.Name(name))]
+    inside = m.findall(statement, m.Name(name))
     stores = assigned(statement)
     if len([node for node in inside if not _is_target(source, node)]) > 1:
         return True
@@ -282,7 +284,11 @@ def _is_target(source: SourceFile, node: cst.CSTNode) -> bool:
 def fresh_name(source: SourceFile, statement: cst.CSTNode) -> str:
     """A variable name that the function does not use yet."""
     function = source.function(statement)
-    used = {node.value for node in m.findall(function, m.Name()) if isinstance(node, cst.Name)} if function else set()
+    used = (
+        {node.value for node in m.findall(function, m.Name()) if isinstance(node, cst.Name)}
+        if function
+        else set()
+    )
     for name in ("out", "h", "hidden", "y", "dropped"):
         if name not in used:
             return name

@@ -24,7 +24,11 @@ def adjusted(call: cst.Call, *, kind: str | None = None, follow: bool = False) -
     new = constructor.without_inplace(call)
     if kind is not None:
         name = NAMES.get(kind, "dropout")
-        function = call.func.with_changes(attr=cst.Name(name)) if isinstance(call.func, cst.Attribute) else cst.Name(name)
+        function = (
+            call.func.with_changes(attr=cst.Name(name))
+            if isinstance(call.func, cst.Attribute)
+            else cst.Name(name)
+        )
         new = new.with_changes(func=function)
     return with_training(new) if follow else new
 
@@ -67,15 +71,19 @@ def repair(expression: Expression, step: Step) -> None:
         hoist(expression, step, call)
         return
     _needs_self(expression, call)
-    kind, follow = step.kind, bool({"DL401", "DL402"} & set(step.codes))
-    edits.change(call, lambda updated: adjusted(updated, kind=kind, follow=follow))
+    other, follow = step.kind, bool({"DL401", "DL402"} & set(step.codes))
+    edits.change(call, lambda updated: adjusted(updated, kind=other, follow=follow))
 
 
 def _needs_self(expression: Expression, call: cst.Call) -> None:
     for source in expression.sources.files.values():
         if call in source.calls:
             function = source.function(call)
-            first = function.params.params[0].name.value if function is not None and function.params.params else ""
+            first = (
+                function.params.params[0].name.value
+                if function is not None and function.params.params
+                else ""
+            )
             if first != "self":
                 raise CannotExpress(
                     "it is called in a function that has no `self` whose mode it could follow",
@@ -119,7 +127,10 @@ def exchange(expression: Expression, step: Step) -> None:
             )
             edits.change(target, lambda updated: updated.with_changes(args=[*updated.args, keyword]))
         else:
-            edits.change(argument, lambda updated: updated.with_changes(value=constructor.lowered(updated.value, value)))
+            edits.change(
+                argument,
+                lambda updated: updated.with_changes(value=constructor.lowered(updated.value, value)),
+            )
         return
     made = constructor.new_dropout(edits, "Uout", constructor.number(value))
     _attribute_for(expression, step, call, made, wish="uout")
@@ -129,7 +140,7 @@ def _ratio(call: cst.Call, *, constructed: bool) -> cst.Arg | None:
     if constructed:
         return constructor.ratio_argument(call)
     for position, argument in enumerate(call.args):
-        keyword = argument.keyword.value if argument.keyword is not None else None
+        keyword = None if argument.keyword is None else argument.keyword.value
         if keyword == "p" or (keyword is None and position == 1):
             return argument
     return None
@@ -175,7 +186,9 @@ def _attribute_for(
     if klass is None or data is None:
         raise CannotExpress("it is called outside a class", "make it a module by hand")
     edits = expression.of(source)
-    name = constructor.free_attribute(source, klass, wish if wish.isidentifier() else "dropout", expression.taken)
+    name = constructor.free_attribute(
+        source, klass, wish if wish.isidentifier() else "dropout", expression.taken
+    )
     expression.taken.add(name)
     constructor.add_attribute(edits, klass, name, made, None)
     callee = cst.Attribute(cst.Name("self"), cst.Name(name))

@@ -38,7 +38,9 @@ class Sources:
             CannotExpress: the location is unknown, or in a file that is not the user's.
         """
         if location is None:
-            raise CannotExpress("the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`")
+            raise CannotExpress(
+                "the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`"
+            )
         path = str(Path(location.file).resolve())
         if is_foreign(path) or not Path(path).is_file():
             name = Path(location.file).name
@@ -60,7 +62,7 @@ class Sources:
         return owner
 
     def container(self, node: fx.Node) -> str | None:
-        """Outermost torch container (Sequential, …) that runs a node, None where user code calls it directly."""
+        """Outermost torch container (Sequential, …) that runs a node, None where user code calls it."""
         direct = str(node.meta.get("owner") or "")
         outer = self.user_owner(node)
         if direct == outer:
@@ -117,7 +119,7 @@ class Sources:
         return (*exact, last) if last.isidentifier() else exact
 
     def _by_loop(self, source: SourceFile, location: Location, node: fx.Node) -> cst.Call | None:
-        """The only call of the line that can be of a module list's item: `self.convs[i](…)` or a loop variable."""
+        """The only call of the line that can be of a list's item: `self.convs[i](…)` or a loop variable."""
         owner = str(node.meta.get("owner") or "")
         relative = str(node.target).removeprefix(f"{owner}.") if owner else str(node.target)
         base = relative.split(".")[0]

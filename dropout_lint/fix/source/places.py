@@ -14,7 +14,8 @@ from dropout_lint.fix.source.errors import CannotExpress
 from dropout_lint.fix.source.locate import Sources
 from dropout_lint.fix.source.syntax import SourceFile
 from dropout_lint.fix.types import Anchor
-from dropout_lint.trace.types import DropoutSite, Location
+from dropout_lint.target.types import Location
+from dropout_lint.trace.types import DropoutSite
 
 BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fix(model)`)"
 
@@ -97,7 +98,9 @@ def new_place(sources: Sources, anchor: Anchor) -> New:
         CannotExpress: no single expression of the user's can be told to be it.
     """
     user = anchor.users[0]
-    joined = len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
+    joined = (
+        len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
+    )
     if joined or user.op == "output":
         return _output_place(sources, anchor)
     return _input_place(sources, user)
@@ -134,7 +137,10 @@ def _output_place(sources: Sources, anchor: Anchor) -> New:
         last = holder
         children = list(module_at(sources.trace.model, holder)._modules)
         if last == container and children.index(key) < len(children) - 1:
-            after = [module_at(sources.trace.model, f"{holder}.{child}") for child in children[children.index(key) + 1 :]]
+            after = [
+                module_at(sources.trace.model, f"{holder}.{child}")
+                for child in children[children.index(key) + 1 :]
+            ]
             if any(len(module.state_dict()) for module in after):
                 raise CannotExpress(f"the place is in the middle of {holder}", BY_HAND)
         source, call = sources.construction(str(producer.target))
@@ -145,7 +151,9 @@ def _output_place(sources: Sources, anchor: Anchor) -> New:
     location: Location | None = producer.meta.get("call")
     source = sources.file(location)
     assert location is not None
-    raise CannotExpress(f"line {location.line} of {source.path.name} makes the place in more than one step", BY_HAND)
+    raise CannotExpress(
+        f"line {location.line} of {source.path.name} makes the place in more than one step", BY_HAND
+    )
 
 
 def users_at(sources: Sources, place: New) -> list[fx.Node]:
@@ -153,7 +161,11 @@ def users_at(sources: Sources, place: New) -> list[fx.Node]:
     if place.form in ("before", "end"):
         location = sources.trace.constructed.get(str(place.graph.target))
         names = sources.made_at(location) if location is not None else {str(place.graph.target)}
-        return [node for node in sources.trace.graph.nodes if node.op == "call_module" and str(node.target) in names]
+        return [
+            node
+            for node in sources.trace.graph.nodes
+            if node.op == "call_module" and str(node.target) in names
+        ]
     location = place.graph.meta.get("call")
     target, module = place.graph.target, place.graph.op == "call_module"
     same: Sequence[fx.Node] = [

@@ -86,7 +86,7 @@ class SourceFile:
         return holder
 
     def statement(self, node: cst.CSTNode) -> cst.SimpleStatementLine | None:
-        """The simple statement that holds an expression; None inside the head of a compound one or a lambda."""
+        """The simple statement that holds an expression; None in the head of a compound one or a lambda."""
         holder = self.up(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement, cst.Lambda))
         return holder if isinstance(holder, cst.SimpleStatementLine) else None
 
@@ -110,7 +110,7 @@ class SourceFile:
     def calls(self) -> list[cst.Call]:
         """All calls, in the order of their places."""
         found = [node for node in self._positions if isinstance(node, cst.Call)]
-        return sorted(found, key=lambda call: self._start(call))
+        return sorted(found, key=self._start)
 
     def _start(self, node: cst.CSTNode) -> tuple[int, int]:
         start = self._positions[node].start
@@ -166,4 +166,6 @@ class SourceFile:
 
     def uses_of_attribute(self, name: str) -> list[cst.Attribute]:
         """Every `….name` of the file."""
-        return [node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name]
+        return [
+            node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name
+        ]

@@ -1,0 +1,1 @@
+"""Fixes in source: libcst edits of the user's files, by pattern."""
