@@ -83,6 +83,7 @@ class Flow:
         self.fewest_weights = self._count(Kind.WEIGHT, min)
         self.norms = self._count(Kind.SHIFTING_NORM, max)
         self.any_norms = self._count(Kind.SHIFTING_NORM | Kind.OTHER_NORM, max)
+        self._mark_products()
         self.activations = self._count(Kind.ACTIVATION, max)
         self._look_ahead()
 
@@ -192,6 +193,19 @@ class Flow:
             own = 1 if self.kinds[number] & kind else 0
             counts.append(own + (pick(counts[source] for source in sources) if sources else 0))
         return counts
+
+    def _mark_products(self) -> None:
+        """`x * sigmoid(x)` is an activation; a gate with weights (squeeze-and-excitation) is not."""
+        for number, main in enumerate(self.main):
+            gates = [source for source in self.sources[number] if source not in main]
+            if Kind.MULTIPLY not in self.kinds[number] or len(gates) != 1:
+                continue
+            gate, value = gates[0], main[0]
+            between = (gate, *self.upwards(gate, value))
+            if self.weights[gate] == self.weights[value] and any(
+                Kind.ACTIVATION in self.kinds[step] for step in between
+            ):
+                self.kinds[number] |= Kind.ACTIVATION
 
     def _look_ahead(self) -> None:
         """What comes after each node, not counting the node itself."""
