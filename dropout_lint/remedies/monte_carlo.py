@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue, Noise
-from dropout_lint.remedies.batches import arguments, device_of, to_device
+from dropout_lint.measure.batches import Picker, to_device
+from dropout_lint.remedies.batches import device_of
 from dropout_lint.remedies.modes import DropoutSwitch, test_mode, unwrapped
 
 
@@ -93,8 +94,9 @@ def monte_carlo(
 
     Args:
         model: any model; its modes are restored.
-        batch: a tensor, a tuple of positional arguments (surplus ones are left out) or a dict of keyword
-            arguments. Tensors whose first dimension is that of the first tensor are repeated, others shared.
+        batch: a tensor, a tuple of positional arguments (those beyond what `forward` requires are left out)
+            or a dict of keyword arguments. Tensors whose first dimension is that of the first tensor are
+            repeated, others shared.
         samples: how many passes, at least 1.
         transform: applied to the model's output before averaging, such as a softmax: averaging probabilities
             is not the same as averaging logits.
@@ -110,8 +112,8 @@ def monte_carlo(
     if samples < 1 or (chunk is not None and chunk < 1):
         raise UsageError("samples and chunk must be at least 1", "Li et al. average 10 to 80 samples")
     model = unwrapped(model)
-    args, kwargs = arguments(model, to_device(batch, device_of(model)))
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    inputs = to_device(Picker(model)(batch), device_of(model), copy=False)
+    leaves, spec = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
     size = next((leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0), None)
     if size is None:
         raise MeasureError(

@@ -16,8 +16,9 @@ from torch.nn.parameter import UninitializedBuffer
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
+from dropout_lint.measure.batches import Picker, to_device
 from dropout_lint.moments import all_reduce_moments
-from dropout_lint.remedies.batches import arguments, device_of, rereadable, to_device
+from dropout_lint.remedies.batches import device_of, rereadable
 from dropout_lint.remedies.estimate import EnoughError, Estimate, Recorder, is_tracking, ratio
 from dropout_lint.remedies.modes import test_mode, unwrapped
 
@@ -111,9 +112,9 @@ def recalibrate(
 
     Args:
         model: any model; its modes are restored. Data parallel and compiled models run unwrapped.
-        batches: an iterable of tensors, tuples of positional arguments (surplus ones, such as labels, are
-            left out) or dicts of keyword arguments. The training data, without augmentation that test data
-            lacks.
+        batches: an iterable of tensors, tuples of positional arguments (those beyond what `forward` requires,
+            such as labels, are left out) or dicts of keyword arguments. The training data, without
+            augmentation that test data lacks.
         variance_only: keep the running means, as Hendrycks and Gimpel's code does.
         method: what a norm divides by, for the norms after it, while its own statistics are being counted.
             `pooled`: by all it has seen so far, this batch included; one pass. `batch`: by each batch's own
@@ -222,6 +223,7 @@ class _Run:
         self.order: list[str] = []
         self.calls: dict[str, int] = {}
         self.batches_read = 0
+        self.picker = Picker(self.model)
 
     def one_pass(self, method: Method) -> int:
         """Count every norm at once."""
@@ -271,10 +273,10 @@ class _Run:
         failure: BaseException | None = None
         try:
             for batch in self.batches:
-                args, kwargs = arguments(self.model, to_device(batch, self.device))
+                inputs = to_device(self.picker(batch), self.device, copy=False)
                 recorder.begin()
                 with recorder, contextlib.suppress(EnoughError):
-                    self.model(*args, **kwargs)
+                    self.model(*inputs.args, **inputs.kwargs)
                 after()
                 read += 1
         except BaseException as error:

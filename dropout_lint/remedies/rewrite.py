@@ -1,0 +1,119 @@
+"""Write a checkpoint again with some of its tensors changed, and everything else as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dropout_lint.errors import CheckpointError
+from dropout_lint.target.checkpoint import _fitted, _read, _state_of
+
+
+def rewrite_checkpoint(source: str, target: str, model: nn.Module, keys: Mapping[str, Tensor]) -> None:
+    """Copy the checkpoint `source` to `target` with the tensors named in `keys` replaced.
+
+    The layout stays. Of a safetensors file nothing but the bytes of these tensors changes. What `torch.save`
+    wrote is saved again, wrappers, optimiser state, prefixes of keys, dtypes and all; tensors that were saved
+    from another device are saved for the CPU. The file appears whole or not at all, after it has been read
+    back and compared.
+
+    Args:
+        source: the file.
+        target: where to write, another file of the same kind.
+        model: the model that the checkpoint fits; its keys tell which prefixes the file's have.
+        keys: new values by key of `model.state_dict()`.
+
+    Raises:
+        CheckpointError: the file cannot be read or written, lacks a key, or came out wrong.
+    """
+    loaded = _read(source)
+    state = _state_of(loaded, source)
+    own = {id(value): key for key, value in state.items()}
+    names = {key: own[id(value)] for key, value in _fitted(state, model.state_dict()).items()}
+    missing = sorted(keys - names.keys())
+    if missing:
+        raise CheckpointError(
+            f"`{source}` holds no {missing[0]}", "it was saved without the buffers of its norms"
+        )
+    with torch.no_grad():
+        for key, value in keys.items():
+            state[names[key]].copy_(value)
+    changed = {names[key] for key in keys}
+    path = Path(target).expanduser()
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # the suffix says the kind
+    try:
+        try:
+            _write(loaded, partial, Path(source).expanduser(), {key: state[key] for key in changed})
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"cannot write `{target}`: {error}", "check the folder and the space left"
+            ) from error
+        _check(source, partial, state, changed)
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _write(loaded: Any, partial: Path, source: Path, changed: Mapping[str, Tensor]) -> None:
+    if source.suffix == ".safetensors":
+        _patch(partial, source, changed)
+    else:
+        torch.save(loaded, partial, _use_new_zipfile_serialization=zipfile.is_zipfile(source))
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    shutil.copymode(source, partial)
+
+
+def _patch(partial: Path, source: Path, changed: Mapping[str, Tensor]) -> None:
+    """A safetensors file with new bytes for some tensors: 8 bytes of length, a JSON header, the data."""
+    shutil.copyfile(source, partial)
+    with partial.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for key, value in changed.items():
+            begin, end = header[key]["data_offsets"]
+            data = _bits(value).numpy().tobytes()
+            if len(data) != end - begin:
+                raise RuntimeError(f"{key} has {end - begin} bytes there and {len(data)} here")
+            file.seek(8 + length + begin)
+            file.write(data)
+
+
+def _check(source: str, partial: Path, state: Mapping[str, Tensor], changed: set[str]) -> None:
+    """Every tensor that was to stay is as in the source, the others are as asked."""
+    before, after = _read(source), _read(str(partial))
+    old_leaves, old_spec = pytree.tree_flatten(before)
+    new_leaves, new_spec = pytree.tree_flatten(after)
+    old, new = _state_of(before, source), _state_of(after, source)
+    intended = {id(old[key]) for key in changed}
+    same = old_spec == new_spec and all(
+        _equal(a, b) for a, b in zip(old_leaves, new_leaves, strict=True) if id(a) not in intended
+    )
+    if not same or not all(_equal(new[key], state[key]) for key in changed):
+        raise CheckpointError(
+            f"`{source}` would not come out as it went in, so nothing was written",
+            "report this with the kind of checkpoint that it is",
+        )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bits(a), _bits(b))
+    return type(a) is type(b) and (a == b or a is b or repr(a) == repr(b))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Compared bit by bit, NaN included."""
+    dense = tensor.detach().contiguous()
+    return dense.reshape(-1).view(torch.uint8) if dense.numel() and dense.layout == torch.strided else dense
