@@ -1,4 +1,4 @@
-"""Each rule file's examples are built and linted: the bad one gives exactly that rule, the better one none."""
+"""Each rule file's examples, built and linted: the bad one gives exactly that rule, the better one none."""
 
 from __future__ import annotations
 

@@ -217,7 +217,6 @@ def distinct(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             dropout.name if dropout else None,
             finding.norm.name if finding.norm else None,
             getattr(dropout, "call", None),
-            finding.facts.position if finding.facts else None,
         )
         kept.setdefault(key, finding)
     return tuple(kept.values())

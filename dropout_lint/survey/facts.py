@@ -34,7 +34,7 @@ class Facts:
         delta: predicted Δ at that norm, all dropouts together.
         share: this dropout's share of the shortfall 1 − Δ there.
         prior_delta: Δ after training by Li et al. 2019, Eq. 12, where only shapes are known.
-        judged_delta: the milder of `prior_delta` and `delta` where the basis is `initialisation`, else `delta`.
+        judged_delta: on the basis `initialisation` the milder of `prior_delta` and `delta`, else `delta`.
         basis: what Δ was worked out from.
         position: `P0`–`P7` or `H1`–`H7` (Kim et al. 2023, Fig. 2 and 4), or None.
         in_branch: it lies in a residual branch, or in a dense layer.

@@ -57,7 +57,8 @@ def head_place(
     if joins_after:
         return HeadPlace(pooled_before=pooled)
     if norm is not None:
-        if flow.norms_after[norm] or weights_to_norm > 1 or not flow.dominates(number, norm):
+        last = not flow.norms_after[norm] and flow.weights_after[norm] > 0  # a classifier follows
+        if not last or weights_to_norm > 1 or not flow.dominates(number, norm):
             return HeadPlace(pooled_before=pooled)
         return HeadPlace("H2" if weights_to_norm == 0 else "H1", in_head=True, pooled_before=pooled)
     return after_norms(flow, number, pool)

@@ -242,8 +242,8 @@ class Surveyor:
         if shift is None or self._prediction is None or math.isnan(shift.delta):
             return facts
         prior = self._prediction.prior.get((site.node.name, norm.node.name))
-        # the prior knows of trained weights but not of clean data that joins on the way, Δ the other way round;
-        # either only softens a shift
+        # the prior knows of trained weights and not of clean data that joins on the way, Δ the other way
+        # round; either only softens a shift
         prior_counts = shift.basis == "initialisation" and prior is not None
         decides = max(prior or 0.0, shift.delta) if prior_counts else shift.delta
         return replace(
