@@ -31,6 +31,10 @@ class TargetError(DropoutLintError):
     """A target cannot be found, imported or built."""
 
 
+class NoModelError(TargetError):
+    """A file or folder that holds no model which can be built without arguments."""
+
+
 class InputError(DropoutLintError):
     """The example inputs do not fit the model, or none could be guessed."""
 

@@ -85,7 +85,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("target", "message", "hint"),
     [
         ("", "the target is empty", "pkg.module:attr"),
-        ("no_such_module_at_all:x", "there is no module `no_such_module_at_all`", "modules are looked for in"),
+        (
+            "no_such_module_at_all:x",
+            "there is no module `no_such_module_at_all`",
+            "modules are looked for in",
+        ),
         ("badnte:x", "there is no module `badnte`", "did you mean `badnet`?"),
         ("torch.nn.modulse:x", "there is no module `torch.nn.modulse`", "did you mean `torch.nn.modules`?"),
         ("torch.nn.Linear:x", "there is no module `torch.nn.Linear`", "write `torch.nn:Linear`"),
@@ -107,7 +111,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("badnet:Net", "`Net` needs the arguments `width`, `depth`", "`badnet:Net(width=…, depth=…)`"),
         ("badnet:Net(3)", "`Net` needs the argument `depth`", "`badnet:Net(depth=…)`"),
         ("badnet:Fine(drop_rat=1)", "`Fine` takes no argument `drop_rat`", "did you mean `drop_rate`?"),
-        ("badnet:Fine(1, 2, 3)", "`Fine` cannot be called like this: too many positional", "it takes (width=2"),
+        (
+            "badnet:Fine(1, 2, 3)",
+            "`Fine` cannot be called like this: too many positional",
+            "it takes (width=2",
+        ),
         ("badnet:Fine(width=x)", "the argument `x` in", "write a factory without arguments"),
         ("badnet:Fine(**{})", "unpacks its arguments", "write each argument out"),
         ("badnet:Fine(", "is not `attr` or `attr(kw=literal)`", "pkg.module:attr"),
@@ -149,12 +157,24 @@ def test_the_users_exception_is_shown_with_its_lines(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message", "hint"),
     [
-        ("import not_installed_anywhere", "needs `not_installed_anywhere`, which is not here", "install what provides"),
-        ("import torch.nn.nonsense", "needs `torch.nn.nonsense`, which is not here", "install what provides `torch`"),
+        (
+            "import not_installed_anywhere",
+            "needs `not_installed_anywhere`, which is not here",
+            "install what provides",
+        ),
+        (
+            "import torch.nn.nonsense",
+            "needs `torch.nn.nonsense`, which is not here",
+            "install what provides `torch`",
+        ),
         ("def f(:\n    pass", "raised SyntaxError", None),
         ("import sys; sys.exit('bye')", "called sys.exit('bye')", "__main__"),
         ("1 / 0", "raised ZeroDivisionError: division by zero", None),
-        ("import argparse as a\np = a.ArgumentParser()\np.add_argument('x')\np.parse_args()", "sys.exit(2)", "__main__"),
+        (
+            "import argparse as a\np = a.ArgumentParser()\np.add_argument('x')\np.parse_args()",
+            "sys.exit(2)",
+            "__main__",
+        ),
     ],
 )
 @pytest.mark.parametrize("target", ["broken:build", "broken.py:build", "broken.py"])
@@ -169,11 +189,14 @@ def test_a_module_that_cannot_be_imported(
     assert "broken.py" in (caught.value.details or "")
 
 
-def test_options_at_module_level_see_no_options_of_the_tool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_at_module_level_see_no_options_of_the_tool(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["dropout-lint", "parses:build", "--strict"])
     (folder / "parses.py").write_text(
         "import argparse\nfrom torch import nn\np = argparse.ArgumentParser()\n"
-        "p.add_argument('--width', type=int, default=3)\nargs = p.parse_args()\ndef build():\n    return nn.Linear(args.width, 2)\n"
+        "p.add_argument('--width', type=int, default=3)\nargs = p.parse_args()\n"
+        "def build():\n    return nn.Linear(args.width, 2)\n"
     )
     assert resolve("parses:build")[0].model.in_features == 3
     assert sys.argv[1:] == ["parses:build", "--strict"]

@@ -79,7 +79,10 @@ def test_safetensors(trained: nn.Module) -> None:
 
 
 def test_a_half_precision_checkpoint_keeps_the_models_dtype(trained: nn.Module) -> None:
-    half = {key: value.half() if value.is_floating_point() else value for key, value in trained.state_dict().items()}
+    half = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in trained.state_dict().items()
+    }
     torch.save(half, "w.pt")
     assert resolve("ckptnet:Net", checkpoint="w.pt")[0].model.first.weight.dtype is torch.float32
 
@@ -124,12 +127,14 @@ def test_what_does_not_fit_is_named(trained: nn.Module, how: str, message: str) 
 
 def test_many_keys_are_cut_short(trained: nn.Module) -> None:
     torch.save({"other.weight": torch.zeros(2)}, "w.pt")
-    with pytest.raises(CheckpointError, match=r"missing first.weight, first.bias, norm.weight and \d+ more; unexpected"):
+    with pytest.raises(
+        CheckpointError, match=r"missing first.weight, first.bias, norm.weight and \d+ more; unexpected"
+    ):
         resolve("ckptnet:Net", checkpoint="w.pt")
 
 
 def test_files_that_cannot_be_read(trained: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint `gone.pt`"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint `gone\.pt`"):
         resolve("ckptnet:Net", checkpoint="gone.pt")
     for name in ("junk.pt", "junk.safetensors"):
         (tmp_path / name).write_bytes(b"junk")

@@ -190,7 +190,8 @@ def test_seven_billion_parameters_fit(folder: Path) -> None:
                 self.register_buffer("mask", torch.ones(4096, 4096).tril())
 
         def build():
-            return nn.Sequential(nn.Embedding(32000, 4096), *[Layer() for _ in range(32)], nn.Linear(4096, 32000))
+            layers = [Layer() for _ in range(32)]
+            return nn.Sequential(nn.Embedding(32000, 4096), *layers, nn.Linear(4096, 32000))
         """,
     )
     script = (
@@ -330,7 +331,11 @@ def test_first_party_files(folder: Path) -> None:
 def test_materialise_fills_by_dtype(folder: Path) -> None:
     write(folder, "toynet.py", NET)
     texts = ("2x3", "a=4:int64", "b=5:bool", "c=2:float16")
-    write(folder, "open.py", "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x, **kw):\n        pass\n")
+    write(
+        folder,
+        "open.py",
+        "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x, **kw):\n        pass\n",
+    )
     (built,) = resolve("open:Net(2, 2)", inputs=texts)
     filled = materialise(built.inputs)
     assert filled.describe() == built.inputs.describe() == ("2x3", "a=4:int64", "b=5:bool", "c=2:float16")

@@ -168,8 +168,9 @@ def check_arguments(value: Callable[..., Any], call: Call, text: str) -> None:
     missing = missing_arguments(signature, call)
     if missing:
         example = ", ".join(f"{name}=…" for name in missing)
+        names = ", ".join(f"`{name}`" for name in missing)
         raise TargetError(
-            f"`{call.path}` needs the argument{'s' * (len(missing) > 1)} {', '.join(f'`{name}`' for name in missing)}",
+            f"`{call.path}` needs the argument{'s' * (len(missing) > 1)} {names}",
             f"give literals, `{text.partition('(')[0]}({example})`, or name a factory without arguments",
         )
     raise TargetError(f"`{call.path}` cannot be called like this: {reason}", takes)

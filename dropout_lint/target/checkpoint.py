@@ -30,16 +30,16 @@ def load_checkpoint(model: nn.Module, file: str) -> None:
     """Give `model` the weights and buffers of `file`, in place; parameters on the meta device get theirs.
 
     Wrappers around the state dict (`{"state_dict": …}`, `{"model": …}`) and prefixes of DataParallel, DDP and
-    `torch.compile` (`module.`, `_orig_mod.`) are taken off. Every key must fit: statistics of a norm that were
-    silently not loaded would be judged as if they were trained.
+    `torch.compile` (`module.`, `_orig_mod.`) are taken off. Every key must fit: statistics of a norm that
+    were silently not loaded would be judged as if they were trained.
 
     Args:
         model: the model; its dtypes stay.
         file: safetensors, or what `torch.load(weights_only=True)` reads.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no state dict, or does not fit; names the first keys and
-            shapes that differ.
+        CheckpointError: the file cannot be read, holds no state dict, or does not fit; names the first keys
+            and shapes that differ.
     """
     wanted = model.state_dict(keep_vars=True)
     state = _fitted(_state_of(_read(file), file), wanted)
@@ -107,20 +107,26 @@ def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
 
 
 def _fitted(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Without prefixes, as long as taking one off makes more keys fit."""
-    best = state
-    for _ in range(len(_PREFIXES)):
-        tries = [best]
-        for prefix in _PREFIXES:
-            if any(key.startswith(prefix) for key in best):
-                tries.append({key.removeprefix(prefix): value for key, value in best.items()})
-            if any(key.startswith(prefix) for key in wanted):
-                tries.append({prefix + key: value for key, value in best.items()})
-        chosen = max(tries, key=lambda item: sum(key in wanted for key in item))
-        if chosen is best:
-            break
-        best = chosen
-    return best
+    """With up to three prefixes taken off, or one put on where the model is wrapped: what fits best."""
+    tries = layer = [state]
+    for _ in range(3):
+        layer = [_stripped(item, prefix) for item in layer for prefix in _PREFIXES if _has(item, prefix)]
+        tries = tries + layer
+    tries = tries + [
+        {prefix + key: value for key, value in item.items()}
+        for item in tries
+        for prefix in _PREFIXES
+        if _has(wanted, prefix)
+    ]
+    return max(tries, key=lambda item: sum(key in wanted for key in item))
+
+
+def _has(keys: Mapping[str, Any], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in keys)
+
+
+def _stripped(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _compare(state: Mapping[str, Any], wanted: Mapping[str, Any], file: str, kind: str) -> None:
@@ -129,7 +135,7 @@ def _compare(state: Mapping[str, Any], wanted: Mapping[str, Any], file: str, kin
     shapes = [
         f"{key} is {_shape(state[key])} there and {_shape(wanted[key])} here"
         for key in wanted
-        if key in state and hasattr(wanted[key], "shape") and not _lazy(wanted[key])
+        if key in state and hasattr(wanted[key], "shape") and not _is_lazy(wanted[key])
         if tuple(state[key].shape) != tuple(wanted[key].shape)
     ]
     reasons = []
@@ -146,8 +152,8 @@ def _compare(state: Mapping[str, Any], wanted: Mapping[str, Any], file: str, kin
         )
 
 
-def _lazy(value: Any) -> bool:
-    return isinstance(value, torch.nn.parameter.UninitializedTensorMixin)
+def _is_lazy(value: Any) -> bool:
+    return isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer))
 
 
 def _shape(value: Any) -> str:

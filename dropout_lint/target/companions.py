@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, product
 from typing import Any
 
@@ -13,13 +13,7 @@ import torch
 from dropout_lint.target.types import Inputs
 
 _PER_MAIN = 4
-
-_TIME = re.compile(r"(t|time|times|timesteps?|steps?|sigmas?|noise_levels?|noise_cond|gammas?)", re.I)
-_LABEL = re.compile(r"(y|labels?|class(es|_labels?|_ids?)?|targets?|cls|speakers?(_ids?)?)", re.I)
-_LENGTHS = re.compile(r".*(lengths?|lens?|seq_?lens?|sizes)", re.I)
-_MASK = re.compile(r".*mask.*", re.I)
-_STATE = re.compile(r"(h|hx|h0|hidden|hidden_states?|states?|cache|memory_state|prev_state)", re.I)
-_FLAG = re.compile(r"(training|train|is_training|return_\w+|use_\w+|with_\w+|inference|mode)", re.I)
+"""Combinations tried for one guess of the first argument."""
 
 
 def with_companions(
@@ -96,26 +90,10 @@ def _options(name: str, parameter: inspect.Parameter, main: torch.Tensor) -> lis
     plain = _by_annotation(parameter)
     if plain is not None:
         return [plain]
-    batch = main.shape[0]
-    if name.startswith("edge_index"):
-        return [torch.zeros((2, 32), dtype=torch.int64)]
-    if name.startswith("adj"):
-        return [_like((batch, batch)), _like((batch, *main.shape[1:-1], main.shape[-2] if main.dim() > 2 else batch))]
-    if name == "batch":
-        return [torch.zeros(batch, dtype=torch.int64)]
-    if _FLAG.fullmatch(name):
-        return [False, True]
-    if _TIME.fullmatch(name):
-        return [torch.zeros(batch, dtype=torch.int64), _like((batch,)), _like((batch, 1))]
-    if _MASK.fullmatch(name):
-        return _masks(main)
-    if _LENGTHS.fullmatch(name):
-        return [torch.full((batch,), main.shape[1] if main.dim() > 1 else 1), torch.full((batch,), main.shape[-1])]
-    if _LABEL.fullmatch(name):
-        return [torch.zeros(batch, dtype=torch.int64), main, torch.zeros(tuple(main.shape[:2]), dtype=torch.int64)]
-    if _STATE.fullmatch(name):
-        return [None, main]
-    return [main, torch.empty(main.shape[:2], dtype=torch.int64, device="meta"), _like((batch,)), None]
+    for pattern, options in _BY_NAME:
+        if pattern.fullmatch(name):
+            return options(main)
+    return [main, _zeros(*main.shape[:2]), _like((main.shape[0],)), None]
 
 
 def _by_annotation(parameter: inspect.Parameter) -> Any:
@@ -126,6 +104,24 @@ def _by_annotation(parameter: inspect.Parameter) -> Any:
         return None
 
 
+def _times(main: torch.Tensor) -> list[Any]:
+    return [_zeros(main.shape[0]), _like((main.shape[0],)), _like((main.shape[0], 1))]
+
+
+def _labels(main: torch.Tensor) -> list[Any]:
+    return [_zeros(main.shape[0]), main, _zeros(*main.shape[:2])]
+
+
+def _lengths(main: torch.Tensor) -> list[Any]:
+    sizes = dict.fromkeys((*main.shape[1:2], *main.shape[-1:]))
+    return [torch.full((main.shape[0],), size) for size in sizes]
+
+
+def _adjacencies(main: torch.Tensor) -> list[Any]:
+    nodes = main.shape[-2] if main.dim() > 1 else main.shape[0]
+    return [_like((nodes, nodes)), _like((*main.shape[:-2], nodes, nodes))]
+
+
 def _masks(main: torch.Tensor) -> list[Any]:
     length = main.shape[1] if main.dim() > 1 else 1
     shape = (main.shape[0], length)
@@ -134,9 +130,25 @@ def _masks(main: torch.Tensor) -> list[Any]:
         torch.ones(shape, dtype=torch.int64),
         torch.ones(shape, dtype=torch.bool),
         torch.zeros((length, length)),
-        torch.ones((main.shape[0], 1, *main.shape[2:]) if main.dim() > 3 else (main.shape[0], 1, 1, length)),
     ]
 
 
 def _like(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(shape, device="meta")
+
+
+def _zeros(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
+_BY_NAME: tuple[tuple[re.Pattern[str], Callable[[torch.Tensor], list[Any]]], ...] = (
+    (re.compile(r"edge_index.*"), lambda main: [_zeros(2, 32)]),
+    (re.compile(r"adj.*"), _adjacencies),
+    (re.compile(r"batch"), lambda main: [_zeros(main.shape[0])]),
+    (re.compile(r"(training|train|is_training|return_\w+|use_\w+|with_\w+)"), lambda main: [False, True]),
+    (re.compile(r"(t|times?|timesteps?|steps?|sigmas?|noise_levels?|gammas?)", re.I), _times),
+    (re.compile(r".*mask.*", re.I), _masks),
+    (re.compile(r".*(lengths?|lens?)", re.I), _lengths),
+    (re.compile(r"(y|labels?|class(es|_labels?|_ids?)?|targets?|cls|speakers?(_ids?)?)", re.I), _labels),
+    (re.compile(r"(h|hx|h0|hidden(_states?)?|states?|cache|prev_state)", re.I), lambda main: [None, main]),
+)

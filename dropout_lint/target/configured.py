@@ -64,17 +64,15 @@ def configured_inputs(model: nn.Module, parameters: Mapping[str, inspect.Paramet
     wanted = [name for name in _MAKERS if name in parameters and _wanted(name, main, config, parameters)]
     if not wanted:
         return
-    for patched in (False, True):
-        kwargs = {name: _MAKERS[name](config) for name in wanted}
-        if patched and "pixel_values" in kwargs:
-            kwargs["pixel_values"] = _video(config)
+    for makers in (_MAKERS, _SECOND_TRY):
+        kwargs: dict[str, Any] = {name: makers.get(name, _MAKERS[name])(config) for name in wanted}
         kwargs |= {name: False for name in ("use_cache",) if name in parameters}
-        yield Inputs((), kwargs, guessed=True, origin=f"guessed from forward's {', '.join(wanted)} and its config")
+        yield Inputs(
+            (), kwargs, guessed=True, origin=f"guessed from forward's {', '.join(wanted)} and its config"
+        )
 
 
-def _wanted(
-    name: str, main: str | None, config: Config, parameters: Mapping[str, inspect.Parameter]
-) -> bool:
+def _wanted(name: str, main: str | None, config: Config, parameters: Mapping[str, inspect.Parameter]) -> bool:
     """Whether `forward` cannot do without an argument."""
     if parameters[name].default is inspect.Parameter.empty or name == main:
         return True
@@ -107,7 +105,9 @@ def _features(config: Config) -> torch.Tensor:
 
 def _waves(config: Config) -> torch.Tensor:
     if config.has("num_mel_bins") and config.has("max_length"):
-        return _float(_BATCH, config.number("max_length", default=1024), config.number("num_mel_bins", default=128))
+        return _float(
+            _BATCH, config.number("max_length", default=1024), config.number("num_mel_bins", default=128)
+        )
     return _float(_BATCH, 16000)
 
 
@@ -117,7 +117,9 @@ def _sample(config: Config) -> torch.Tensor:
 
 
 def _context(config: Config) -> torch.Tensor:
-    width = config.number("cross_attention_dim", "joint_attention_dim", "encoder_hidden_size", "hidden_size", default=768)
+    width = config.number(
+        "cross_attention_dim", "joint_attention_dim", "encoder_hidden_size", "hidden_size", default=768
+    )
     return _float(_BATCH, _TOKENS, width)
 
 
@@ -140,5 +142,9 @@ _MAKERS: dict[str, Callable[[Config], torch.Tensor]] = {
     "hidden_states": _context,
     "timestep": lambda config: torch.zeros(_BATCH, dtype=torch.int64),
     "encoder_hidden_states": _context,
+}
+_SECOND_TRY: dict[str, Callable[[Config], torch.Tensor]] = {
+    "pixel_values": _video,
+    "input_features": lambda config: _features(config).transpose(1, 2),
 }
 _MAINS = ("input_ids", "pixel_values", "input_features", "input_values", "sample")

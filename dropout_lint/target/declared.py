@@ -1,10 +1,10 @@
-"""Inputs that a model says of itself: timm's configuration, a detector's signature, an `img_size`, a `config`."""
+"""Inputs that a model declares: a detector's signature, a `config`, timm's configuration, an `img_size`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -38,7 +38,9 @@ def detector_inputs(parameters: Mapping[str, inspect.Parameter]) -> Iterator[Inp
         return
     # Not meta: detectors read sizes and boxes as values.
     images = [torch.rand((3, 224, 224)), torch.rand((3, 192, 224))]
-    yield Inputs((images, [_target(), _target()]), guessed=True, origin="guessed: a detector's images and targets")
+    yield Inputs(
+        (images, [_target(), _target()]), guessed=True, origin="guessed: a detector's images and targets"
+    )
     yield Inputs((images,), guessed=True, origin="guessed: a detector's images")
 
 
@@ -57,7 +59,9 @@ def _target() -> dict[str, torch.Tensor]:
 def _of_timm(model: nn.Module) -> Iterator[tuple[Any, str]]:
     for name in ("pretrained_cfg", "default_cfg"):
         config = getattr(model, name, None)
-        size = config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
+        size = (
+            config.get("input_size") if isinstance(config, Mapping) else getattr(config, "input_size", None)
+        )
         if _is_shape(size, 3):
             side = _side_of(model)
             shape = (size[0], *side) if side is not None else tuple(size)
@@ -69,7 +73,7 @@ def _of_timm(model: nn.Module) -> Iterator[tuple[Any, str]]:
             return
 
 
-def _is_shape(value: Any, length: int) -> bool:
+def _is_shape(value: Any, length: int) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(value, (tuple, list))
         and len(value) == length
@@ -92,7 +96,9 @@ def _of_sides(model: nn.Module) -> Iterator[tuple[Any, str]]:
             continue
         for name in _SIDE_NAMES:
             size = getattr(owner, name, None)
-            pair = (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+            # An int called `input_size` is as often a number of features.
+            square = isinstance(size, int) and not isinstance(size, bool) and name != "input_size"
+            pair = (size, size) if square else size
             if _is_shape(pair, 2) and min(pair) >= 8:
                 origin = f"guessed from {holder + '.' if holder else ''}{name}"
                 yield torch.empty((_BATCH, channels, *pair), device="meta"), origin

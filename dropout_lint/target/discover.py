@@ -4,15 +4,16 @@ A candidate is defined in the file itself (not imported, no leading underscore) 
 
 - a class that derives from `nn.Module`,
 - an `nn.Module` at module level,
-- a function without required arguments that is annotated to return a module, or whose `return` calls a class of
-  modules or another such function (by its source, so that no function is called just to see).
+- a function without required arguments that is annotated to return a module, or whose `return` calls a
+  class of modules or another such function (by its source, so that no function is called just to see).
 
-A candidate that needs arguments, or raises, is passed over with a note. A class that is part of another candidate of
-the same file is judged there, in its surroundings, and not on its own; so is a class whose instance a factory
-returns. Modules without parameters (losses, activations) are no models.
+A candidate that needs arguments, or raises, is passed over with a note. A class that is part of another
+candidate of the same file is judged there, in its surroundings, and not on its own; so is a class whose
+instance a factory returns. Modules without parameters (losses, activations) are no models.
 
-In a folder, hidden folders, virtual environments, `site-packages`, `node_modules`, build folders and tests are not
-looked into, and only files are imported whose source defines a class or function that could be a candidate.
+In a folder, hidden folders, virtual environments, `site-packages`, `node_modules`, build folders, docs and
+tests are not looked into, and only those files are imported whose source defines a class or function that
+could be a candidate and that do not train at module level.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from torch import nn
 
-from dropout_lint.errors import DropoutLintError, TargetError
+from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.target.build import Made, make, missing_arguments
 from dropout_lint.target.importing import import_target, shown
 from dropout_lint.target.parse import Call, Spec
@@ -35,6 +36,11 @@ _SKIPPED_FOLDERS = {
     "__pycache__", "site-packages", "node_modules", "build", "dist", "tests", "test", "venv", "env", "docs",
 }  # fmt: skip
 _SKIPPED_FILES = {"setup.py", "conftest.py", "noxfile.py", "__main__.py"}
+_OTHER_BASES = (
+    "object", "Exception", "Error", "Warning", "Enum", "Flag", "ABC", "Protocol", "NamedTuple", "TypedDict",
+    "Dataset", "Sampler", "Loader", "Callback", "TestCase", "Optimizer", "Scheduler", "Function", "Config",
+    "Struct",
+)  # fmt: skip
 _SKIPPED_FUNCTIONS = ("main", "train", "test", "evaluate", "demo", "run")
 
 Found = tuple[str, ModuleType, Made]
@@ -44,7 +50,8 @@ def discover(spec: Spec, ways: Sequence[str]) -> list[Found]:
     """Every model in a file or below a folder, as (target, module, model); notes are on the first.
 
     Raises:
-        TargetError: a single file cannot be imported, or no model was found; says what was passed over.
+        TargetError: a single file cannot be imported.
+        NoModelError: no model was found; says what was passed over.
     """
     assert spec.path is not None
     passed: list[str] = []
@@ -53,7 +60,7 @@ def discover(spec: Spec, ways: Sequence[str]) -> list[Found]:
     else:
         found = in_file(spec.path, ways, passed)
     if not found:
-        raise TargetError(
+        raise NoModelError(
             f"found no model in {shown(spec.path)} that can be built without arguments",
             "name one with its arguments, `file.py:attr(kw=literal)`, or write a factory without arguments",
             details="\n".join(passed) or None,
@@ -71,28 +78,43 @@ def python_files(folder: Path) -> Iterator[Path]:
             if entry.name not in _SKIPPED_FOLDERS and not (entry / "pyvenv.cfg").exists():
                 yield from python_files(entry)
         elif (
-            entry.suffix == ".py" and entry.name not in _SKIPPED_FILES and not entry.name.startswith("test_")
-        ) and not entry.stem.endswith("_test") and _may_hold_models(entry):
+            (
+                entry.suffix == ".py"
+                and entry.name not in _SKIPPED_FILES
+                and not entry.name.startswith("test_")
+            )
+            and not entry.stem.endswith("_test")
+            and _may_hold_models(entry)
+        ):
             yield entry
 
 
 def _may_hold_models(file: Path) -> bool:
+    """Whether a file defines what could be a model, and does not train as soon as it is imported."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8", errors="replace"))
     except (SyntaxError, ValueError, OSError):
         return False
-    return any(_may_be_model(node) for node in tree.body)
+    return any(_may_be_model(node) for node in tree.body) and not any(_trains(node) for node in tree.body)
 
 
 def _may_be_model(node: ast.stmt) -> bool:
     if isinstance(node, ast.ClassDef):
-        methods = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-        return bool(node.bases) and (
-            "forward" in methods or any("Module" in ast.unparse(base) for base in node.bases)
-        )
+        bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+        return any(not base.endswith(_OTHER_BASES) for base in bases)
     if isinstance(node, ast.FunctionDef):
         return node.returns is not None and "Module" in ast.unparse(node.returns)
     return False
+
+
+def _trains(node: ast.stmt) -> bool:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return False
+    if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        return False
+    return any(
+        isinstance(item, ast.Attribute) and item.attr in ("backward", "fit") for item in ast.walk(node)
+    )
 
 
 def _in_folder(file: Path, ways: Sequence[str], passed: list[str]) -> list[Found]:

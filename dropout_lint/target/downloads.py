@@ -61,7 +61,7 @@ def _fetch_nothing(*args: Any, **kwargs: Any) -> dict[str, Any]:
 
 @contextmanager
 def _fetching_nothing() -> Iterator[None]:
-    """Exchange the function's code, since libraries hold `load_state_dict_from_url` under names of their own."""
+    """Exchange the function's code, since libraries hold the function under names of their own."""
     fetch: Any = torch.hub.load_state_dict_from_url
     if not isinstance(fetch, FunctionType) or fetch.__code__.co_freevars:
         yield

@@ -41,8 +41,8 @@ def import_name(name: str, notes: list[str]) -> ModuleType:
 def import_file(path: Path, notes: list[str]) -> ModuleType:
     """Import a file under the name that its package gives it; on its own where it is in none.
 
-    A file outside any package is imported relative to the current directory where that works (`models/net.py` is
-    `models.net`), with its own folder importable, as if it were run.
+    A file outside any package is imported relative to the current directory where that works
+    (`models/net.py` is `models.net`), with its own folder importable, as if it were run.
     """
     path = path.resolve()
     name = _name_in_package(path)
@@ -81,7 +81,7 @@ def _import(name: str, doing: str, notes: list[str]) -> ModuleType:
 
 
 def _name_in_package(path: Path) -> str | None:
-    """Dotted name of a file in a package (folders with `__init__.py`); the folder above becomes importable."""
+    """Dotted name of a file in a package (`__init__.py`); the folder above becomes importable."""
     parts = [] if path.name == "__init__.py" else [path.stem]
     folder = path.parent
     while (folder / "__init__.py").is_file():

@@ -9,12 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from dropout_lint.target.types import Inputs
+
 BATCH = 2
 LENGTH = 16
 """Tokens or steps of a sequence."""
 
 SQUARES = (224, 256, 64, 32, 128, 384, 299, 96, 512, 28, 48, 16)
-CUBES = ((16, 224, 224), (16, 112, 112), (32, 32, 32), (64, 64, 64), (8, 64, 64), (128, 128, 128), (16, 16, 16))
+CUBES = (
+    (16, 224, 224),
+    (16, 112, 112),
+    (32, 32, 32),
+    (64, 64, 64),
+    (8, 64, 64),
+    (128, 128, 128),
+    (16, 16, 16),
+)
 LENGTHS = (256, 1024, 128, 64, 16000, 4096, 32)
 WAVES = (16000, 4096, 1024, 256, 64000, 128)
 SEEDS = (1, 4, 8, 16)
@@ -31,7 +41,9 @@ def leaf_candidates(model: nn.Module) -> Iterator[tuple[torch.Tensor, str]]:
     model wherever they were registered.
     """
     chosen = _chosen(model)
-    columns = [[(value, f"guessed from {name}") for value in shapes_for(model, leaf)] for name, leaf in chosen]
+    columns = [
+        [(value, f"guessed from {name}") for value in shapes_for(model, leaf)] for name, leaf in chosen
+    ]
     if columns:
         yield from columns[0]
     for row in zip_longest(*columns[1:]):
@@ -190,3 +202,17 @@ def _float(*shape: int) -> torch.Tensor:
 
 def _integers(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.int64, device="meta")
+
+
+def fits_first_layer(model: nn.Module, inputs: Inputs) -> bool:
+    """False where the first argument surely belongs to another model: no such channels, or no integers."""
+    first = next(iter((*inputs.args, *inputs.kwargs.values())), None)
+    leaf = next((module for module in model.modules() if _kind(module) is not None), None)
+    if not isinstance(first, torch.Tensor) or leaf is None:
+        return True
+    if isinstance(leaf, (nn.Embedding, nn.EmbeddingBag)):
+        return not first.is_floating_point()
+    channels, kernel = getattr(leaf, "in_channels", None), getattr(leaf, "kernel_size", None)
+    if channels and isinstance(kernel, tuple) and first.dim() == len(kernel) + 2:
+        return channels in first.shape[1:]  # a layout of its own may put them anywhere
+    return True

@@ -1,4 +1,4 @@
-"""The grammar of a target: `pkg.mod:attr`, `pkg.mod:attr(kw=literal)`, `file.py:attr`, `file.py`, a folder."""
+"""The grammar of a target: `pkg.mod:attr(kw=literal)`, `file.py:attr`, `file.py`, a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 @dataclass(frozen=True)
 class Call:
-    """What stands after the colon: a chain of attributes and, where it was written as a call, literal arguments."""
+    """What stands after the colon: a chain of attributes and, for a call, literal arguments."""
 
     attrs: tuple[str, ...]
     called: bool = False
@@ -166,6 +166,6 @@ def _literal(text: str, node: ast.expr) -> Any:
     except (ValueError, TypeError, SyntaxError, MemoryError):
         raise TargetError(
             f"the argument `{ast.unparse(node)}` in `{text}` is not a literal",
-            "only literals go here (numbers, strings, True, None, lists, dicts); for more, write a factory without "
-            "arguments and name that",
+            "only literals go here (numbers, strings, True, None, lists, dicts); for more, "
+            "write a factory without arguments and name that",
         ) from None

@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from dropout_lint.errors import TargetError
+from dropout_lint.errors import InputError, TargetError
 from dropout_lint.target import birthplace
 from dropout_lint.target.build import Made, look_up, make
 from dropout_lint.target.checkpoint import load_checkpoint
 from dropout_lint.target.compat import plain_python
 from dropout_lint.target.discover import discover
 from dropout_lint.target.importing import import_target
+from dropout_lint.target.leaves import fits_first_layer
 from dropout_lint.target.parse import Spec, parse_target
 from dropout_lint.target.shapes import as_inputs, check_inputs, parse_inputs
 from dropout_lint.target.types import Built, Inputs
@@ -33,11 +34,13 @@ def resolve(
     """Build what a target names.
 
     Args:
-        target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder. An attr is
-            a factory, a class, a model, or a pair of one of these and example inputs; attrs may be chained with
-            dots. A file without an attr and a folder stand for every model in them (see `discover`).
+        target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder. An
+            attr is a factory, a class, a model, or a pair of one of these and example inputs; attrs may be
+            chained with dots. A file without an attr and a folder stand for every model in them (see
+            `discover`).
         inputs: `--input` texts, `[name=]8x3x32x32[:dtype]`; they go before any other example inputs.
-        checkpoint: safetensors, or a file that `torch.load(weights_only=True)` reads; the model has its weights.
+        checkpoint: safetensors, or a file that `torch.load(weights_only=True)` reads; the model has its
+            weights.
         prefer_meta: build without giving weights values, so that any size fits in memory. False: build as the
             user's code says, on the CPU, from seed 0.
 
@@ -59,7 +62,10 @@ def resolve(
             raise TargetError(
                 f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}"
             )
-        return [_finished(text, module, made, given, checkpoint) for text, module, made in found]
+        return [
+            _finished(text, module, made, given, checkpoint, discovered=spec.call is None)
+            for text, module, made in found
+        ]
 
 
 def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
@@ -73,10 +79,16 @@ def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
 
 
 def _finished(
-    text: str, module: ModuleType, made: Made, given: Inputs | None, checkpoint: str | None
+    text: str,
+    module: ModuleType,
+    made: Made,
+    given: Inputs | None,
+    checkpoint: str | None,
+    *,
+    discovered: bool,
 ) -> Built:
     model = made.model
-    inputs = given or _own_inputs(model, module, made.inputs)
+    inputs = given or _own_inputs(model, module, made.inputs, discovered)
     if inputs is not None:
         check_inputs(model, inputs)
     if checkpoint is not None:
@@ -92,7 +104,7 @@ def _finished(
     )
 
 
-def _own_inputs(model: nn.Module, module: ModuleType, beside: Any) -> Inputs | None:
+def _own_inputs(model: nn.Module, module: ModuleType, beside: Any, discovered: bool) -> Inputs | None:
     """What the user's code gives: returned with the model, kept on the model, or beside the attr."""
     if beside is not None:
         return as_inputs(beside, model, "example inputs beside the model")
@@ -101,7 +113,17 @@ def _own_inputs(model: nn.Module, module: ModuleType, beside: Any) -> Inputs | N
         if value is not None:
             return as_inputs(value, model, name)
     value = module.__dict__.get("example_inputs")
-    return None if value is None else as_inputs(value, model, "example_inputs")
+    if value is None:
+        return None
+    inputs = as_inputs(value, model, "example_inputs")
+    if discovered:
+        # They stand beside every model of the file, and may be another one's.
+        try:
+            check_inputs(model, inputs)
+        except InputError:
+            return None
+        return inputs if fits_first_layer(model, inputs) else None
+    return inputs
 
 
 def _on_meta(model: nn.Module) -> bool:
@@ -111,8 +133,9 @@ def _on_meta(model: nn.Module) -> bool:
 def first_party_files(built: Built) -> tuple[Path, ...]:
     """The user's own source files behind a target, sorted: what a cache of its report has to watch.
 
-    Every module that is loaded from outside this environment's library folders and this package, and every file
-    that constructed one of the model's modules. More files than needed, never fewer, so a cache never lies.
+    Every module that is loaded from outside this environment's library folders and this package, and every
+    file that constructed one of the model's modules. More files than needed, never fewer, so a cache never
+    lies.
     """
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     own = str(Path(__file__).resolve().parent.parent)

@@ -105,8 +105,8 @@ def as_inputs(value: Any, model: nn.Module, origin: str) -> Inputs:
     """What a user means by example inputs.
 
     A tuple holds positional arguments; a dict holds keyword arguments where its keys are names of `forward`'s
-    parameters, else it is one argument; a list is one argument, except where `forward` needs as many arguments
-    as it has items; NumPy arrays become tensors; a callable without arguments is called.
+    parameters, else it is one argument; a list is one argument, except where `forward` needs as many
+    arguments as it has items; NumPy arrays become tensors; a callable without arguments is called.
 
     Raises:
         InputError: the value holds no tensor, or its callable raises.

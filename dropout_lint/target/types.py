@@ -43,7 +43,7 @@ class Inputs:
 
 
 def describe_value(value: Any) -> str:
-    """`8x3x32x32` for a tensor (with `:int64` where it is not float32), nested values in brackets."""
+    """`8x3x32x32` for a tensor (`:int64` where it is not float32), nested values in brackets."""
     if isinstance(value, torch.Tensor):
         shape = "x".join(str(int(size)) for size in value.shape) or "scalar"
         dtype = str(value.dtype).removeprefix("torch.")
@@ -52,7 +52,7 @@ def describe_value(value: Any) -> str:
         return "[" + ", ".join(describe_value(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {describe_value(item)}" for key, item in value.items()) + "}"
-    return type(value).__name__ if value is not None else "None"
+    return repr(value) if value is None or isinstance(value, (bool, int, float)) else type(value).__name__
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def _not_shown() -> tuple[str, ...]:
 
     standard = sysconfig.get_path("stdlib")
     folders = (_HERE, str(Path(torch.__file__).parent) + os.sep)
-    # A virtual environment's site-packages lie elsewhere; without one they lie inside the standard library's folder.
+    # A virtual environment's site-packages lie elsewhere; without one they lie inside the standard
+    # library's folder.
     inside = tuple(str(entry) + (os.sep if entry.is_dir() else "") for entry in Path(standard).iterdir())
     return (*folders, "<frozen", *(entry for entry in inside if "site-packages" not in entry))
 
