@@ -14,7 +14,7 @@ import msgspec
 
 from dropout_lint import __version__
 from dropout_lint.config import Settings, baseline, ignores
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.report.convert import error_info, place, report_of, target_info
 from dropout_lint.report.drawing import Drawing
 from dropout_lint.report.outcome import Outcome
@@ -155,10 +155,10 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     own = settings.for_target(target)
     try:
         models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
+    except NoModelError as problem:
+        return [] if own.allow_empty else [failure(target, problem)]
     except Exception as problem:
         return [failure(target, problem)]
-    if not models:
-        return [failure(target, DropoutLintError(f"no model found in {target}", "name one: file.py:attr"))]
     outcomes = []
     for built in models:
         try:
@@ -266,7 +266,9 @@ def exit_status(report: Report, settings: Settings) -> int:
     always does, since it would let a new finding of the same name pass.
     """
     order = ("info", "warning", "error")
-    if any(target.status == "error" for target in report.targets) or not report.targets:
+    if any(target.status == "error" for target in report.targets):
+        return 2
+    if not report.targets and not settings.allow_empty:
         return 2
     if settings.exit_zero:
         return 0

@@ -186,7 +186,16 @@ def serve() -> None:
     """The worker's side: answer requests until stdin ends."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
+        from dropout_lint.target import own_process
+
+        own_process()
         import torch
+
+        # loaded now, so that the first target's time is its own
+        import dropout_lint.noise
+        import dropout_lint.survey
+        import dropout_lint.target
+        import dropout_lint.trace  # noqa: F401
 
         torch.set_num_threads(1)
         answers.write(b"ready\n")

@@ -398,3 +398,23 @@ def test_a_discovered_folder_lists_every_model_in_order(
     names = [target["target"] for target in json.loads(capsys.readouterr().out)["targets"]]
     assert any("a.py" in name and "Bad" in name for name in names)
     assert any("b.py" in name and "Bad" in name for name in names)
+
+
+def test_a_file_without_a_model_is_an_error_unless_allowed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "util.py").write_text("WIDTH = 3\n")
+    assert run(["util.py"]) == 2
+    assert "found no model in util.py" in capsys.readouterr().err
+    assert run(["util.py", "--allow-empty"]) == 0
+    assert capsys.readouterr().out == "Nothing to lint.\n"
+    assert run(["util.py", "net.py:Bad", "--allow-empty", *INPUT]) == 1
+
+
+def test_validate_measures_before_and_after_the_fix(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["net.py:Bad(depth=1)", "--input", "4x3x8x8", "--validate", "--output-format", "json"]) == 1
+    target = json.loads(capsys.readouterr().out)["targets"][0]
+    measured = {entry["norm"]: entry for entry in target["measurements"]}
+    predicted = {entry["norm"]: entry["delta"] for entry in target["predictions"]}
+    assert measured["blocks.0.bn"]["delta"] == pytest.approx(predicted["blocks.0.bn"], abs=0.1)
+    assert measured["blocks.0.bn"]["after_fix"] == pytest.approx(1, abs=0.02)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_ENTRIES = 512
 # settings that change what is linted or found; the others change how it is shown
-DECISIVE = ("select", "ignore", "rules", "dropouts", "input", "checkpoint", "delta_threshold")
+DECISIVE = ("select", "ignore", "rules", "dropouts", "input", "checkpoint", "delta_threshold", "allow_empty")
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
-from dropout_lint.report import FORMATS, Context, render
+from dropout_lint.report import FORMATS, Context, Report, render
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,13 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
     help="The least severity that sets exit status 1. [default: warning]",
 )
 @click.option("--exit-zero", is_flag=True, help="Findings leave the exit status at 0.")
+@click.option(
+    "--validate",
+    is_flag=True,
+    help="Also measure every model, as it is and with the graph fix, on random batches (for your own: "
+    "dropout-lint measure --data).",
+)
+@click.option("--allow-empty", is_flag=True, help="A file or folder without a model is no error.")
 @click.option("--no-cache", is_flag=True, help="Lint anew what is unchanged since it was last linted.")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Lint in N processes. [default: 1]")
 @click.option(
@@ -105,6 +112,7 @@ def command(
     add_ignores: bool,
     show_settings: bool,
     no_cache: bool,
+    validate: bool,
     quiet: bool,
     verbose: bool,
     **given: object,
@@ -131,11 +139,16 @@ def command(
         own = settings.for_target(name)
         if own is not settings:
             active_codes(rules, own)
+    from dropout_lint.target import own_process
+
+    own_process()
     with console.report_stream() as stdout:
         lint = way_of(
             names, settings, frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
         )
         run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
+        if validate:
+            run = replace(run, report=measured_report(run.report, settings))
         report_failures(run, verbose)
         if write_baseline and run.known is not None:
             save_baseline(run, settings)
@@ -172,6 +185,43 @@ def way_of(names: list[str], settings: Settings, written: frozenset[str]) -> Lin
     requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
     results.update(zip(missing, lint_all(requests, settings.jobs, settings.timeout), strict=True))
     return lambda target, *_: results[target] or []
+
+
+def measured_report(report: Report, settings: Settings) -> Report:
+    """The report with each model measured on random batches, before and after the graph fix."""
+    from dropout_lint.cli.measure import measured
+
+    targets = []
+    for target in report.targets:
+        if target.status == "error":
+            targets.append(target)
+            continue
+        own = settings.for_target(target.target)
+        try:
+            found, _ = measured(
+                target=target.target,
+                data=None,
+                batches=None,
+                batch_size=None,
+                input=tuple(own.input),
+                checkpoint=own.checkpoint,
+                device="auto",
+                amp=False,
+                statistics="auto",
+                tolerance=0.01,
+                per_dropout=False,
+                compare_fixed=bool(target.findings),
+                plot=None,
+                quiet=True,
+            )
+        except DropoutLintError as problem:
+            notes = [*target.notes, f"not measured: {problem.message}"]
+            targets.append(msgspec.structs.replace(target, notes=notes))
+            continue
+        notes = list(dict.fromkeys([*target.notes, *found.notes]))
+        numbers = {"measurements": found.measurements, "measured": found.measured}
+        targets.append(msgspec.structs.replace(target, notes=notes, **numbers))
+    return msgspec.structs.replace(report, targets=targets)
 
 
 def report_failures(run: Run, verbose: bool) -> None:

@@ -69,6 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         delta_threshold: the Δ below which a shift counts.
         fail_on: the least severity that sets exit status 1.
         strict: a partly traced target and an unused ignore count as findings do.
+        allow_empty: a file or folder without a model is no error.
         exit_zero: findings leave the exit status at 0.
         output_format: `FORMAT` or `FORMAT=FILE`.
         output_file: where the one format without a file of its own goes.
@@ -91,6 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     fail_on: SeverityName = "warning"
     strict: bool = False
     exit_zero: bool = False
+    allow_empty: bool = False
     output_format: list[str] = []
     output_file: str | None = None
     baseline: str | None = None

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dropout_lint.target.types import Built, Location
     from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout
 
+# a module without a caller of its own (the root) is called from here, which is no line of the user's
+OWN = str(Path(__file__).parents[1]) + os.sep
+
 FIX_TITLES = {
     "move": "move the dropout to where its noise reaches no norm that remembers it",
     "uout": "replace it with uniform noise (Uout), which shifts the variance far less",
@@ -132,7 +135,7 @@ def norm_info(site: NormSite) -> NormInfo:
 
 def place(location: Location | None) -> Place | None:
     """A location with its file relative to the current directory where it lies in it."""
-    if location is None:
+    if location is None or location.file.startswith(OWN):
         return None
     return Place(file=relative(location.file), line=location.line, column=location.column)
 

@@ -1,4 +1,7 @@
-"""The report as JSON, schema version 1 (`docs/report.schema.json`)."""
+"""The report as JSON, schema version 1.
+
+`python -m dropout_lint.report.json > docs/report.schema.json` writes the published schema anew.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,7 @@ def schema() -> dict[str, Any]:
         "title": "dropout-lint report, version 1",
         **body,
     }
+
+
+if __name__ == "__main__":
+    print(msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode())

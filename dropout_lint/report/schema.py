@@ -104,7 +104,7 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):
-    """Measured Δ at one norm, with its 95 % interval and how far the mean moves (in train standard deviations)."""
+    """Measured Δ at one norm: 95 % interval, and how far the mean moves in train standard deviations."""
 
     norm: str
     delta: float
@@ -113,6 +113,21 @@ class MeasurementInfo(Struct, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     mean_shift: float | None = None
+    predicted: float | None = None
+    predicted_after: float | None = None
+
+
+class MeasuredInfo(Struct, frozen=True, kw_only=True):
+    """How a target was measured; `gaps`: why a norm has no number; `shares`: norm → dropout → share."""
+
+    batches: int
+    samples: int
+    device: str
+    processes: int
+    statistics: str
+    random_inputs: bool
+    gaps: dict[str, str] = {}
+    shares: dict[str, dict[str, float]] = {}
 
 
 class TraceInfo(Struct, frozen=True, kw_only=True):
@@ -142,6 +157,7 @@ class TargetInfo(Struct, frozen=True, kw_only=True):
     inputs_origin: str | None = None
     help: str | None = None
     notes: list[str] = []
+    measured: MeasuredInfo | None = None
 
 
 class StaleInfo(Struct, frozen=True, kw_only=True):

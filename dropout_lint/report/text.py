@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, numbered
 from dropout_lint.report.place import Frame, frame, primary, spot
-from dropout_lint.report.schema import FindingInfo, Place, PredictionInfo, Report, TargetInfo
+from dropout_lint.report.schema import FindingInfo, Place, Report, TargetInfo
 from dropout_lint.report.style import Style
+from dropout_lint.report.tables import measurement_rows, prediction_rows
 from dropout_lint.report.words import (
     count,
     counts,
@@ -69,8 +70,7 @@ class Writer:
                 f"{spot(ignore.place)}  {self.style.warning('unused ignore')}  "
                 f"{', '.join(ignore.codes)} does not occur here: remove it"
             )
-        if self.context.show_predictions and target.predictions:
-            self.predictions(target.predictions)
+        self.tables(target)
         self.lines.append("")
 
     def heading(self, target: TargetInfo) -> None:
@@ -203,28 +203,20 @@ class Writer:
         how = {"automatic": "dropout-lint fix", "manual": "by hand", "none": "none"}[fix.applicability]
         self.entry("fix", f"{how}: {fix.title}{after}" if fix.title else f"{how}{after}")
 
-    def predictions(self, predictions: Sequence[PredictionInfo]) -> None:
-        """Δ at every norm, as a table."""
-        threshold = self.context.threshold
-        self.lines.append("")
-        self.wrap(f"Predicted Δ at every norm (below {threshold:g} counts)", INDENT, self.style.strong)
-        words = [
-            severity_of_shift(item.delta, threshold) if item.shifts else "remembers none"
-            for item in predictions
-        ]
-        column = max(len(word) for word in words)
-        width = min(max(len(item.norm) for item in predictions), self.context.width // 2 - 8)
-        for item, word in zip(predictions, words, strict=True):
-            shares = sorted(item.shares.items(), key=lambda pair: -pair[1])
-            main = f"{shares[0][1]:.0%} {shares[0][0]}" if shares and item.delta < 1 else ""
-            if len(shares) > 1 and main:
-                main += f" +{len(shares) - 1}"
-            name = item.norm if len(item.norm) <= width else "…" + item.norm[-(width - 1) :]
-            body = f"{name.ljust(width)}  {number(item.delta):>5}  "
-            rest = self.context.width - len(INDENT * 2) - len(body) - column - 2
-            main = main if len(main) <= rest else main[: max(0, rest - 1)] + "…"
-            shown = self.style.shift(word, word) + " " * (column - len(word))
-            self.lines.append(f"{INDENT * 2}{body}{shown}  {self.style.dim(main)}".rstrip())
+    def tables(self, target: TargetInfo) -> None:
+        """Δ at every norm, predicted where it is asked for, measured where it was."""
+        width = self.context.width - len(INDENT * 2)
+        if self.context.show_predictions and target.predictions:
+            threshold = self.context.threshold
+            self.lines.append("")
+            self.wrap(f"Predicted Δ at every norm (below {threshold:g} counts)", INDENT, self.style.strong)
+            rows = prediction_rows(target.predictions, self.context, width)
+            self.lines += [INDENT * 2 + row for row in rows]
+        if target.measurements:
+            self.lines.append("")
+            self.wrap("Measured Δ", INDENT, self.style.strong)
+            rows = measurement_rows(target, self.context, width)
+            self.lines += [INDENT * 2 + row for row in rows]
 
     def stale(self, report: Report) -> None:
         """Baseline entries that no finding matches."""
@@ -245,6 +237,9 @@ class Writer:
 
     def summary(self, report: Report) -> None:
         """The last line."""
+        if not report.targets:
+            self.lines.append("Nothing to lint.")
+            return
         targets = count(len(report.targets), "target")
         failed = sum(target.status == "error" for target in report.targets)
         partial = sum(target.status == "partial" for target in report.targets)

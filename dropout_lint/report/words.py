@@ -27,8 +27,8 @@ def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
 
 def number(delta: float) -> str:
     """Δ with two decimals, three where it is so near to 1 or 0 that two would say nothing."""
-    text = f"{delta:.2f}"
-    return f"{delta:.3f}" if text in ("1.00", "0.00") and delta not in (0, 1) else text
+    text, longer = f"{delta:.2f}", f"{delta:.3f}"
+    return longer if text in ("1.00", "0.00") and float(longer) not in (0, 1) else text
 
 
 def delta_range(findings: Sequence[FindingInfo]) -> str:
