@@ -85,8 +85,9 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def as_frames(x: Tensor) -> Tensor:
-    """Forty filter-bank channels by twenty-four frames."""
-    return F.interpolate(x, (40, 24), mode="bilinear", align_corners=False)[:, 0]
+    """Forty frames of twenty-four features, each feature standardised as speech features are."""
+    z = F.interpolate(x, (40, 24), mode="bilinear", align_corners=False)[:, 0]
+    return (z - z.mean((0, 1))) / z.std((0, 1)).clamp(min=1e-3)
 
 
 # --- models ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,7 @@ from torch import fx, nn
 
 from dropout_lint.errors import UsageError
 from dropout_lint.noise.prior import prior_deltas
-from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import LAGS, State, fresh
+from dropout_lint.noise.state import LAGS, State, constant, fresh
 from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, find_module, function_name
 from dropout_lint.noise.transfer.base import first_shape
 from dropout_lint.noise.transfer.dropout import drop
@@ -21,8 +21,10 @@ from dropout_lint.noise.transfer.norm import calibrated, values
 from dropout_lint.noise.types import Basis, NormShift, Prediction
 from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
 
-IMAGE_CORRELATION = 0.9
-"""Assumed correlation of an input between positions an eighth of its size or less apart; it decays beyond."""
+DECAY = 3.0
+"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r}, as in natural images."""
+INPUT_ALIKE = 0.8
+"""Assumed squared correlation between an image's colour channels."""
 
 
 def predict(trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto") -> Prediction:
@@ -167,7 +169,7 @@ def _attribute(model: nn.Module, name: str) -> Any:
 
 
 def _input(value: Any, rows: int) -> Any:
-    """Standardised inputs; the correlation between positions decays over an eighth of the input's size."""
+    """Standardised inputs that are smooth over positions."""
     if isinstance(value, (tuple, list)):
         return tuple(_input(item, rows) for item in value)
     if isinstance(value, dict):
@@ -178,10 +180,12 @@ def _input(value: Any, rows: int) -> Any:
     if not value.dtype.is_floating_point:
         return constant(0.0, rows)
     axis = 1 if len(shape) > 1 else 0
-    size = max(shape[2:], default=1)
-    distance = 2.0 ** np.arange(LAGS)
-    rho = IMAGE_CORRELATION ** (distance / max(size / 8, 1.0)) if len(shape) > 3 else np.zeros(LAGS)
-    return fresh(rows, axis=axis, channels=shape[axis] if shape else 1, rho=rho)
+    if len(shape) < 3:
+        return fresh(rows, axis=axis, channels=shape[axis] if shape else 1)
+    size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
+    rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
+    state = fresh(rows, axis=axis, channels=shape[axis], rho=rho)
+    return replace(state, alike=INPUT_ALIKE) if len(shape) > 3 else state
 
 
 def _record(call: Call, ledger: Ledger) -> None:

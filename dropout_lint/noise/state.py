@@ -26,6 +26,25 @@ LAGS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Underlying:
+    """What a rectified tensor was before ReLU: (G,) moments of one normal component in train and in test mode."""
+
+    mean: Array
+    dev: Array
+    var: Array
+    sig2: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    rho: Array
+
+    def pick(self, index: Array) -> Underlying:
+        """Groups `index`."""
+        names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
+        return replace(self, **{name: getattr(self, name)[index] for name in names})
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Moments of one tensor; G groups of channels, K components, S dropouts (the sources of noise).
 
@@ -38,10 +57,18 @@ class State:
         data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is noise.
         noise: (S, G) variance that each dropout causes in train mode.
         shared: (S, G) share of it that is the same at all positions of a channel.
+        old: (S, G) share of it that has passed a weight layer, so that channels hold it in common.
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none.
         levels: the mask's values, while the tensor still is mask times something.
+        alike: mean squared correlation of the data part between two channels.
+        uneven: relative variance, over the channels, of the data part's variance, where it is not known by channel.
+        lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs add up,
+            which only a trained norm's statistics tell); None: the same as `t_var / data`.
+        under: while the tensor is mask times ReLU of something, that something.
+        gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight layer.
+        weighed: a weight layer's output, nothing but masks since.
         spread_over: for attention weights (softmax output), number of positions that they effectively average.
     """
 
@@ -58,11 +85,18 @@ class State:
     data: Array
     noise: Array
     shared: Array
+    old: Array
     rho: Array
     mask: str = ""
     source: int = -1
     levels: tuple[float, ...] = ()
     spread_over: float = 0.0
+    alike: float = 0.0
+    uneven: float = 0.0
+    lift: Array | None = None
+    under: Underlying | None = None
+    gain: float = 1.0
+    weighed: bool = False
 
     @property
     def groups(self) -> int:
@@ -104,6 +138,13 @@ class State:
         train = float(self.counts @ self.train_var)
         return float(self.counts @ self.t_var) / train if train > 0 else 1.0
 
+    @property
+    def lifted(self) -> Array:
+        """(G,) `lift`, worked out where it is not given."""
+        if self.lift is not None:
+            return self.lift
+        return np.divide(self.t_var, self.data, out=np.ones_like(self.data), where=self.data > 0)
+
     def collapse(self) -> State:
         """One normal component with the mixture's moments: what a sum over many masks looks like."""
         if self.components == 1:
@@ -131,9 +172,11 @@ class State:
         """Groups `index` (repeats allowed), with `counts` channels each."""
         take = {
             name: getattr(self, name)[..., index]
-            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared")
+            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
         }
-        return replace(self, counts=counts, **take)
+        lift = None if self.lift is None else self.lift[index]
+        under = None if self.under is None else self.under.pick(index)
+        return replace(self, counts=counts, lift=lift, under=under, **take)
 
     def per_channel(self) -> State:
         """Every channel its own group."""
@@ -151,8 +194,9 @@ class State:
         dev2 = (self.dev**2 + self.mean**2) @ weight - mean**2
         t_dev2 = (self.t_dev**2 + self.t_mean**2) @ weight - t_mean**2
         noise = self.noise @ weight
-        shared = np.divide(
-            (self.noise * self.shared) @ weight, noise, out=np.zeros_like(noise), where=noise > 0
+        shared, old = (
+            np.divide((self.noise * part) @ weight, noise, out=np.zeros_like(noise), where=noise > 0)
+            for part in (self.shared, self.old)
         )
         return replace(
             self,
@@ -167,6 +211,9 @@ class State:
             data=np.array([self.data @ weight]),
             noise=noise[:, None],
             shared=shared[:, None],
+            old=old[:, None],
+            lift=None,
+            under=None,
         )
 
     def on(self, axis: int, channels: int) -> State:
@@ -190,6 +237,7 @@ class State:
             data=self.data * square,
             noise=self.noise * square,
             levels=self.levels if np.all(np.asarray(shift) == 0) else (),
+            under=None,
         )
 
 
@@ -224,6 +272,7 @@ def fresh(
         data=var * one,
         noise=np.zeros((sources, 1)),
         shared=np.zeros((sources, 1)),
+        old=np.zeros((sources, 1)),
         rho=np.zeros(LAGS) if rho is None else rho,
     )
 

@@ -27,8 +27,11 @@ from dropout_lint.noise.quadrature import (
     moments_by_quadrature,
     rectified,
 )
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, Underlying
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+
+PAIR = 0.3
+"""Assumed correlation of the channels that trained weights add up."""
 
 _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
@@ -56,10 +59,27 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
         sig=sig,
         var=var,
         data=data,
+        lift=_lift(x, (linear**2, var), (t_linear**2, t_var), ratio),
         levels=x.levels if homogeneous else (),
         rho=share * x.rho + (1 - share) * x.rho**2,
+        alike=(share * x.alike**0.5 + (1 - share) * x.alike) ** 2,
+        weighed=False,
+        under=None,
         spread_over=0.0,
     ).balanced()
+
+
+def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio: Array) -> Array | None:
+    """Test over train covariance of two channels that correlate at `PAIR`, by the same series."""
+    if x.components > 1:
+        weight = x.prob[:, None]
+        first = (weight * np.sqrt(train[0] * ratio)).sum(0) ** 2
+        rest = (weight * np.sqrt(np.maximum(train[1] - train[0], 0.0)) * ratio).sum(0) ** 2
+    else:
+        first, rest = (train[0] * ratio)[0], (np.maximum(train[1] - train[0], 0.0) * ratio**2)[0]
+    now = first + rest * PAIR
+    then = test[0] + np.maximum(test[1] - test[0], 0.0) * PAIR
+    return np.divide(then, now, out=np.ones_like(now), where=now > 0)
 
 
 def _spread(moments: MomentFunction, mean: Array, dev: Array, var: Array) -> tuple[Array, Array, Array, Array]:
@@ -82,7 +102,24 @@ RELU = rectified()
 @function("relu")
 def relu(call: Call) -> State:
     """max(x, 0)."""
-    return pointwise(call.x, RELU, homogeneous=True)
+    x = call.x
+    y = pointwise(x, RELU, homogeneous=True)
+    if x.components > 1 and not x.levels:
+        return y
+    flat = x
+    if x.components > 1:  # ReLU(mask·x) = mask·ReLU(x)
+        kept = int(np.argmax(x.levels))
+        flat = replace(
+            x,
+            mean=x.mean[kept][None] / x.levels[kept],
+            dev=x.dev[kept][None] / x.levels[kept],
+            var=x.var[kept][None] / x.levels[kept] ** 2,
+            sig=x.sig[kept][None] / x.levels[kept],
+        )
+    under = Underlying(
+        flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
+    )
+    return replace(y, under=under)
 
 
 @module("LeakyReLU")

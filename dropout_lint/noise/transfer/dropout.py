@@ -68,6 +68,8 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     shared[row] = np.divide(
         noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
     )
+    old = x.old.copy()
+    old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
     noise[row] = total
     return replace(
         x,
@@ -78,6 +80,7 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
         var=x.var * column**2,
         noise=noise,
         shared=shared,
+        old=old,
         mask=over,
         source=row,
         levels=tuple(float(v) for v in values),

@@ -12,6 +12,10 @@ with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
 
 With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as torch's
 layers use it. The factor hardly matters, it cancels at the next norm.
+
+Zero-mean weights add up what the data do to the inputs with random signs, so the outputs' variances differ: with C the
+inputs' covariance (over channels and taps), wᵀCw has mean σ²·tr C and relative variance 2·tr C²/(tr C)², and two outputs
+have the squared correlation tr C²/(tr C)² (`State.uneven`, `State.alike`). Noise of separate masks has no such spread.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
@@ -40,10 +45,12 @@ class Taps:
     Attributes:
         single: (T,) fraction of output positions at which tap t sees the input.
         pair: (T, T) fraction at which both do.
+        window: size of the kernel in each dimension.
     """
 
     single: Array
     pair: Array
+    window: tuple[int, ...] = ()
 
 
 def taps_of(
@@ -70,7 +77,7 @@ def taps_of(
         inside.append(hit)
     single = reduce(np.kron, [hit.mean(1) for hit in inside], np.ones(1))
     pair = reduce(np.kron, [hit @ hit.T / hit.shape[1] for hit in inside], np.ones((1, 1)))
-    return Taps(single, pair)
+    return Taps(single, pair, tuple(int(k) for k in kernel))
 
 
 ONE_TAP = Taps(np.ones(1), np.ones((1, 1)))
@@ -87,13 +94,18 @@ def linear_map(
     bias: torch.Tensor | None,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
+    x = replace(x, under=None)
     if x.mask != "sample" and not (x.mask == "channel" and groups == c_in):
         x = x.collapse()
+    overlap = _overlap(x, c_in / groups, taps)
+    x = replace(x, alike=overlap if groups < c_in else x.alike * overlap, uneven=2 * overlap)
     if weight is None:
         return _expected(x, axis, c_in, c_out, groups, taps)
     x = x.on(x.axis, c_in).per_channel()
     square = _square(weight, taps.single)
-    energies = np.concatenate([x.t_var[None], x.data[None], x.var, x.sig**2, x.noise])
+    energies = np.concatenate(
+        [x.t_var[None], x.data[None], x.var, x.sig**2, x.noise, x.noise * x.old, (x.lifted * x.data)[None]]
+    )
     power = _apply(square, energies, groups)
     k = x.components
     means = np.concatenate([x.t_mean[None], x.train_mean[None], x.mean])
@@ -101,17 +113,18 @@ def linear_map(
     border = _border(weight, means, taps, groups)
     spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
     shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
-    noise = power[2 + 2 * k :]
+    rows = len(x.noise)
+    noise, older, lifted = power[2 + 2 * k : 2 + 2 * k + rows], power[2 + 2 * k + rows : -1], power[-1]
     shared = x.shared
     if np.any(x.noise * x.shared > 0):
         coherent = _apply(_square(weight.sum(2, keepdim=True), np.ones(1)), x.noise * x.shared, groups)
         loose = _apply(square, x.noise * (1 - x.shared), groups)
         noise = loose + coherent
         shared = np.divide(coherent, noise, out=np.zeros_like(noise), where=noise > 0)
-        power[2 : 2 + k] += (noise - power[2 + 2 * k :]).sum(0)  # the train variance holds the same noise
+        power[2 : 2 + k] += (noise - power[2 + 2 * k : 2 + 2 * k + rows]).sum(0)  # the train variance holds the same noise
     else:
         shared = np.zeros_like(noise)
-    return replace(
+    result = replace(
         x,
         axis=axis,
         counts=np.ones(c_out),
@@ -123,10 +136,51 @@ def linear_map(
         sig=np.sqrt(power[2 + k : 2 + 2 * k] + border[2:]),
         var=power[2 : 2 + k] + border[2:],
         data=power[1] + border[1],
+        lift=np.divide(lifted, power[1], out=np.ones(c_out), where=power[1] > 0),
         noise=noise,
         shared=shared,
+        old=np.divide(older, noise, out=np.zeros_like(noise), where=noise > 0),
         levels=() if bias is not None else x.levels,
+        weighed=True,
     )
+    # what went into the layer is common to its outputs from here on
+    return replace(amplified(result, np.full(c_out, x.gain), power[1]), old=np.ones_like(noise))
+
+
+NOISE_GAIN = 0.15
+"""Share of the data's amplification by trained weights that noise of earlier layers takes part in."""
+
+
+def amplified(x: State, factor: Array, signal: Array, share: float = NOISE_GAIN) -> State:
+    """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
+
+    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes). Noise that has passed
+    earlier weight layers is in common too, to a lesser degree; noise of fresh masks is not.
+    """
+    if np.all(factor == 1):
+        return x
+    more = (factor - 1) * signal
+    noise = x.noise * (1 + share * (factor - 1) * x.old)
+    extra = more + (noise - x.noise).sum(0)
+    data = np.maximum(x.data + more, 0.0)
+    scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
+    return replace(
+        x,
+        t_var=np.where(more > 0, x.t_var + x.lifted * more, x.t_var * scale),
+        sig=x.sig * np.sqrt(scale),
+        var=np.maximum(x.var + extra, 0.0),
+        data=data,
+        noise=noise,
+    )
+
+
+def _overlap(x: State, fan_in: float, taps: Taps) -> float:
+    """tr C²/(tr C)² of the data part over the inputs of one output, channels and taps taken as separable."""
+    among_taps = 1.0
+    if taps.window:
+        n = float(np.prod(taps.window))
+        among_taps = mean_correlation(x.rho**2, taps.window) if n > 1 else 1.0
+    return float((1 / fan_in + (1 - 1 / fan_in) * x.alike) * among_taps)
 
 
 def _square(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
@@ -182,6 +236,7 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
     def spread(mean: Array, dev: Array) -> Array:
         return np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
 
+    x = replace(x, lift=None)
     t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
     noise = inside * power(x.noise)
     return replace(
@@ -200,6 +255,7 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         shared=np.divide(
             inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
         ),
+        old=np.ones_like(noise),
     )
 
 
@@ -263,7 +319,7 @@ def _convolution(
         pads = _tuple(padding, dims)
     if wraps:  # circular, reflect and replicate padding: every tap sees the input
         ones = np.ones(math.prod(kernel))
-        taps = Taps(ones, np.outer(ones, ones))
+        taps = Taps(ones, np.outer(ones, ones), kernel)
     else:
         taps = taps_of(shape[axis + 1 :], out[axis + 1 :], kernel, stride, pads, dilation, transposed)
     c_in, c_out = shape[axis], out[axis]
@@ -276,13 +332,6 @@ def _convolution(
     result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias)
     step = 1 if transposed else int(max(stride))
     return replace(result, rho=strided(result.rho, step)) if step > 1 else result
-
-
-def strided(rho: Array, step: float) -> Array:
-    """Correlations after a stride: distance 2^j in the result is step·2^j in the input."""
-    places = np.arange(len(rho)) + math.log2(step)
-    result: Array = np.interp(places, np.arange(len(rho)), rho)
-    return result
 
 
 @module("_ConvNd", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")

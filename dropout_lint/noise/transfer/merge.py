@@ -48,14 +48,30 @@ def _mixed_rho(a: State, b: State) -> Array:
     return (a.rho * left + b.rho * right) / (left + right) if left + right > 0 else a.rho
 
 
-def _mixed_shared(a: State, b: State, left: Array, right: Array) -> Array:
+def _mixed_spread(a: State, b: State) -> dict[str, float]:
+    """Independent parts: covariances between channels have random signs, so squares add up."""
+    left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
+    if left + right <= 0:
+        return {"alike": a.alike, "uneven": a.uneven}
+    f, g = left / (left + right), right / (left + right)
+    return {"alike": f**2 * a.alike + g**2 * b.alike, "uneven": f**2 * a.uneven + g**2 * b.uneven}
+
+
+def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Array]:
+    """Noise of two independent parts, and the shares in it."""
     total = left + right
-    return np.divide(left * a.shared + right * b.shared, total, out=np.zeros_like(total), where=total > 0)
+    shared, old = (
+        np.divide(left * f + right * g, total, out=np.zeros_like(total), where=total > 0)
+        for f, g in ((a.shared, b.shared), (a.old, b.old))
+    )
+    return {"noise": total, "shared": shared, "old": old}
 
 
 def add(a: State, b: State, sign: float = 1.0) -> State:
     """a + sign·b."""
     same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
+    if not same and np.any(a.dev) and np.any(b.dev):  # two spreads have no common sign: components cannot hold both
+        a, b = a.collapse(), b.collapse()
     a, b = _paired(a, b)
     result = replace(
         a,
@@ -68,9 +84,13 @@ def add(a: State, b: State, sign: float = 1.0) -> State:
         sig=np.hypot(a.sig, b.sig),
         var=a.var + b.var,
         data=a.data + b.data,
-        noise=a.noise + b.noise,
-        shared=_mixed_shared(a, b, a.noise, b.noise),
+        **_mixed_noise(a, b, a.noise, b.noise),
+        weighed=False,
+        gain=1.0,
         rho=_mixed_rho(a, b),
+        **_mixed_spread(a, b),
+        lift=np.sqrt(a.lifted * b.lifted),
+        under=None,
         levels=a.levels if same else (),
         spread_over=max(a.spread_over, b.spread_over),
     )
@@ -97,9 +117,11 @@ def product(a: State, b: State) -> State:
         dev=np.sqrt(np.maximum(a_mid * b_mid - mean**2, 0.0)),
         sig=np.sqrt(np.maximum((a_mid + a.sig**2) * (b_mid + b.sig**2) - a_mid * b_mid, 0.0)),
         var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
+        lift=None,
+        under=None,
         data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
-        noise=left + right,
-        shared=_mixed_shared(a, b, left, right),
+        **_mixed_noise(a, b, left, right),
+        weighed=False,
         rho=_mixed_rho(a, b),
         levels=levels,
         spread_over=max(a.spread_over, b.spread_over),
@@ -194,19 +216,22 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
         joined = {
             name: np.concatenate([getattr(p, name) for p in parts], axis=-1)
-            for name in ("counts", "t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared")
+            for name in ("counts", "t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
         }
-        return replace(parts[0], axis=axis, rho=rho, levels=levels, **joined)
+        alike = float(weight**2 @ np.array([s.alike for s in states]))
+        uneven = float(weight @ np.array([s.uneven for s in states]))
+        joined["lift"] = np.concatenate([p.lifted for p in parts])
+        return replace(parts[0], axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined)
     result, done = states[0].collapse(), float(sizes[0])
     for state, size in zip(states[1:], sizes[1:], strict=True):
         a, b = align(result, state.collapse())
         share = done / (done + size)
         blended = {
             name: share * getattr(a, name) + (1 - share) * getattr(b, name)
-            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise")
+            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
         }
-        mixed = _mixed_shared(a, b, share * a.noise, (1 - share) * b.noise)
-        result, done = replace(a, rho=rho, shared=mixed, **blended), done + size
+        mixed = _mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
+        result, done = replace(a, rho=rho, lift=None, under=None, **mixed, **blended), done + size
     return result
 
 

@@ -10,6 +10,7 @@ their own second moment, so nothing shifts here. The noise stays: its share of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,13 @@ from dropout_lint.layers import NormSpec
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+from dropout_lint.noise.transfer.linear import NOISE_GAIN, amplified
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+MOST_GAIN = 6.0
+"""Largest amplification that is carried on to a weight layer without a norm behind it."""
 
 FLOOR = 0.02
 """Least share of a norm's measured variance that is left to the signal."""
@@ -49,7 +57,10 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
         energy = (variance + mean**2) / q
         fitted = _fit(before, mean, np.maximum(energy - mean**2, FLOOR * variance))
         noise = fitted.noise * q
-        noise[x.source] += (q - 1) * energy
+        own = (q - 1) * energy
+        old = fitted.old.copy()
+        old[x.source] = noise[x.source] * old[x.source] / np.maximum(noise[x.source] + own, 1e-30)
+        noise[x.source] += own
         column = levels[:, None]
         return replace(
             x,
@@ -62,6 +73,10 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
             var=fitted.var * column**2,
             data=fitted.data,
             noise=noise,
+            old=old,
+            uneven=0.0,
+            lift=None,
+            gain=fitted.gain,
         )
     return _fit(x.collapse(), mean, variance)
 
@@ -72,7 +87,10 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
     var = x.var[kept] / level**2
     noise = x.noise / q
     own = (q - 1) / q * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
+    before = noise[x.source] * x.old[x.source]
     noise[x.source] = np.maximum(noise[x.source] - own, 0.0)
+    old = x.old.copy()
+    old[x.source] = np.clip(before / np.maximum(noise[x.source], 1e-30), 0.0, 1.0)
     return replace(
         x.collapse(),
         mean=x.mean[kept][None] / level,
@@ -80,30 +98,50 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
         sig=np.sqrt(x.data)[None],
         var=var[None],
         noise=noise,
+        old=old,
     )
 
 
 def _fit(x: State, mean: Array, variance: Array) -> State:
-    """One component with the given moments; what noise and shortfall leave is the signal."""
+    """One component with the given moments.
+
+    Noise of fresh masks is what was predicted. The rest of the measured variance tells how much more the weights add
+    up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
+    """
     now = x.train_var
-    noise, short = x.noise.sum(0), now - x.t_var
-    # where the prediction leaves too little room, its relative size is the better guide
-    largest = np.maximum(noise, short)
-    room = np.minimum(1.0, np.divide(variance, largest * 1.25, out=np.ones_like(now), where=largest > 0))
+    share = NOISE_GAIN if x.weighed else 0.0  # after an add, what is beyond the parts is their covariance
+    old = (x.noise * x.old).sum(0)
+    fresh_noise = x.noise.sum(0) - old
+    # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
-    factor = np.where(room < 1, np.minimum(1.0, np.maximum(ratio, 0.0)), 1.0)
-    data = np.maximum(variance - noise * factor, FLOOR * variance)
+    factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
+    x = replace(x, noise=x.noise * np.where(x.old < 1, factor, 1.0))
+    room = variance - fresh_noise * factor
+    gain = (room - (1 - share) * old) / np.maximum(x.data + share * old, 1e-30)
+    # with little room the old noise has to shrink with the data
+    least = 0.25
+    squeeze = np.where(gain < least, room / np.maximum(least * x.data + (1 - share * (1 - least)) * old, 1e-30), 1.0)
+    gain = np.maximum(gain, least)
+    y = amplified(x, gain, x.data, share)
+    shrink = np.minimum(squeeze, 1.0)
+    noise = y.noise * np.where(y.old > 0, shrink, 1.0)
+    data = np.maximum(variance - noise.sum(0), FLOOR * variance)
+    weights = x.data
+    found = float((gain * weights).sum() / weights.sum()) if weights.sum() > 0 else 1.0
     return replace(
-        x,
+        y,
         t_mean=x.t_mean - x.train_mean + mean,
-        t_var=np.maximum(variance - short * factor, FLOOR * variance),
+        t_var=y.t_var * np.divide(data, y.data, out=np.ones_like(data), where=y.data > 0),
         mean=mean[None],
         dev=np.zeros((1, len(mean))),
         t_dev=np.zeros(len(mean)),
         sig=np.sqrt(data)[None],
         var=variance[None],
         data=data,
-        noise=x.noise * factor,
+        noise=noise,
+        uneven=0.0,
+        lift=None,
+        gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed else x.gain,
     )
 
 
@@ -144,7 +182,33 @@ def batch_norm(x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[
     scale = 1 / np.sqrt(var + spec.eps)
     gain, shift = _affine(weight, bias, x.groups)
     x = replace(x, dev=x.dev - dev, t_dev=x.t_dev - dev)
-    return rescaled(x, centre, scale, centre, scale, gain, shift)
+    y = rescaled(x, centre, scale, centre, scale, gain, shift)
+    return y if spec.frozen or not x.uneven else evened(y, x)
+
+
+def evened(y: State, x: State) -> State:
+    """Batch norm divides each channel by its own variance, and channels differ (`State.uneven`).
+
+    Where a channel's data part is g times the average, its noise share is noise/(g·data + noise). The average over
+    g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small signal lose more.
+    """
+    width = math.log1p(x.uneven)
+    g = np.exp(math.sqrt(width) * _NODES - width / 2)[:, None]
+    noise = np.maximum(x.train_var - x.data, 0.0)
+    total = x.data + noise
+    channel = np.maximum(g * x.data + noise, 1e-300)
+    kept = _WEIGHTS @ (g * total / channel)  # of what the data cause, against all channels alike
+    added = _WEIGHTS @ (total / channel)  # the same for the noise
+    var = y.sig**2 * kept + np.maximum(y.var - y.sig**2, 0.0) * added
+    return replace(
+        y,
+        t_var=y.t_var * kept,
+        sig=y.sig * np.sqrt(kept),
+        var=var,
+        data=y.data * kept,
+        noise=y.noise * added,
+        uneven=0.0,
+    )
 
 
 def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:

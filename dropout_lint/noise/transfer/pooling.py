@@ -18,37 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array, normal_cdf
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, Underlying
 from dropout_lint.noise.transfer.base import Call, function, module
-from dropout_lint.noise.transfer.linear import strided
-
-
-@functools.lru_cache(maxsize=256)
-def mean_correlation_weights(window: tuple[int, ...], lags: int) -> tuple[float, Array]:
-    """Weights of `rho` in the mean correlation over all pairs of positions in `window`; first the pairs at distance 0."""
-    offsets = [np.arange(-(n - 1), n) for n in window]
-    shares = [(n - np.abs(o)) / n**2 for n, o in zip(window, offsets, strict=True)]
-    square = functools.reduce(np.add.outer, [o.astype(float) ** 2 for o in offsets], np.zeros(()))
-    share = functools.reduce(np.multiply.outer, shares, np.ones(()))
-    distance, share = np.sqrt(square).ravel(), share.ravel()
-    weights = np.zeros(lags)
-    zero = float(share[distance == 0].sum())
-    near = distance > 0
-    place = np.clip(np.log2(distance[near]), 0, lags - 1)
-    low = np.minimum(place.astype(int), lags - 2)
-    np.add.at(weights, low, share[near] * (1 - (place - low)))
-    np.add.at(weights, low + 1, share[near] * (place - low))
-    return zero, weights
-
-
-def mean_correlation(rho: Array, window: Sequence[int]) -> float:
-    """Mean correlation over all pairs of positions in a window, each with itself included."""
-    capped = tuple(min(int(n), 64) for n in window if n > 1)
-    if not capped:
-        return 1.0
-    zero, weights = mean_correlation_weights(capped, len(rho))
-    return float(zero + weights @ rho)
 
 
 def average(x: State, window: Sequence[int]) -> State:
@@ -67,6 +40,7 @@ def averaged(x: State, keep: float, n: float, window: Sequence[int] = ()) -> Sta
     noise = x.noise * loose
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
+    x = replace(x, under=None)
     sig2 = x.sig**2 * keep
     rho = strided(x.rho, max(window)) if len(window) else x.rho
     return replace(
@@ -96,6 +70,8 @@ def maximum(x: State, window: Sequence[int], stride: int) -> State:
     n = math.prod(window)
     if n <= 1:
         return x
+    if x.under is not None:
+        return _largest_rectified(x, x.under, window, stride)
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
     e, d = largest_of(min(n, 4096))
@@ -122,6 +98,78 @@ def maximum(x: State, window: Sequence[int], stride: int) -> State:
         noise=x.noise * spread,
         rho=strided(x.rho, stride) if stride > 1 else x.rho,
     ).balanced()
+
+
+_SHARED, _SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_SHARED_WEIGHTS = _SHARED_WEIGHTS / _SHARED_WEIGHTS.sum()
+_STEPS = np.linspace(0.0, 1.0, 65)
+
+
+def _largest_rectified(x: State, u: Underlying, window: Sequence[int], stride: int) -> State:
+    """Largest of n values mask·ReLU(v), v normal with a part that the window shares.
+
+    Given the shared part, P(largest ≤ t) = (Σ_j π_j P(level_j·ReLU(v) ≤ t))ⁿ, and the moments of the largest are
+    ∫(1 - Pⁿ)dt and ∫2t(1 - Pⁿ)dt. One element mask for each position is in the sum; a mask that the whole window
+    shares (Dropout2d, DropPath) stays outside: its components are worked out one by one.
+    """
+    n = math.prod(window)
+    pair = (mean_correlation(u.rho, window) * n - 1) / (n - 1)
+    levels = x.levels if x.components > 1 and x.levels else (1.0,)
+    spread = u.dev**2  # channels differ in their mean; taken as one more part that the window shares
+    test_same, test_free = u.t_var * pair + u.t_dev**2, u.t_var * (1 - pair)
+    t_mean, t_var, _ = _rectified_moments(u.t_mean, test_same, test_free, np.ones(1), (1.0,), n)
+    same, free = u.sig2 * pair + spread, u.sig2 * (1 - pair) + np.maximum(u.var - u.sig2, 0.0)
+    together = x.mask in ("sample", "channel")
+    if together or len(levels) == 1:
+        parts = [_rectified_moments(u.mean, same, free, np.ones(1), (level,), n) for level in levels]
+        mean, var = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
+        common = np.stack([p[2] for p in parts])
+    else:
+        one = _rectified_moments(u.mean, same, free, x.prob, levels, n)
+        mean, var, common = one[0][None], one[1][None], one[2][None]
+        x = x.collapse()
+    # of what is not shared, the data have the part that they have in the input
+    loose = np.maximum(x.train_var - x.data * pair, 1e-30)
+    share = np.clip(x.data * (1 - pair) / loose, 0.0, 1.0)
+    sig2 = common + (var - common) * share
+    data = (x.prob @ np.sqrt(sig2)) ** 2
+    return replace(
+        x,
+        t_mean=t_mean,
+        t_dev=np.zeros_like(t_mean),
+        t_var=t_var,
+        mean=mean,
+        dev=np.zeros_like(mean),
+        var=var,
+        sig=np.sqrt(sig2),
+        data=data,
+        levels=levels if together else (),
+        under=None,
+        lift=None,
+        rho=strided(x.rho, stride) if stride > 1 else x.rho,
+    ).balanced()
+
+
+def _rectified_moments(
+    mean: Array, same: Array, free: Array, prob: Array, levels: tuple[float, ...], n: int
+) -> tuple[Array, Array, Array]:
+    """(G,) mean and variance of the largest, and the part of the variance that the shared part causes."""
+    top = max(levels) * (np.maximum(mean, 0.0) + 6 * np.sqrt(same + free) + 1e-12)
+    t = top[:, None] * _STEPS
+    centre = mean[:, None] + np.sqrt(same)[:, None] * _SHARED  # (G, Q)
+    scale = np.sqrt(np.maximum(free, 1e-30))[:, None, None]
+    below = np.zeros((len(mean), len(_SHARED), len(_STEPS)))
+    for weight, level in zip(prob, levels, strict=True):
+        if level <= 0:
+            below += weight
+            continue
+        below += weight * normal_cdf((t[:, None, :] / level - centre[..., None]) / scale)
+    above = 1 - np.clip(below, 0.0, 1.0) ** n
+    first = np.trapezoid(above, t[:, None, :], axis=2)
+    second = np.trapezoid(2 * t[:, None, :] * above, t[:, None, :], axis=2)
+    overall = first @ _SHARED_WEIGHTS
+    common = ((first - overall[:, None]) ** 2) @ _SHARED_WEIGHTS
+    return overall, np.maximum(second @ _SHARED_WEIGHTS - overall**2, 0.0), common
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
