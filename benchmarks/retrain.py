@@ -1,7 +1,7 @@
-"""Does it help? One network trained with dropout at a bad place, at a good one, with Uout, without, and healed.
+"""Does it help? One network trained with dropout misplaced, moved, as Uout, without, and healed afterwards.
 
-    OMP_NUM_THREADS=1 python benchmarks/retrain.py                 the bundled digits, 8 seeds, about 8 minutes
-    python benchmarks/retrain.py --task synthetic --device cuda    32×32 images in noise, for a GPU
+    OMP_NUM_THREADS=1 python benchmarks/retrain.py               the bundled digits, 8 seeds, about 8 minutes
+    python benchmarks/retrain.py --task synthetic --device cuda  32×32 images in noise, for a GPU
 
 All runs have the same budget, data order and initial weights for a seed; only the noise differs. The settings
 are those of Li et al. 2019, Tables 3 and 4 and Fig. 6, and of Kim et al. 2023, Table 1.

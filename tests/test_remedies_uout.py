@@ -140,6 +140,26 @@ def test_compiles_into_one_graph_and_keeps_its_modes():
     assert torch.equal(compiled(x), x)
 
 
+def test_large_tensors_take_another_way_to_the_same_distribution():
+    torch.manual_seed(11)
+    ones = torch.ones(1 << 20)
+    bits, plain = uout(ones, 0.6), uout(ones.double(), 0.6)  # 16 random bits each, and torch's own draw
+    for mask in (bits.double(), plain):
+        assert mask.min() >= 0.4
+        assert mask.max() <= 1.6
+        assert abs(mask.mean() - 1) < 4 * (0.36 / 3 / len(mask)) ** 0.5
+        tenths = torch.histc(mask, 10, 0.4, 1.6) / len(mask)
+        torch.testing.assert_close(tenths, torch.full((10,), 0.1, dtype=mask.dtype), atol=0.0015, rtol=0)
+    # neighbours, which share one 64-bit draw, are independent
+    centred = bits - 1
+    for lag in (1, 2, 3, 4):
+        assert (centred[:-lag] * centred[lag:]).mean().abs() < 5 * 0.12 / len(bits) ** 0.5
+    torch.manual_seed(11)
+    assert torch.equal(uout(ones, 0.6), bits)
+    odd = uout(torch.ones(200_001), 0.6)
+    assert odd.shape == (200_001,)
+
+
 def test_channels_last_and_expanded_inputs():
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert uout(x, 0.3).is_contiguous(memory_format=torch.channels_last)
