@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from torch import fx, nn
-from torch.nn.parameter import is_lazy
 
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.target.types import Inputs, Location
 from dropout_lint.trace.failure import Failure, explain
+from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
@@ -48,7 +47,7 @@ def trace(
         for name, module in model.named_modules(remove_duplicate=False)
         if constructed and id(module) in constructed
     }
-    subject = copy.deepcopy(model) if any(is_lazy(parameter) for parameter in model.parameters()) else model
+    subject = with_shapes(model, _candidates(model, inputs)) if has_lazy_parameters(model) else model
     failures: list[Failure] = []
     for method, recording, used in _attempts(subject, inputs, catalogue, failures):
         return _assemble(subject, method, recording, used, catalogue, places)

@@ -130,3 +130,19 @@ class Leaves:
 def _is_torchs(function: Callable[..., Any]) -> bool:
     module = getattr(function, "__module__", None) or ""
     return module.startswith(("torch.nn.", "torch.ao.nn.")) and not module.startswith("torch.nn.parallel")
+
+
+def recurrent_output(module: nn.RNNBase, source: torch.Tensor) -> Any:
+    """What a recurrent layer returns, by shape alone: on meta tensors its steps would be unrolled one by one."""
+    directions = 2 if module.bidirectional else 1
+    projected = module.proj_size or module.hidden_size
+    batch = (
+        source.shape[0 if module.batch_first else 1 : 1 if module.batch_first else 2]
+        if source.dim() == 3
+        else ()
+    )
+    output = source.new_empty((*source.shape[:-1], directions * projected))
+    hidden = source.new_empty((module.num_layers * directions, *batch, projected))
+    if module.mode != "LSTM":
+        return output, hidden
+    return output, (hidden, source.new_empty((module.num_layers * directions, *batch, module.hidden_size)))

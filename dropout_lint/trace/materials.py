@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +69,10 @@ class Materials:
         """A new tensor of the same shape: the result of an operation that keeps the shape, without running it."""
         return torch.empty_like(tensor)
 
+    def contiguous_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As `like`, for the operations (layer norm) whose result is contiguous whatever its input is."""
+        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
     def input(self, tensor: torch.Tensor) -> torch.Tensor:
         """The stand-in for an example input."""
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
@@ -88,8 +93,13 @@ class Fake(Materials):
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        with self._mode:
-            yield
+        logger = logging.getLogger("torch._subclasses.fake_tensor")
+        disabled, logger.disabled = logger.disabled, True  # a failed attempt is ours to report
+        try:
+            with self._mode:
+                yield
+        finally:
+            logger.disabled = disabled
 
     def _make(self, tensor: torch.Tensor) -> torch.Tensor:
         with self._mode:

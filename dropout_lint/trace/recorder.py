@@ -17,7 +17,7 @@ from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace.bindings import Bindings
 from dropout_lint.trace.frames import location_of, user_frame
-from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves
+from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
 from dropout_lint.trace.sizes import SizeInt
 from dropout_lint.trace.types import TensorInfo
@@ -159,7 +159,7 @@ class Recorder(TorchFunctionMode):
         return args, {name: self._placeholder(name, value) for name, value in inputs.kwargs.items()}
 
     def _placeholder(self, name: str, value: Any) -> Any:
-        stand_in = _map_tensors(value, self._materials.input)
+        stand_in = map_tensors(value, self._materials.input)
         node = self.graph.placeholder(name)
         node.meta.update(value=describe(stand_in), owner="", call=None)
         self.bindings.bind(stand_in, node)
@@ -202,6 +202,9 @@ class Recorder(TorchFunctionMode):
 
     def _leaf(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values
+        contiguous = isinstance(module, nn.LayerNorm)
+        make = self._materials.contiguous_like if contiguous else self._materials.like
+        by_shape = isinstance(module, nn.RNNBase) and not self._materials.has_values
         is_dropout = id(module) in self._leaves.dropouts
         exact_place = is_dropout or id(module) in self._leaves.norms
 
@@ -219,7 +222,9 @@ class Recorder(TorchFunctionMode):
                 with torch._C.DisableTorchFunction():
                     if shortcut and source is not None:
                         self._require_floating(source, name)
-                        result: Any = self._materials.like(source) if is_dropout or not inplace else source
+                        result: Any = source if inplace and not is_dropout else make(source)
+                    elif by_shape and source is args[0] and source is not None:
+                        result = recurrent_output(module, source)
                     else:
                         result = _run_leaf(module, forward, args, kwargs)
                         if is_dropout and result is source:
@@ -322,7 +327,7 @@ class Recorder(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)
+        run, run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)
         versions = [tensor._version for tensor in tensors]
         if (
             func in SHAPE_KEEPING_FUNCTIONS
@@ -330,19 +335,21 @@ class Recorder(TorchFunctionMode):
             and _is_plain(run_args, run_kwargs)
         ):
             self._require_floating(run_args[0], name)
-            result: Any = self._materials.like(run_args[0])
+            make = self._materials.contiguous_like if func is F.layer_norm else self._materials.like
+            result: Any = make(run_args[0])
         else:
-            result = func(*run_args, **run_kwargs)
+            result = run(*run_args, **run_kwargs)
         changed = [
             tensor for tensor, version in zip(tensors, versions, strict=True) if tensor._version != version
         ]
         found = _tensors_in(result)
+        dropout = is_dropout_function(func)
         if not changed and (not found or (len(found) == 1 and any(found[0] is tensor for tensor in tensors))):
-            if not (is_dropout_function(func) and found):
+            # what is contiguous here need not be so with other materials
+            if not (found and (dropout or name == "contiguous")):
                 return result
             result = found[0].view_as(found[0])
         node = self._node(func, name, args, kwargs)
-        dropout = is_dropout_function(func)
         if dropout and any(result is tensor for tensor in changed):
             result = result.view_as(
                 result
@@ -356,8 +363,8 @@ class Recorder(TorchFunctionMode):
 
     def _runnable(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any], list[torch.Tensor]]:
-        """Arguments to run with: stand-ins for tensors from outside, and this recording's device."""
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], list[torch.Tensor]]:
+        """What to run: stand-ins for tensors from outside, and this recording's device."""
         tensors: list[torch.Tensor] = []
         materials = self._materials
 
@@ -383,14 +390,14 @@ class Recorder(TorchFunctionMode):
 
         run_args = tuple(fit(value) for value in args)
         run_kwargs = {key: fit(value) for key, value in kwargs.items()}
+        name = getattr(func, "__name__", "")
         if func in self._constructors or isinstance(run_kwargs.get("device"), str):
             run_kwargs["device"] = materials.device
-        elif getattr(func, "__name__", "") in ("to", "cuda", "cpu") and tensors:
-            name = getattr(func, "__name__", "")
-            if name != "to":
-                return (tensors[0],), {"device": materials.device}, tensors
+        elif name == "to":
             run_args = tuple(materials.device if _names_a_device(value) else value for value in run_args)
-        return run_args, run_kwargs, tensors
+        elif name in ("cuda", "cpu") and tensors:
+            func, run_args, run_kwargs = torch.Tensor.to, (tensors[0], materials.device), {}
+        return func, run_args, run_kwargs, tensors
 
     def _names_of_outsider(self, twin: torch.Tensor, value: torch.Tensor) -> None:
         name = self._names.get(id(value)) if isinstance(self._names, dict) else None
@@ -434,7 +441,13 @@ class Recorder(TorchFunctionMode):
             return value
         if isinstance(value, tuple):
             items = [self._argument(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+            if _is_named_tuple(value):
+                return type(value)(*items)
+            if not hasattr(value, "_fields"):
+                return tuple(items)
+            return self._made(
+                type(value), tuple(items), {}, value
+            )  # a constructor of its own (PackedSequence)
         if isinstance(value, list):
             return [self._argument(item) for item in value]
         if isinstance(value, slice):
@@ -510,22 +523,28 @@ class Recorder(TorchFunctionMode):
 
 def describe(value: Any) -> Any:
     """`value` with a `TensorInfo` in place of each tensor."""
-    return _map_tensors(
+    return map_tensors(
         value, lambda tensor: TensorInfo(tuple(int(size) for size in tensor.shape), tensor.dtype)
     )
 
 
-def _map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    """`value` with `function` applied to every tensor inside its tuples, lists and dicts."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, tuple):
-        items = [_map_tensors(item, function) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        items = [map_tensors(item, function) for item in value]
+        return type(value)(*items) if _is_named_tuple(value) else tuple(items)
     if isinstance(value, list):
-        return [_map_tensors(item, function) for item in value]
+        return [map_tensors(item, function) for item in value]
     if isinstance(value, dict):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
+        return {key: map_tensors(item, function) for key, item in value.items()}
     return value
+
+
+def _is_named_tuple(value: tuple[Any, ...]) -> bool:
+    """Whether `value` is a plain named tuple, which its fields alone can make again."""
+    return hasattr(value, "_fields") and type(value).__bases__ == (tuple,)
 
 
 def _tensors_in(value: Any, depth: int = 3) -> list[torch.Tensor]:

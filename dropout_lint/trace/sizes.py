@@ -70,4 +70,4 @@ def _negative(self: SizeInt) -> SizeInt:
     return SizeInt._make(-int(self), operator.neg, (self,))
 
 
-SizeInt.__neg__ = _negative  # type: ignore[method-assign]
+SizeInt.__neg__ = _negative  # type: ignore[method-assign, assignment]

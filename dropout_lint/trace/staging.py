@@ -14,16 +14,28 @@ from dropout_lint.trace.materials import Materials
 
 
 @contextlib.contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Put every module's class, attributes and hooks, and the random state, back afterwards."""
+    saved = [(module, _snapshot(module)) for module in model.modules()]
+    states = random.getstate(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        for module, snapshot in saved:
+            _restore(module, snapshot)
+        random.setstate(states[0])
+        torch.set_rng_state(states[1])
+
+
+@contextlib.contextmanager
 def staged(model: nn.Module, materials: Materials, train: bool) -> Iterator[dict[int, str]]:
     """Swap every parameter and buffer for its stand-in and set the mode; undo all of it afterwards.
 
     Yields:
         `id(stand-in)` → qualified name, for parameters and buffers.
     """
-    saved = [(module, _snapshot(module)) for module in model.modules()]
-    states = random.getstate(), torch.get_rng_state()
     names: dict[int, str] = {}
-    try:
+    with preserved(model):
         for prefix, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -40,11 +52,6 @@ def staged(model: nn.Module, materials: Materials, train: bool) -> Iterator[dict
                     names.setdefault(id(twin_buffer), dot + name)
         model.train(train)
         yield names
-    finally:
-        for module, snapshot in saved:
-            _restore(module, snapshot)
-        random.setstate(states[0])
-        torch.set_rng_state(states[1])
 
 
 def _snapshot(module: nn.Module) -> tuple[type, dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,144 @@
+"""The public Python functions on models and batches: `lint` and `fix`; the rooms give the rest as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dropout_lint import pipeline
+from dropout_lint.config import Settings
+from dropout_lint.fix import Fixed, Strategy, fix_graph, judge_with
+from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
+from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
+from dropout_lint.target import Built, as_inputs
+from dropout_lint.trace import trace
+
+
+class LintReport:
+    """What `lint` found in one model.
+
+    Attributes:
+        report: the whole report as structs, with one target.
+    """
+
+    def __init__(self, report: Report, fail_on: str = "warning") -> None:
+        self.report = report
+        self._fail_on = fail_on
+
+    @property
+    def target(self) -> TargetInfo:
+        """Everything about the model."""
+        return self.report.targets[0]
+
+    @property
+    def findings(self) -> Sequence[FindingInfo]:
+        """The findings, worst first within the order of the data."""
+        return self.target.findings
+
+    @property
+    def predictions(self) -> Sequence[PredictionInfo]:
+        """Predicted Δ at every norm, in the order of the data."""
+        return self.target.predictions
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing at or above `fail_on` was found."""
+        order = ("info", "warning", "error")
+        least = order.index(self._fail_on)
+        return not any(order.index(finding.severity) >= least for finding in self.findings)
+
+    def to_json(self) -> str:
+        """The JSON text of schema version 1, with one target."""
+        return self.report.to_json()
+
+    def to_text(self, *, color: bool = False, width: int = 80) -> str:
+        """What the command line would print."""
+        from dropout_lint.report import render
+        from dropout_lint.report.context import Context
+
+        rules = {rule.code: rule for rule in load_rules().rules}
+        return render(self.report, "text", Context(rules=rules, color=color, width=width))
+
+    def __repr__(self) -> str:
+        summary = self.report.summary
+        counts = f"{summary.error} errors, {summary.warning} warnings, {summary.info} notes"
+        return f"<LintReport of {self.target.model}: {counts}>"
+
+
+def lint(
+    model: nn.Module,
+    inputs: Any = None,
+    *,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    threshold: float = DEFAULT_THRESHOLD,
+    fail_on: str = "warning",
+    rules: Iterable[str | Path] = (),
+) -> LintReport:
+    """Trace `model`, predict Δ at every norm and match the rules. The model is left as it was.
+
+    Args:
+        model: any module, its weights real or on the meta device. With a trained model's running statistics
+            the prediction is for that checkpoint (`basis`).
+        inputs: a tensor, a tuple of positional arguments, a dict of keyword arguments, or None to guess them.
+        select: codes (or prefixes such as `DL1`) to report; all that are on by default.
+        ignore: codes to leave out.
+        threshold: Δ from which on a shift counts.
+        fail_on: the least severity that makes `ok` false.
+        rules: further rule files or folders.
+
+    Raises:
+        InputError: the inputs do not fit the model's forward.
+        TraceError: nothing of the model could be traced.
+        RuleError: a rule file is malformed, or a code is unknown.
+    """
+    settings = Settings(
+        select=list(select),
+        ignore=list(ignore),
+        delta_threshold=threshold,
+        rules=[str(path) for path in rules],
+    )
+    given = None if inputs is None else as_inputs(inputs, model, "given")
+    built = Built(type(model).__name__, model, given)
+    result = pipeline.lint_built(built, settings, pipeline.rules_of(settings))
+    run = pipeline.assemble([pipeline.outcome_of(result)], settings, (), None)
+    return LintReport(run.report, fail_on)
+
+
+def fix(
+    model: nn.Module,
+    inputs: Any = None,
+    *,
+    strategy: Strategy = "auto",
+    threshold: float = DEFAULT_THRESHOLD,
+    beta: float | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    catalogue: Catalogue = STANDARD,
+) -> Fixed:
+    """Rewrite the model's graph so that its dropouts shift no norm; `model` itself is left as it was.
+
+    Args:
+        model, inputs, threshold, select, ignore: as for `lint`.
+        strategy: `move`, `uout`, `reduce`, `remove` or `auto`.
+        beta: β for Uout; None takes it from each dropout's noise.
+        catalogue: which classes are dropouts and norms.
+
+    Returns:
+        `fixed.model`, a trainable module with the same state_dict keys and bit-identical eval outputs;
+        `fixed.applied` and `fixed.skipped`.
+
+    Raises:
+        FixError: no proof could be given that nothing else changed.
+        InputError, TraceError: as for `lint`.
+    """
+    given = None if inputs is None else as_inputs(inputs, model, "given")
+    judge = judge_with(
+        load_rules(), select=tuple(select) or None, ignore=tuple(ignore), threshold=threshold
+    )
+    traced = trace(model, given, catalogue=catalogue)
+    return fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
