@@ -190,7 +190,7 @@ def test_a_plot_that_cannot_be_written_says_so(shift: Shift, tmp_path: Path) -> 
 def test_sparklines() -> None:
     assert sparkline([1, 1.5, 2]) == "▁▅█"
     assert sparkline([1, 1.5, 2], ascii_only=True) == "_=#"
-    assert sparkline([1.0001, 1.0, 1.002]) == "▁▁▂"  # noise is flat
+    assert sparkline([1.0001, 1.0, 1.002]) == "▁▁▁"  # noise is flat
     assert len(sparkline([1 + i / 100 for i in range(500)], width=40)) == 40
     assert sparkline([1.0] * 100 + [3.0] + [1.0] * 100, width=20).count("█") == 1  # a single peak survives
     assert sparkline([]) == ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dropout_lint.errors import MeasureError
 from dropout_lint.measure.untouched import RngState
 from dropout_lint.target.types import Inputs, describe_value
+from dropout_lint.target.usercode import own_traceback
 
 # Batches of an iterator that are kept for a second pass, in bytes of host memory.
 KEEP_LIMIT = 2 * 2**30
@@ -118,19 +119,13 @@ class Batches:
                 raise MeasureError(
                     f"the loader failed at batch {index}: {type(error).__name__}: {error}",
                     "iterate over it once on its own to see the whole traceback",
-                    details=_traceback(error),
+                    details=own_traceback(error),
                 ) from error
             finally:
                 state = RngState.capture()
                 ours.restore()
             yield batch
             index += 1
-
-
-def _traceback(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _size(value: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +13,7 @@ from dropout_lint.measure.batches import Picker, describe, samples_of, to_device
 from dropout_lint.measure.record import Recorder
 from dropout_lint.measure.untouched import Buffers, seed_everything
 from dropout_lint.target.types import Inputs
+from dropout_lint.target.usercode import own_traceback
 
 
 class Forward:
@@ -91,7 +91,7 @@ class Forward:
             hint = f"the first batch was {self._first}; let the loader yield batches of one form"
         else:
             hint = "batches must fit forward's arguments: a tensor, a tuple in their order, or a dict by name"
-        return MeasureError(text, hint, details="".join(traceback.format_exception(error)).rstrip())
+        return MeasureError(text, hint, details=own_traceback(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

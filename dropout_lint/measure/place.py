@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import MeasureError
+from dropout_lint.measure.forward import is_out_of_memory
 from dropout_lint.measure.ranks import local_rank
 
 
@@ -48,6 +49,23 @@ def place(model: nn.Module, device: str | torch.device) -> tuple[torch.device, b
             "leave the device at `auto`",
         )
     return wanted, True
+
+
+def move(model: nn.Module, device: torch.device) -> None:
+    """Move the model to `device`.
+
+    Raises:
+        MeasureError: it does not fit there.
+    """
+    try:
+        model.to(device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MeasureError(
+            f"the model does not fit into the memory of {device}",
+            "measure on the CPU (`--device cpu`), or shard the model with FSDP2 over several devices",
+        ) from error
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -97,16 +97,18 @@ def _ratio_bounds(interval: tuple[float, float] | None) -> tuple[float, float]:
     return (1.0 if low <= 1 <= high else min(ends)), max(ends)
 
 
-def sparkline(ratios: Sequence[float], width: int = 72, *, ascii_only: bool = False) -> str:
+def sparkline(
+    ratios: Sequence[float], width: int = 72, *, ascii_only: bool = False, top: float | None = None
+) -> str:
     """One bar for each norm, from 1 (lowest) to the worst (highest); neighbours share a bar when there are
-    more norms than places, and the bar shows the worse of them."""
+    more norms than places, and the bar shows the worse of them. `top` is the ratio of the highest bar."""
     if not ratios:
         return ""
     bars = _ASCII_BARS if ascii_only else _BARS
     if len(ratios) > width:
         edges = [round(i * len(ratios) / width) for i in range(width + 1)]
         ratios = [max(ratios[a:b]) for a, b in pairwise(edges)]
-    top = max(ratios) - 1
-    # below a hundredth everything is flat: noise must not look like a mountain range
-    scale = max(top, 0.01)
+    top = (top or max(ratios)) - 1
+    # a shift that does not count is flat: noise must not look like a mountain range
+    scale = max(top, 0.05)
     return "".join(bars[min(len(bars) - 1, int((ratio - 1) / scale * len(bars)))] for ratio in ratios)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any, Literal
 
@@ -14,9 +16,9 @@ from dropout_lint.errors import MeasureError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measure.batches import Batches
 from dropout_lint.measure.confidence import ratio_half_width
-from dropout_lint.measure.forward import Forward, is_out_of_memory
+from dropout_lint.measure.forward import Forward
 from dropout_lint.measure.moments import merge_all
-from dropout_lint.measure.place import place
+from dropout_lint.measure.place import move, place
 from dropout_lint.measure.ranks import Ranks, unwrapped
 from dropout_lint.measure.record import Listened
 from dropout_lint.measure.session import Passes, Progress, Session
@@ -98,9 +100,9 @@ def measure(
             "batch norms and instance norms with track_running_stats do; layer and group norms do not",
         )
     ranks.same([(norm.name, norm.spec) for norm in norms], "norms")
-    with untouched(inner, where) as found, torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with untouched(inner, where) as found, torch.no_grad(), uncompiled():
         if moves:
-            _move(inner, where)
+            move(inner, where)
         buffers = Buffers(inner) if moves else found
         inner.train()
         frozen = frozenset(norm.name for norm in norms if not norm.module.training)
@@ -156,6 +158,14 @@ _HINTS = {
 }
 
 
+def uncompiled() -> AbstractContextManager[Any]:
+    """Compiled parts run as they were written, so that their norms are heard (no cost without dynamo)."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
     """Every norm that shifts, once, under the name that the trace gives it."""
     found = []
@@ -165,18 +175,6 @@ def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
             bare = reduce(lambda text, wrapper: text.replace(wrapper, ""), _WRAPPERS, name)
             found.append(Listened(bare, module, spec))
     return found
-
-
-def _move(model: nn.Module, device: torch.device) -> None:
-    try:
-        model.to(device)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MeasureError(
-            f"the model does not fit into the memory of {device}",
-            "measure on the CPU (`--device cpu`), or shard the model with FSDP2 over several devices",
-        ) from error
 
 
 def _stored(norms: list[Listened], statistics: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from torch import nn
 
 from dropout_lint.measure.batches import Batches
@@ -71,7 +72,14 @@ class Validation:
 
     def measurements(self) -> list[MeasurementInfo]:
         """The rows as the JSON report holds them, measured norms only."""
-        return measurements(self.before, self.after)
+        infos = measurements(self.before, self.after)
+        rows = {row.norm: row for row in self.rows}
+        return [
+            msgspec.structs.replace(
+                info, predicted=rows[info.norm].predicted, predicted_after=rows[info.norm].predicted_after
+            )
+            for info in infos
+        ]
 
 
 def measurements(before: Shift, after: Shift | None = None) -> list[MeasurementInfo]:
@@ -127,7 +135,7 @@ def validate(
         predicted: Δ by norm name, or a `Prediction`, for the model as it is.
         fixed: the fixed model; its norms have the same names.
         predicted_after: the prediction for the fixed model.
-        options: passed to `measure`.
+        options: passed to `measure`; `per_dropout` is for the model as it is.
 
     Raises:
         MeasureError: as `measure`.
@@ -142,7 +150,7 @@ def validate(
     before = measure(model, source, **options)
     after = None
     if fixed is not None:
-        after = measure(fixed, source, **options)
+        after = measure(fixed, source, **options | {"per_dropout": False})
     was, will = predicted_deltas(predicted), predicted_deltas(predicted_after)
     now = after.delta if after is not None else {}
     names = dict.fromkeys([*before.delta, *before.gaps])

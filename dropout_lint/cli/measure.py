@@ -1,0 +1,298 @@
+"""`dropout-lint measure`: the measured shift at every norm, on the user's batches or on noise."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from dropout_lint import __version__
+from dropout_lint.cli import console, options
+from dropout_lint.errors import DropoutLintError, UsageError
+
+if TYPE_CHECKING:
+    from dropout_lint.measure.validate import Validation
+    from dropout_lint.report.schema import TargetInfo
+
+# FORMATS of `check` speak of findings; a measurement has these two.
+FORMATS = click.Choice(["text", "json"])
+
+
+@click.command("measure", context_settings={"help_option_names": ["-h", "--help"]})
+@options.targets(required=True, many=False)
+@click.option(
+    "--data",
+    metavar="MOD:LOADER",
+    help="An iterable of batches, or a function that returns one (package.module:loader, file.py:loader;"
+    " literal arguments allowed). Without it the batches are random noise, and the report says so.",
+)
+@click.option(
+    "--batches", type=click.IntRange(1), metavar="N", help="Most batches to use, over all processes."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Samples of a random batch. [default: 16 where guessed]",
+)
+@options.inputs()
+@options.checkpoint()
+@click.option(
+    "--device", default="auto", metavar="auto|cpu|cuda[:N]", show_default=True, help="Where the model runs."
+)
+@click.option("--amp", is_flag=True, help="Mixed precision, as in training with autocast.")
+@click.option(
+    "--statistics",
+    type=click.Choice(["auto", "stored", "measured"]),
+    default="auto",
+    show_default=True,
+    help="What norms normalise by in test mode: their running statistics, or what train mode shows."
+    " auto: stored where they were trained and --data is given.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0.01,
+    show_default=True,
+    help="Stop once every 95 % interval is at most this far either side; 0 uses all batches.",
+)
+@click.option("--per-dropout", is_flag=True, help="Also measure with each dropout switched off alone.")
+@click.option(
+    "--compare-fixed", is_flag=True, help="Fix the graph, measure again and show both side by side."
+)
+@click.option("--plot", metavar="FILE", help="Draw shift ratio by norm index (.png, .svg, .pdf).")
+@click.option(
+    "--output-format", type=FORMATS, default="text", show_default=True, help="Format of the report."
+)
+@click.option("--output-file", metavar="FILE", help="Write the report there instead of to stdout.")
+@options.verbosity()
+def command(*, output_format: str, output_file: str | None, quiet: bool, verbose: bool, **given: Any) -> int:
+    """Measure the variance shift between train and test mode at every norm that remembers its variance.
+
+    TARGET is as for `check`. Nothing is trained and the model is left as it was. For every norm: Δ =
+    Var_test / Var_train of its input with a 95 % interval, the shift ratio max(Δ, 1/Δ), how far the mean
+    moves (in train standard deviations), and the Δ that is predicted without running the model.
+
+    Many processes: `torchrun --nproc-per-node N -m dropout_lint measure TARGET --data …`. Each takes every
+    N-th batch (a loader with a DistributedSampler keeps its own share), and the result is that of one
+    process.
+
+    Exit status: 0 measured, 2 it could not be measured.
+    """
+    del verbose  # read by the group, which shows tracebacks
+    from dropout_lint.target import own_process
+
+    own_process()
+    with ExitStack() as stack:
+        stdout = stack.enter_context(console.report_stream())
+        rank = stack.enter_context(process_group(given["device"]))
+        info, result = measured(quiet=quiet or rank != 0, **given)
+        if rank != 0:
+            return 0
+        if given["plot"]:
+            result.before.plot(
+                given["plot"],
+                after=result.after,
+                predicted={row.norm: row.predicted for row in result.rows if row.predicted is not None},
+                title=info.target,
+            )
+        text = (
+            as_json(info)
+            if output_format == "json"
+            else as_text(info, result, stdout, quiet, bool(output_file))
+        )
+        if output_file:
+            console.write_file(output_file, text)
+        else:
+            stdout.write(text)
+    return 0
+
+
+def measured(
+    *,
+    target: str,
+    data: str | None,
+    batches: int | None,
+    batch_size: int | None,
+    input: tuple[str, ...],
+    checkpoint: str | None,
+    device: str,
+    amp: bool,
+    statistics: str,
+    tolerance: float,
+    per_dropout: bool,
+    compare_fixed: bool,
+    plot: str | None,
+    quiet: bool,
+) -> tuple[TargetInfo, Validation]:
+    """Build, measure and compare one target.
+
+    Raises:
+        DropoutLintError: it cannot be built, run, measured or fixed.
+    """
+    del plot
+    from dropout_lint.measure.place import move, place
+    from dropout_lint.measure.progress import progress_bar
+    from dropout_lint.measure.sources import find_inputs, load_batches, random_batches
+    from dropout_lint.measure.validate import validate
+    from dropout_lint.report.schema import MeasuredInfo, TargetInfo
+    from dropout_lint.target import resolve
+
+    if data is not None and batch_size is not None:
+        raise UsageError(
+            "--batch-size is for random batches, and --data brings its own", "leave one of them out"
+        )
+    found = resolve(target, inputs=input, checkpoint=checkpoint, prefer_meta=False)
+    if len(found) != 1:
+        names = ", ".join(built.target for built in found[:6])
+        raise UsageError(
+            f"`{target}` holds {len(found)} models, and one is measured at a time", f"name it: {names}"
+        )
+    (built,) = found
+    notes = list(built.notes)
+    where, moves = place(built.model, device)
+    if moves:
+        move(built.model, where)
+    inputs = None
+    if data is None or not quiet or compare_fixed:
+        try:
+            inputs = find_inputs(built.model, built.inputs, where)
+        except DropoutLintError:
+            if data is None:
+                raise
+    source: Any
+    if data is not None:
+        source = load_batches(data, notes)
+    else:
+        assert inputs is not None
+        source = random_batches(built.model, inputs, where, count=batches, samples=batch_size)
+        notes.append("the batches are random noise: give the model's own with --data to see its real shift")
+    before, after, fixed = predictions(built, inputs, compare_fixed, notes)
+    # random inputs do not look like the training data, so stored statistics would show the data instead
+    chosen = "measured" if statistics == "auto" and data is None else statistics
+    with progress_bar(quiet=quiet) as progress:
+        result = validate(
+            built.model,
+            source,
+            predicted=before,
+            fixed=fixed,
+            predicted_after=after,
+            device=where,
+            max_batches=batches,
+            autocast=True if amp else None,
+            per_dropout=per_dropout,
+            tolerance=tolerance or None,
+            statistics=chosen,
+            shard=not shared_out(source),
+            progress=progress,
+        )
+    shift = result.before
+    info = TargetInfo(
+        target=built.target,
+        status="ok",
+        model=type(built.model).__name__,
+        inputs=list(source[0].describe()) if data is None else list(inputs.describe()) if inputs else [],
+        inputs_guessed=data is None and bool(inputs and inputs.guessed),
+        inputs_origin=data if data is not None else inputs.origin if inputs else None,
+        measurements=result.measurements(),
+        notes=[*notes, *result.notes],
+        measured=MeasuredInfo(
+            batches=shift.batches,
+            samples=shift.samples,
+            device=shift.device,
+            processes=shift.world,
+            statistics=shift.statistics,
+            random_inputs=data is None,
+            gaps=dict(shift.gaps),
+            shares=shift.shares,
+        ),
+    )
+    return info, result
+
+
+def predictions(built: Any, inputs: Any, compare_fixed: bool, notes: list[str]) -> tuple[Any, Any, Any]:
+    """Predicted Δ before and after the graph fix, and the fixed model; None for what there is not.
+
+    Raises:
+        DropoutLintError: the fix was asked for and cannot be made.
+    """
+    from dropout_lint.noise import predict
+    from dropout_lint.trace import trace
+
+    if compare_fixed:
+        from dropout_lint.fix import fix_graph
+
+        traced = trace(built.model, inputs, constructed=built.constructed)
+        fixed = fix_graph(traced)
+        if not fixed.applied:
+            left = "; ".join(f"{skip.dropout or 'model'}: {skip.reason}" for skip in fixed.skipped)
+            raise DropoutLintError(
+                f"there is no fix to compare with: {left}"
+                if left
+                else "nothing was found that a fix would change",
+                "see `dropout-lint fix` for what can be done by hand, or leave out --compare-fixed",
+            )
+        notes.extend(f"fixed: {one.title}" for one in fixed.applied)
+        return fixed.before, fixed.after, fixed.model
+    try:
+        return predict(trace(built.model, inputs, constructed=built.constructed)), None, None
+    except DropoutLintError as problem:
+        notes.append(f"no prediction beside the measurement: {problem.message}")
+        return None, None, None
+
+
+def shared_out(loader: Any) -> bool:
+    """Whether a loader already gives each rank its own part."""
+    from torch.utils.data.distributed import DistributedSampler
+
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[int]:
+    """The process group that torchrun's environment asks for, for the time of the command; gives the rank."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield 0
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def as_json(info: TargetInfo) -> str:
+    """The JSON report (schema version 1) with one target."""
+    from dropout_lint.report.convert import report_of
+
+    return report_of([info], __version__).to_json() + "\n"
+
+
+def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_file: bool) -> str:
+    """The report for people."""
+    from dataclasses import replace
+
+    from dropout_lint.measure.table import table
+
+    shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""
+    head = "" if quiet else f"{info.target}  {info.model}{shapes}\n"
+    encoding = (getattr(stdout, "encoding", None) or sys.stdout.encoding or "ascii").lower().replace("-", "")
+    body = table(
+        replace(result, notes=() if quiet else tuple(info.notes)),
+        width=80 if to_file else console.width_of(stdout),
+        color=not to_file and console.use_color(stdout),
+        fancy=encoding.startswith("utf"),
+    )
+    return head + body
