@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from dropout_lint.measure.plot import sparkline
@@ -28,24 +29,30 @@ def table(result: Validation, *, width: int = 80, color: bool = False, fancy: bo
     """
     style = Style(color)
     shift = result.before
-    lines = [
-        f"{count(shift.batches, 'batch', 'batches')}, {count(shift.samples, 'sample')} on {shift.device}"
-        + (f" in {shift.world} processes" if shift.world > 1 else "")
-        + f"; {STATISTICS[shift.statistics]}.",
-        "",
-        _trend(shift, result.after, width, fancy),
-        "",
-        *_rows(result, width, style),
-    ]
+    head = f"{count(shift.batches, 'batch', 'batches')}, {count(shift.samples, 'sample')} on {shift.device}"
+    if shift.world > 1:
+        head += f" in {shift.world} processes"
+    lines = _prose(f"{head}; {STATISTICS[shift.statistics]}.", width)
+    lines += ["", _trend(shift, result.after, width, fancy), "", *_rows(result, width, style)]
     if shift.gaps:
-        lines += ["", "not measured:", *(f"  {name}: {reason}" for name, reason in shift.gaps.items())]
+        lines += ["", "not measured:"]
+        for name, reason in shift.gaps.items():
+            lines += _prose(f"  {name}: {reason}", width)
     if shift.alone:
         lines += ["", *_shares(shift, width)]
     error = result.mean_absolute_error
     if error is not None:
         lines += ["", f"prediction against measurement: mean |error| of Δ {error:.3f}"]
-    lines += [f"note: {note}" for note in result.notes]
+    for note in result.notes:
+        lines += _prose(f"note: {note}", width)
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _prose(text: str, width: int) -> list[str]:
+    """`text` in lines; those after the first are indented."""
+    return textwrap.wrap(
+        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _trend(shift: Shift, after: Shift | None, width: int, fancy: bool) -> str:
@@ -109,10 +116,11 @@ def _number(value: float | None) -> str:
 
 
 def _shares(shift: Shift, width: int) -> list[str]:
-    lines = ["share of each norm's shortfall 1 - Δ that goes when a dropout alone is switched off:"]
+    lines = _prose(
+        "share of each norm's shortfall 1 - Δ that goes when a dropout alone is switched off:", width
+    )
     for norm, shares in shift.shares.items():
         known = sorted(((share, drop) for drop, share in shares.items() if share >= 0.01), reverse=True)
         text = ", ".join(f"{drop} {share:.0%}" for share, drop in known) or "none by a hundredth"
-        line = f"  {norm}: {text}"
-        lines.append(line if len(line) <= width else line[: width - 1] + "…")
+        lines += _prose(f"  {norm}: {text}", width)
     return lines
