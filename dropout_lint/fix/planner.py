@@ -333,10 +333,10 @@ class Planner:
             found = []
             for case in cases:
                 value = math.floor(case.site.spec.p * share * 100 + 1e-9) / 100
-                if value < 0.01:
-                    found.append(Step(case.site, "remove", codes=case.codes))
-                else:
+                if value >= 0.01:
                     found.append(Step(case.site, "reduce", value=value, codes=case.codes))
+                elif self._allowed(case, "remove"):
+                    found.append(Step(case.site, "remove", codes=case.codes))
             return found
 
         fits = self._fits(cases, others)

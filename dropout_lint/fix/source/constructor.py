@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import libcst as cst
 from libcst import matchers as m
 
-from dropout_lint.fix.source.edits import Edits
+from dropout_lint.fix.source.edits import Edits, is_docstring
 from dropout_lint.fix.source.errors import CannotExpress
 from dropout_lint.fix.source.forward import imported
 from dropout_lint.fix.source.syntax import SourceFile
@@ -119,19 +121,34 @@ def new_dropout(edits: Edits, kind: str, value: cst.BaseExpression) -> cst.Call:
     return cst.Call(cst.parse_expression(f"{nn_prefix(edits)}.{kind}"), [cst.Arg(value)])
 
 
-def init_of(source: SourceFile, klass: cst.ClassDef) -> cst.FunctionDef:
-    """The `__init__` of a class.
-
-    Raises:
-        CannotExpress: it has none of its own.
-    """
+def init_of(klass: cst.ClassDef) -> cst.FunctionDef | None:
+    """The `__init__` of a class, None where it has none of its own."""
     for statement in klass.body.body:
         if isinstance(statement, cst.FunctionDef) and statement.name.value == "__init__":
             return statement
-    raise CannotExpress(
-        f"class {klass.name.value} has no __init__ of its own that a dropout could be added to",
-        "give it one, with `super().__init__(…)` and the dropout",
+    return None
+
+
+def new_init(source: SourceFile, klass: cst.ClassDef, attribute: cst.SimpleStatementLine) -> cst.FunctionDef:
+    """An `__init__` for a class that inherits its own, handing on what the base class takes."""
+    bases = {source.code(base.value) for base in klass.bases}
+    known = [
+        node
+        for node in m.findall(source.module, m.ClassDef())
+        if isinstance(node, cst.ClassDef) and node.name.value in bases
+    ]
+    inherited = next((init for base in known if (init := init_of(base)) is not None), None)
+    plain = (
+        inherited is not None and len(inherited.params.params) == 1 and inherited.params.star_kwarg is None
     )
+    typed = inherited is not None and inherited.returns is not None
+    taken = "self" if plain else "self, *args, **kwargs"
+    handed = "" if plain else "*args, **kwargs"
+    text = f"def __init__({taken}){' -> None' if typed else ''}:\n    super().__init__({handed})\n"
+    made = cst.parse_statement(text, config=source.module.config_for_parsing)
+    assert isinstance(made, cst.FunctionDef)
+    body = made.body.with_changes(body=[*made.body.body, attribute])
+    return made.with_changes(body=body)
 
 
 def free_attribute(source: SourceFile, klass: cst.ClassDef, wish: str, taken: set[str]) -> str:
@@ -151,9 +168,23 @@ def add_attribute(
 ) -> None:
     """`self.name = value` in `__init__`, before the layer `near` if that is made there, else at its end."""
     source = edits.source
-    init = init_of(source, klass)
+    init = init_of(klass)
     target = cst.Attribute(cst.Name("self"), cst.Name(name))
     statement = cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(target)], value)])
+    if init is None:
+        first: Any = next((item for item in klass.body.body if not is_docstring(item)), None)
+        if not isinstance(klass.body, cst.IndentedBlock) or first is None or klass in edits.classes:
+            raise CannotExpress(
+                f"class {klass.name.value} has no __init__ of its own that a dropout could be added to",
+                "give it one, with `super().__init__(…)` and the dropout",
+            )
+        edits.classes.add(klass)
+        new = new_init(source, klass, statement)
+        edits.insert_before(first, new.with_changes(leading_lines=first.leading_lines))
+        if not first.leading_lines:
+            blank = [cst.EmptyLine(indent=False)]
+            edits.change(first, lambda node: node.with_changes(leading_lines=blank))
+        return
     place = source.statement(near) if near is not None else None
     if place is not None and source.function(place) is init and source.parent(place) is init.body:
         edits.insert_before(place, statement)
@@ -165,7 +196,9 @@ def add_attribute(
 
 def rate_parameter(source: SourceFile, klass: cst.ClassDef, value: float) -> cst.BaseExpression:
     """The `__init__` parameter that is this ratio by name and default, or the number."""
-    init = init_of(source, klass)
+    init = init_of(klass)
+    if init is None:
+        return number(value)
     for parameter in (*init.params.params, *init.params.kwonly_params):
         default = parameter.default
         if (
@@ -177,12 +210,14 @@ def rate_parameter(source: SourceFile, klass: cst.ClassDef, value: float) -> cst
     return number(value)
 
 
-def drop_attribute(edits: Edits, call: cst.Call, uses_left: int) -> None:
-    """Take away `self.drop = nn.Dropout(p)` if nothing uses it any more."""
+def drop_attribute(edits: Edits, call: cst.Call, uses_left: int) -> bool:
+    """Take away `self.drop = nn.Dropout(p)` if nothing uses it any more; False where it has to stay."""
     source = edits.source
     statement = source.statement(call)
     if uses_left or statement is None or len(statement.body) != 1:
-        return
+        return False
     (small,) = statement.body
-    if isinstance(small, cst.Assign) and small.value is call and len(small.targets) == 1:
-        edits.remove(statement)
+    if not (isinstance(small, cst.Assign) and small.value is call and len(small.targets) == 1):
+        return False
+    edits.remove(statement)
+    return True

@@ -24,6 +24,7 @@ class Edits:
         self.maybe_idle: set[cst.CSTNode] = set()
         self.imports: set[tuple[str, str]] = set()
         self.unfolded: dict[cst.CSTNode, Change] = {}
+        self.classes: set[cst.CSTNode] = set()
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.before or self.after or self.removed or self.unfolded)
@@ -179,28 +180,44 @@ def in_parentheses(value: cst.BaseExpression) -> cst.BaseExpression:
 
 
 def add_import(module: cst.Module, package: str, name: str) -> cst.Module:
-    """Add `from package import name` behind the last import at the top of a module, if it is not there."""
-    last = -1
+    """Add `from package import name` among the imports at the top of a module, if it is not there.
+
+    It goes before the first `from …` of the last group that sorts behind it, else behind the last import.
+    """
+    group: list[int] = []
     for position, statement in enumerate(module.body):
         if not isinstance(statement, cst.SimpleStatementLine):
             continue
         for small in statement.body:
-            if isinstance(small, cst.ImportFrom):
-                if small.module is not None and module.code_for_node(small.module) == package:
-                    names = () if isinstance(small.names, cst.ImportStar) else small.names
-                    if any(alias.evaluated_name == name and alias.asname is None for alias in names):
-                        return module
-                last = position
-            elif isinstance(small, cst.Import):
-                last = position
-    new = cst.parse_statement(f"from {package} import {name}", config=module.config_for_parsing)
+            if isinstance(small, cst.ImportFrom) and _source_of(module, small) == package:
+                names = () if isinstance(small.names, cst.ImportStar) else small.names
+                if any(alias.evaluated_name == name and alias.asname is None for alias in names):
+                    return module
+            if isinstance(small, (cst.Import, cst.ImportFrom)):
+                apart = bool(statement.leading_lines) or (group and group[-1] != position - 1)
+                group = [position] if apart else [*group, position]
+    new: Any = cst.parse_statement(f"from {package} import {name}", config=module.config_for_parsing)
     body = list(module.body)
-    if last < 0:
+    if not group:
         start = 1 if body and is_docstring(body[0]) else 0
         body.insert(start, new)
-    else:
-        body.insert(last + 1, new)
+        return module.with_changes(body=body)
+    for position in group:
+        small = body[position].body[0]  # type: ignore[index]
+        if isinstance(small, cst.ImportFrom) and _source_of(module, small) > package:
+            first: Any = body[position]
+            if first.leading_lines:
+                new = new.with_changes(leading_lines=first.leading_lines)
+                body[position] = first.with_changes(leading_lines=[])
+            body.insert(position, new)
+            return module.with_changes(body=body)
+    body.insert(group[-1] + 1, new)
     return module.with_changes(body=body)
+
+
+def _source_of(module: cst.Module, statement: cst.ImportFrom) -> str:
+    dots = "." * len(statement.relative)
+    return dots if statement.module is None else dots + module.code_for_node(statement.module)
 
 
 def is_docstring(statement: cst.CSTNode) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -129,7 +128,7 @@ def fix_source(
         if not plan.steps:
             return _result(plan, (), Proof(()), state)
         try:
-            changes = _changes(trace, plan.steps)
+            changes, orphans = _changes(trace, plan.steps)
         except CannotExpress as error:
             _bar(trace, plan, error, state)
             continue
@@ -143,7 +142,7 @@ def fix_source(
             target=built.target,
             inputs=trace.inputs,
             files={str(change.path): change.after for change in changes},
-            expected=sorted(Counter(item.rule.code for item in plan.after.findings).elements()),
+            expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
             texts=texts,
             checkpoint=built.checkpoint,
             meta=built.on_meta,
@@ -160,15 +159,21 @@ def fix_source(
         except FixError as error:
             _fail(trace, plan, error, state)
             continue
+        if orphans:
+            state.notes.append(
+                "a constructor stays, since other lines of its class still use the dropout (DL406)"
+            )
         return _result(plan, changes, proof, state)
     raise FixError(
         "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
     )
 
 
-def _changes(trace: Trace, steps: Sequence[Step]) -> tuple[Change, ...]:
+def _changes(trace: Trace, steps: Sequence[Step]) -> tuple[tuple[Change, ...], int]:
+    """The edited files, and how many dropouts stay constructed for other users of their class."""
+    expression = Expression(trace, steps)
     try:
-        edits = Expression(trace, steps).write()
+        edits = expression.write()
     except DropoutLintError as error:
         raise CannotExpress(error.message, error.hint or GRAPH_FIX, steps[0]) from error
     changes = []
@@ -176,7 +181,7 @@ def _changes(trace: Trace, steps: Sequence[Step]) -> tuple[Change, ...]:
         after = edit.result()
         if after != edit.source.raw.text:
             changes.append(Change(edit.source.path, edit.source.raw, after))
-    return tuple(changes)
+    return tuple(changes), len(expression.orphans)
 
 
 def _bar(trace: Trace, plan: Plan, error: CannotExpress, state: _State) -> None:

@@ -37,7 +37,7 @@ class Expression:
         self.by_node = {step.site.node: step for step in steps}
         self.taken: set[str] = set()
         self.erased_calls: list[Old] = []
-        self.kept_attributes: set[str] = set()
+        self.orphans: set[str] = set()
 
     def write(self) -> dict[Path, Edits]:
         """The edits by file.
@@ -125,7 +125,7 @@ class Expression:
         sites = [site for site in self.trace.dropouts if old_key(self.sources, site) in olds]
         if len(users) not in (len(moves), len(sites)):
             raise CannotExpress(
-                f"the line of the new place runs for {len(users)} layers, and {len(moves)} should get a dropout",
+                f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
                 "give the class an argument that says whether it drops, or use the graph fix",
             )
         if len(olds) > 1:
@@ -312,7 +312,12 @@ class Expression:
                 and not self._stores(source, use)
                 and not self._guards(source, use)
             ]
-            constructor.drop_attribute(edits, call, len(left))
+            if not constructor.drop_attribute(edits, call, len(left)):
+                self.orphans |= {
+                    step.site.module
+                    for step in self.steps
+                    if step.site.module is not None and old_key(self.sources, step.site) == old.key
+                }
 
     def _guards(self, source: SourceFile, use: cst.Attribute) -> bool:
         """Whether a use stands in the head of an `if` that goes with its call."""

@@ -154,7 +154,7 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
     elif not wants_statement:
         edits.change(data, dropout.make)
         return
-    name = whole_target(statement, call) or fresh_name(source, statement)
+    name = whole_target(statement, call) or temporary_name(source, statement, dropout)
     _unnest(edits, statement, data, name, dropout)
 
 
@@ -177,7 +177,7 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
     elif not dropout.guarded:
         edits.change(value, dropout.make)
     else:
-        _unnest(edits, statement, value, target or fresh_name(source, statement), dropout)
+        _unnest(edits, statement, value, target or temporary_name(source, statement, dropout), dropout)
 
 
 def _unnest(edits: Edits, statement: cst.SimpleStatementLine, data: Any, name: str, dropout: Call) -> None:
@@ -279,6 +279,18 @@ def assigned(statement: cst.SimpleStatementLine) -> set[str]:
 def _is_target(source: SourceFile, node: cst.CSTNode) -> bool:
     parent = source.parent(node)
     return isinstance(parent, cst.AssignTarget) and parent.target is node
+
+
+def temporary_name(source: SourceFile, statement: cst.SimpleStatementLine, dropout: Call) -> str:
+    """A name for the dropped value: the dropout's own before a `return`, else a new one."""
+    if dropout.statement is not None and isinstance(statement.body[-1], cst.Return):
+        (assign,) = m.findall(dropout.statement, m.Assign())
+        assert isinstance(assign, cst.Assign)
+        target = assign.targets[0].target
+        assert isinstance(target, cst.Name)
+        if len(m.findall(statement, m.Name(target.value))) <= 1:
+            return target.value
+    return fresh_name(source, statement)
 
 
 def fresh_name(source: SourceFile, statement: cst.CSTNode) -> str:

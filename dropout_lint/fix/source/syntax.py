@@ -138,10 +138,10 @@ class SourceFile:
             column = self.column(location)
             exact = [call for call in here if self._start(call)[1] == column]
             matching = [call for call in exact if any(self._named(call, name) for name in callees)]
-            if len(matching) == 1:
-                return matching[0]
-            if len(exact) == 1:
-                return exact[0]
+            for found in (matching, exact):
+                outer = [call for call in found if isinstance(call.func, cst.Call)]
+                if len(found) == 1 or len(outer) == 1:
+                    return (outer or found)[0]
         for name in callees:
             named = [call for call in here if self._named(call, name)]
             if len(named) == 1:
@@ -151,7 +151,8 @@ class SourceFile:
         return None
 
     def _named(self, call: cst.Call, name: str) -> bool:
-        text = self.code(call.func)
+        callee = call.func.func if isinstance(call.func, cst.Call) else call.func
+        text = self.code(callee)
         return text == name or ("." not in name and text.rpartition(".")[2] == name)
 
     def assignment_to_self(self, klass: cst.ClassDef, name: str) -> list[cst.SimpleStatementLine]:

@@ -54,8 +54,9 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
     from dropout_lint.fix.proof import run, to_device, trains, twin
 
     built = build(job)
-    model = twin(built.model).eval()
     args, kwargs = torch.load(job["tensors"], weights_only=False)
+    model = twin(built.model) if _is_meta(built.model) else built.model
+    model.eval()
     torch.manual_seed(1)
     device = torch.device("cpu")
     args, kwargs = to_device(args, device), to_device(kwargs, device)
@@ -102,6 +103,10 @@ def _tensors(value: Any) -> Any:
     return tensors_of(value)
 
 
+def _is_meta(model: Any) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 def actual(job: dict[str, Any]) -> dict[str, Any]:
     """Build the edited model and run every check against what `expected` kept; the first failure is named."""
     import torch
@@ -115,7 +120,7 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"the edited source does not build: {error}", "details": traceback.format_exc()}
     kept = torch.load(job["kept"], weights_only=False)
     model = built.model
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if _is_meta(model):
         model = model.to_empty(device="cpu")
     try:
         model.load_state_dict(kept["state"], strict=True)
