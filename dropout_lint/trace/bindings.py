@@ -13,7 +13,7 @@ from dropout_lint.trace.types import TensorInfo
 
 
 def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:
-    """`tensor` after the in-place changes `by`: the identity, which keeps their order and dependence visible."""
+    """`tensor` after the in-place changes `by`: the identity, which keeps order and dependence visible."""
     return tensor
 
 
@@ -80,7 +80,7 @@ class Bindings:
         return binding is not None and binding.reference() is tensor
 
     def mutate(self, tensor: torch.Tensor, by: fx.Node) -> None:
-        """Say that `by` changed `tensor` in place: it, its base and the base's other views depend on `by` now."""
+        """Say that `by` changed `tensor` in place: it, its base and the other views depend on `by` now."""
         base = tensor._base if tensor._base is not None else tensor
         affected = [base, *(view() for view in self._views.get(id(base), ()))]
         if all(other is not tensor for other in affected):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
+import torch
 from torch import fx, nn
 
 from dropout_lint.errors import InputError, TraceError
@@ -15,7 +16,7 @@ from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
-from dropout_lint.trace.types import Trace, UnusedDropout
+from dropout_lint.trace.types import Opaque, Trace, UnusedDropout
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
 REAL_PARAMETER_LIMIT = 400_000_000
@@ -96,7 +97,7 @@ def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
     return islice(guess_inputs(model), GUESS_LIMIT)
 
 
-def _assemble(
+def _assemble(  # noqa: PLR0917
     model: nn.Module,
     method: str,
     recording: Recording,
@@ -138,6 +139,7 @@ def _assemble(
         dropouts=dropouts,
         norms=norms,
         unused=tuple(_unused(model, catalogue, called, places)),
+        opaque=tuple(_scripted(model)),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,
@@ -177,3 +179,12 @@ def _unused(
         if spec is not None and name and id(module) not in reached | seen:
             seen.add(id(module))
             yield UnusedDropout(name, spec, places.get(name))
+
+
+def _scripted(model: nn.Module) -> Iterator[Opaque]:
+    """The outermost scripted modules: what they do runs in C++ and is not seen."""
+    inner: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and id(module) not in inner:
+            inner |= {id(part) for part in module.modules()}
+            yield Opaque(name or type(model).__name__, "a scripted module runs outside Python")

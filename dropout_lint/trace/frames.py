@@ -1,4 +1,4 @@
-"""Source locations: the first frame on the call stack that is the user's (or another package's), not torch's."""
+"""Source locations: the nearest frame that is the user's (or another package's), not torch's."""
 
 from __future__ import annotations
 

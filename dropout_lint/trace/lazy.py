@@ -11,8 +11,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_l
 
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace.materials import Materials
-from dropout_lint.trace.recorder import map_tensors
 from dropout_lint.trace.staging import preserved
+from dropout_lint.trace.values import map_tensors
 
 
 def has_lazy_parameters(model: nn.Module) -> bool:
@@ -51,6 +51,6 @@ def _to_meta(model: nn.Module) -> None:
                 module._parameters[name] = materials.parameter(parameter)
         for name, buffer in module._buffers.items():
             if isinstance(buffer, UninitializedBuffer):
-                module._buffers[name] = UninitializedBuffer(device="meta", dtype=buffer.dtype)
+                module._buffers[name] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
             elif buffer is not None:
                 module._buffers[name] = materials.twin(buffer)

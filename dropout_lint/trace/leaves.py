@@ -133,7 +133,7 @@ def _is_torchs(function: Callable[..., Any]) -> bool:
 
 
 def recurrent_output(module: nn.RNNBase, source: torch.Tensor) -> Any:
-    """What a recurrent layer returns, by shape alone: on meta tensors its steps would be unrolled one by one."""
+    """What a recurrent layer returns, by shape alone: on meta tensors its steps would be unrolled."""
     directions = 2 if module.bidirectional else 1
     projected = module.proj_size or module.hidden_size
     batch = (

@@ -1,4 +1,4 @@
-"""What tensors a recording computes with: meta tensors (no memory, no arithmetic), FakeTensors, or real ones on CPU."""
+"""What a recording computes with: meta tensors (no memory, no arithmetic), FakeTensors, or real ones."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Materials:
         return tensor.is_meta
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A new tensor of the same shape: the result of an operation that keeps the shape, without running it."""
+        """A new tensor of the same shape: what an operation that keeps the shape would return."""
         return torch.empty_like(tensor)
 
     def contiguous_like(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -133,7 +133,7 @@ class Real(Materials):
 
 
 def _plausible(tensor: torch.Tensor) -> torch.Tensor:
-    """Values for a tensor that has none: standard normal inputs, weights of variance 1/fan-in, ones for vectors."""
+    """Values for a tensor that has none: standard normal, weights of variance 1/fan-in, ones for vectors."""
     shape, dtype = tensor.shape, tensor.dtype
     if not dtype.is_floating_point:
         return torch.zeros(shape, dtype=dtype)

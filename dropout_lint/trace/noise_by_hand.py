@@ -1,4 +1,4 @@
-"""Dropout that is written by hand: a random mask (`torch.bernoulli`, `torch.rand_like(x) > p`) times an activation."""
+"""Dropout written by hand: a random mask (`torch.bernoulli`, `torch.rand_like(x) > p`) on an activation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POOLS = ("max_pool",)
 
 
 def find_masks(graph: fx.Graph) -> dict[fx.Node, DropoutSpec]:
-    """Product nodes that multiply an activation by a random mask, each with the dropout that it amounts to."""
+    """Products of an activation and a random mask, each with the dropout that it amounts to."""
     follows = _data_dependent(graph)
     found: dict[fx.Node, DropoutSpec] = {}
     for node in graph.nodes:

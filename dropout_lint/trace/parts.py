@@ -52,7 +52,7 @@ def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | No
 def trace_children(
     model: nn.Module, catalogue: Catalogue, trace: Callable[[nn.Module], Trace], failures: list[Failure]
 ) -> Trace | None:
-    """The parts of `model` that can be traced on their own, side by side in one graph; None if there are none.
+    """The parts of `model` that can be traced on their own, side by side in one graph; None without any.
 
     What stands between the parts is not known: the trace is partial, and names what is opaque.
     """

@@ -30,7 +30,13 @@ class Recording:
 
 
 def record(
-    model: nn.Module, inputs: Inputs, catalogue: Catalogue, materials: Materials, *, train: bool
+    model: nn.Module,
+    inputs: Inputs,
+    catalogue: Catalogue,
+    materials: Materials,
+    *,
+    train: bool,
+    follow_dispatch: bool = False,
 ) -> Recording:
     """Record one forward pass of `model`; the model is left as it was.
 
@@ -40,20 +46,28 @@ def record(
     with staged(model, materials, train) as names, torch.compiler.set_stance("force_eager"):
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
         recorder = Recorder(model, catalogue, materials, names)
-        recorder.run(inputs)
+        recorder.run(inputs, follow_dispatch=follow_dispatch)
+    writer = recorder.writer
+    if writer.lost and not follow_dispatch:
+        return record(model, inputs, catalogue, materials, train=train, follow_dispatch=True)
+    notes = dict.fromkeys(writer.notes)
+    if not writer.exact:
+        notes["part of the model runs code that can't be followed; its results are tied to what went in"] = (
+            None
+        )
     return Recording(
-        recorder.graph,
+        writer.graph,
         recorder.training,
         recorder.made_in_forward,
-        recorder.constants,
+        writer.constants,
         always_on,
-        recorder.exact,
-        tuple(dict.fromkeys(recorder.notes)),
+        writer.exact,
+        tuple(notes),
     )
 
 
 def always_on_dropouts(model: nn.Module, catalogue: Catalogue) -> frozenset[str]:
-    """Names of dropout modules that stay in train mode after `model.eval()`, because a `train()` is overridden."""
+    """Names of dropout modules that are in train mode after `model.eval()` (an overridden `train()`)."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import operator
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,93 +15,27 @@ from torch.overrides import TorchFunctionMode
 
 from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.target.types import Inputs
-from dropout_lint.trace.bindings import Bindings
-from dropout_lint.trace.frames import location_of, user_frame
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
+from dropout_lint.trace.origins import Origins
 from dropout_lint.trace.sizes import SizeInt
-from dropout_lint.trace.types import TensorInfo
+from dropout_lint.trace.values import describe, map_tensors, tensors_in
+from dropout_lint.trace.writer import Writer
 
 _VALUE_READS = frozenset(
     {
-        "item",
-        "tolist",
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "numpy",
-        "__contains__",
-        "equal",
-        "allclose",
+        *("item", "tolist", "numpy", "equal", "allclose"),
+        *("__bool__", "__int__", "__float__", "__index__", "__contains__"),
     }
 )
 _TENSOR_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
-_OPERATORS = {
-    f"__{name}__": getattr(operator, name if name not in ("and", "or") else f"{name}_")
-    for name in [
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "matmul",
-        "and",
-        "or",
-        "xor",
-        "lshift",
-        "rshift",
-        "iadd",
-        "isub",
-        "imul",
-        "itruediv",
-        "ifloordiv",
-        "ipow",
-        "iand",
-        "ior",
-        "ixor",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "eq",
-        "ne",
-        "getitem",
-        "setitem",
-        "neg",
-        "pos",
-        "invert",
-    ]
-}
-_REFLECTED = {
-    f"__r{name}__": _OPERATORS[f"__{name}__"]
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-}
-_PASSIVE = (
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    bytes,
-    type(None),
-    torch.dtype,
-    torch.layout,
-    torch.memory_format,
-    type(Ellipsis),
-)
 
 
 class Recorder(TorchFunctionMode):
-    """Records one forward pass of `model` into `graph`.
+    """Records one forward pass of `model` into the graph of its `writer`.
 
     Attributes:
-        graph: the fx graph so far.
-        constants: attribute name → tensor or object that the graph needs beside the model's own.
-        notes: what could not be followed exactly.
-        exact: whether the graph computes what the model computes.
+        writer: holds the graph so far.
         made_in_forward: node → dropout module that the user's forward made and called.
         training: node of a leaf module → its `training` flag at the call.
     """
@@ -111,29 +45,25 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.model = model
-        self.graph = fx.Graph()
-        self.constants: dict[str, Any] = {}
-        self.notes: list[str] = []
-        self.exact = True
+        self.writer = Writer(materials, names)
         self.made_in_forward: dict[fx.Node, nn.Module] = {}
         self.training: dict[fx.Node, bool] = {}
-        self.bindings = Bindings(self.graph)
         self._catalogue = catalogue
         self._materials = materials
-        self._names = names
         self._leaves = Leaves(model, catalogue)
-        self._stack: list[str] = [""]
         self._calls: dict[str, int] = {}
         self._depth_inside_leaf = 0
         self._constructors = device_constructors()
-        self._device_source: fx.Node | None = None
-        self._frame: FrameType | None = None
-        self._constant_names: dict[int, tuple[Any, str]] = {}
 
     # -- running ---------------------------------------------------------------------------------------------
 
-    def run(self, inputs: Inputs) -> Any:
-        """Run the model's forward on stand-ins for `inputs`; returns what it returned."""
+    def run(self, inputs: Inputs, *, follow_dispatch: bool = False) -> Any:
+        """Run the model's forward on stand-ins for `inputs`; returns what it returned.
+
+        With `follow_dispatch`, tensors made by code that no function call shows are traced to their origins.
+        """
+        origins = Origins(self.writer.bindings) if follow_dispatch else None
+        self.writer.origins = origins
         args, kwargs = self._placeholders(inputs)
         original_call = nn.Module.__call__
 
@@ -143,28 +73,25 @@ class Recorder(TorchFunctionMode):
         self._wrap_forwards()
         try:
             nn.Module.__call__ = call  # type: ignore[method-assign]
-            with torch.no_grad(), self._materials.active(), self:
+            with torch.no_grad(), self._materials.active(), origins or contextlib.nullcontext(), self:
                 output = self.model(*args, **kwargs)
-            self.graph.output(self._argument(output))
+            self.writer.graph.output(self.writer.argument(output))
         finally:
             nn.Module.__call__ = original_call  # type: ignore[method-assign]
         return output
 
     def _placeholders(self, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
-        taken: set[str] = set()
-        args = []
-        for name, value in zip(_positional_names(self.model, len(inputs.args)), inputs.args, strict=True):
-            args.append(self._placeholder(name, value))
-            taken.add(name)
+        names = _positional_names(self.model, len(inputs.args))
+        args = [self._placeholder(name, value) for name, value in zip(names, inputs.args, strict=True)]
         return args, {name: self._placeholder(name, value) for name, value in inputs.kwargs.items()}
 
     def _placeholder(self, name: str, value: Any) -> Any:
         stand_in = map_tensors(value, self._materials.input)
-        node = self.graph.placeholder(name)
+        node = self.writer.graph.placeholder(name)
         node.meta.update(value=describe(stand_in), owner="", call=None)
-        self.bindings.bind(stand_in, node)
-        if self._device_source is None and isinstance(stand_in, torch.Tensor):
-            self._device_source = node
+        self.writer.bindings.bind(stand_in, node)
+        if self.writer.device_source is None and isinstance(stand_in, torch.Tensor):
+            self.writer.device_source = node
         return stand_in
 
     # -- modules ---------------------------------------------------------------------------------------------
@@ -173,8 +100,6 @@ class Recorder(TorchFunctionMode):
         """Replace `forward` on every instance: hooks still run, and `layer.forward(x)` is seen as well."""
         for name, module in self.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                if module is not self.model:
-                    self._calls.setdefault(name, 0)
                 continue
             unwrapped = getattr(module, "_orig_mod", None)  # torch.compile's wrapper
             parallel = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
@@ -192,11 +117,11 @@ class Recorder(TorchFunctionMode):
     def _entered(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def entered(*args: Any, **kwargs: Any) -> Any:
-            self._stack.append(name)
+            self.writer.stack.append(name)
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._stack.pop()
+                self.writer.stack.pop()
 
         return entered
 
@@ -204,7 +129,6 @@ class Recorder(TorchFunctionMode):
         shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values
         contiguous = isinstance(module, nn.LayerNorm)
         make = self._materials.contiguous_like if contiguous else self._materials.like
-        by_shape = isinstance(module, nn.RNNBase) and not self._materials.has_values
         is_dropout = id(module) in self._leaves.dropouts
         exact_place = is_dropout or id(module) in self._leaves.norms
 
@@ -216,14 +140,19 @@ class Recorder(TorchFunctionMode):
                 (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
             )
             inplace = bool(getattr(module, "inplace", False)) and source is not None
-            node_args = self._argument(args), self._argument(kwargs)
+            node_args = self.writer.argument(args), self.writer.argument(kwargs)
             self._depth_inside_leaf += 1
             try:
                 with torch._C.DisableTorchFunction():
                     if shortcut and source is not None:
                         self._require_floating(source, name)
                         result: Any = source if inplace and not is_dropout else make(source)
-                    elif by_shape and source is args[0] and source is not None:
+                    elif (
+                        isinstance(module, nn.RNNBase)
+                        and not self._materials.has_values
+                        and source is not None
+                        and source is args[0]
+                    ):
                         result = recurrent_output(module, source)
                     else:
                         result = _run_leaf(module, forward, args, kwargs)
@@ -233,15 +162,15 @@ class Recorder(TorchFunctionMode):
                 self._depth_inside_leaf -= 1
             if result is source and not inplace:
                 return result
-            node = self.graph.call_module(name, *node_args)
-            self._annotate(node, result, exact_place)
+            node = self.writer.graph.call_module(name, *node_args)
+            self.writer.annotate(node, result, column=exact_place)
             node.meta["call_index"] = self._calls.get(name, 0)
             self._calls[name] = self._calls.get(name, 0) + 1
             self.training[node] = module.training
             with torch._C.DisableTorchFunction():
                 if inplace and source is not None:
-                    self.bindings.mutate(source, node)
-                self.bindings.bind(result, node)
+                    self.writer.bindings.mutate(source, node)
+                self.writer.bindings.bind(result, node)
             return result
 
         return leaf
@@ -261,16 +190,16 @@ class Recorder(TorchFunctionMode):
         source = args[0]
         if spec is None or not isinstance(source, torch.Tensor):
             return original(module, *args, **kwargs)
-        node = self.graph.call_function(
+        node = self.writer.graph.call_function(
             F.dropout,
-            (self._argument(source),),
+            (self.writer.argument(source),),
             {"p": spec.p, "training": module.training, "inplace": spec.inplace},
         )
         with torch._C.DisableTorchFunction():
             result = self._materials.like(source) if not self._materials.has_values else source.clone()
-            self._annotate(node, result, exact_place=True)
+            self.writer.annotate(node, result, column=True)
             self.made_in_forward[node] = module
-            self.bindings.bind(result, node)
+            self.writer.bindings.bind(result, node)
         return result
 
     # -- functions -------------------------------------------------------------------------------------------
@@ -305,16 +234,16 @@ class Recorder(TorchFunctionMode):
             return torch.device("cpu") if self._materials.device.type == "meta" else func(*args)
         value = func(*args)
         if attribute in _TENSOR_PROPERTIES and isinstance(value, torch.Tensor) and value is not tensor:
-            node = self.graph.call_function(getattr, (self._argument(tensor), attribute))
-            self._annotate(node, value)
-            self.bindings.bind(value, node)
+            node = self.writer.graph.call_function(getattr, (self.writer.argument(tensor), attribute))
+            self.writer.annotate(node, value)
+            self.writer.bindings.bind(value, node)
         return value
 
     def _size(
         self, tensor: torch.Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         value = func(*args, **kwargs)
-        node = self.bindings.lookup(tensor)
+        node = self.writer.bindings.lookup(tensor)
         if node is None:
             return value
         if isinstance(value, torch.Size):
@@ -342,23 +271,23 @@ class Recorder(TorchFunctionMode):
         changed = [
             tensor for tensor, version in zip(tensors, versions, strict=True) if tensor._version != version
         ]
-        found = _tensors_in(result)
+        found = tensors_in(result)
         dropout = is_dropout_function(func)
         if not changed and (not found or (len(found) == 1 and any(found[0] is tensor for tensor in tensors))):
             # what is contiguous here need not be so with other materials
             if not (found and (dropout or name == "contiguous")):
                 return result
             result = found[0].view_as(found[0])
-        node = self._node(func, name, args, kwargs)
+        node = self.writer.function(func, name, args, kwargs)
         if dropout and any(result is tensor for tensor in changed):
             result = result.view_as(
                 result
             )  # so that a use of the input after an in-place dropout is told apart
-        self._annotate(node, result, exact_place=dropout)
+        self.writer.annotate(node, result, column=dropout)
         for tensor in changed:
-            if tensor is not result or tensor._base is not None or self.bindings.knows(tensor):
-                self.bindings.mutate(tensor, node)
-        self.bindings.bind(result, node)
+            if tensor is not result or tensor._base is not None or self.writer.bindings.knows(tensor):
+                self.writer.bindings.mutate(tensor, node)
+        self.writer.bindings.bind(result, node)
         return result
 
     def _runnable(
@@ -371,10 +300,8 @@ class Recorder(TorchFunctionMode):
         def fit(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 if not materials.fits(value):
-                    twin = materials.twin(value)
-                    if not self.bindings.knows(twin) and not self.bindings.knows(value):
-                        self._names_of_outsider(twin, value)
-                    value = twin
+                    self.writer.argument(value)  # a constant from outside: bind its stand-in
+                    value = materials.twin(value)
                 tensors.append(value)
                 return value
             kind = type(value)
@@ -398,163 +325,6 @@ class Recorder(TorchFunctionMode):
         elif name in ("cuda", "cpu") and tensors:
             func, run_args, run_kwargs = torch.Tensor.to, (tensors[0], materials.device), {}
         return func, run_args, run_kwargs, tensors
-
-    def _names_of_outsider(self, twin: torch.Tensor, value: torch.Tensor) -> None:
-        name = self._names.get(id(value)) if isinstance(self._names, dict) else None
-        if name is None:
-            name = self._constant(value)
-        node = self.graph.get_attr(name)
-        self._annotate(node, twin)
-        self.bindings.bind(twin, node)
-
-    # -- nodes -----------------------------------------------------------------------------------------------
-
-    def _node(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> fx.Node:
-        node_args, node_kwargs = self._argument(args), self._argument(kwargs)
-        if name in _REFLECTED and len(args) == 2:
-            return self.graph.call_function(_REFLECTED[name], (node_args[1], node_args[0]))
-        if name in _OPERATORS:
-            return self.graph.call_function(_OPERATORS[name], node_args, node_kwargs)
-        if getattr(torch.Tensor, name, None) is func:
-            return self.graph.call_method(name, node_args, node_kwargs)
-        return self.graph.call_function(func, node_args, node_kwargs)
-
-    def _annotate(self, node: fx.Node, value: Any, exact_place: bool = False) -> None:
-        frame = user_frame(2)
-        node.meta["value"] = describe(value)
-        node.meta["owner"] = self._stack[-1]
-        node.meta["call"] = location_of(frame, column=exact_place)
-
-    def _argument(self, value: Any) -> Any:
-        """`value` as an argument of a node: tensors and sizes become the nodes that they come from."""
-        if isinstance(value, torch.Tensor):
-            return self._tensor(value)
-        if isinstance(value, SizeInt):
-            return value.node(self.graph)
-        if isinstance(value, _PASSIVE):
-            return value
-        if isinstance(value, torch.device):
-            if value.type == "cpu" and self._device_source is not None:
-                return self._device_node()
-            return value
-        if isinstance(value, tuple):
-            items = [self._argument(item) for item in value]
-            if _is_named_tuple(value):
-                return type(value)(*items)
-            if not hasattr(value, "_fields"):
-                return tuple(items)
-            return self._made(
-                type(value), tuple(items), {}, value
-            )  # a constructor of its own (PackedSequence)
-        if isinstance(value, list):
-            return [self._argument(item) for item in value]
-        if isinstance(value, slice):
-            return slice(*(self._argument(part) for part in (value.start, value.stop, value.step)))
-        if isinstance(value, range):
-            return value
-        return self._structure(value)
-
-    def _structure(self, value: Any) -> Any:
-        """Dicts, dataclasses and model outputs are rebuilt in the graph; any other object is a constant of it."""
-        if isinstance(value, dict):
-            items = {str(key): self._argument(item) for key, item in value.items()}
-            if type(value) is dict:
-                return items
-            return self._made(type(value), (), items, value)
-        fields = getattr(type(value), "__dataclass_fields__", None)
-        if fields is not None:
-            items = {
-                name: self._argument(getattr(value, name)) for name, field in fields.items() if field.init
-            }
-            return self._made(type(value), (), items, value)
-        if _tensors_in(getattr(value, "__dict__", None)):
-            self.exact = False
-            self.notes.append(f"tensors inside a {type(value).__name__} are not followed through the output")
-        return self.graph.get_attr(self._constant(value))
-
-    def _made(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
-        node = self.graph.call_function(cls, args, kwargs)
-        self._annotate(node, None)
-        return node
-
-    def _device_node(self) -> fx.Node:
-        node = self.graph.call_function(getattr, (self._device_source, "device"))
-        node.meta.update(value=None, owner=self._stack[-1], call=None)
-        return node
-
-    def _tensor(self, tensor: torch.Tensor) -> fx.Node:
-        node = self.bindings.lookup(tensor)
-        if node is not None:
-            return node
-        with torch._C.DisableTorchFunction():
-            twin = tensor if self._materials.fits(tensor) else self._materials.twin(tensor)
-            node = self.bindings.lookup(twin)
-            if node is not None:
-                return node
-            name = self._names.get(id(tensor))
-            if name is None:
-                name = self._constant(tensor)
-                if not self._is_outside(tensor):
-                    self.exact = False
-                    self.notes.append(
-                        f"a tensor of shape {tuple(tensor.shape)} came from code that can't be followed"
-                    )
-            node = self.graph.get_attr(name)
-            self._annotate(node, tensor)
-            self.bindings.bind(twin, node)
-            if twin is not tensor:
-                self.bindings.bind(tensor, node)
-        return node
-
-    def _is_outside(self, tensor: torch.Tensor) -> bool:
-        """Whether `tensor` existed before the forward pass (a plain attribute or a module-level constant)."""
-        return self._materials.has_values or not self._materials.fits(tensor)
-
-    def _constant(self, value: Any) -> str:
-        known = self._constant_names.get(id(value))
-        if known is None:
-            known = (value, f"_constant{len(self._constant_names)}")
-            self._constant_names[id(value)] = known
-            self.constants[known[1]] = value
-        return known[1]
-
-
-def describe(value: Any) -> Any:
-    """`value` with a `TensorInfo` in place of each tensor."""
-    return map_tensors(
-        value, lambda tensor: TensorInfo(tuple(int(size) for size in tensor.shape), tensor.dtype)
-    )
-
-
-def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
-    """`value` with `function` applied to every tensor inside its tuples, lists and dicts."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        items = [map_tensors(item, function) for item in value]
-        return type(value)(*items) if _is_named_tuple(value) else tuple(items)
-    if isinstance(value, list):
-        return [map_tensors(item, function) for item in value]
-    if isinstance(value, dict):
-        return {key: map_tensors(item, function) for key, item in value.items()}
-    return value
-
-
-def _is_named_tuple(value: tuple[Any, ...]) -> bool:
-    """Whether `value` is a plain named tuple, which its fields alone can make again."""
-    return hasattr(value, "_fields") and type(value).__bases__ == (tuple,)
-
-
-def _tensors_in(value: Any, depth: int = 3) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if depth and isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in _tensors_in(item, depth - 1)]
-    if depth and isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in _tensors_in(item, depth - 1)]
-    return []
 
 
 def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -580,8 +350,6 @@ def _run_leaf(
 
 def _positional_names(model: nn.Module, count: int) -> list[str]:
     """The names of `forward`'s first `count` positional parameters, made unique."""
-    import inspect
-
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):

@@ -246,7 +246,8 @@ def _constant_nodes(graph: fx.Graph) -> set[fx.Node]:
     for node in graph.nodes:
         if node.op == "get_attr":
             constant.add(node)
-        elif node.op in ("call_function", "call_method") and node.all_input_nodes:
-            if all(argument in constant for argument in node.all_input_nodes):
-                constant.add(node)
+            continue
+        inputs = node.all_input_nodes if node.op in ("call_function", "call_method") else []
+        if inputs and all(argument in constant for argument in inputs):
+            constant.add(node)
     return constant

@@ -29,7 +29,7 @@ class DropoutSite:
         node: the node of the graph.
         name: qualified name of the module, or `owner@file.py:line` for a functional one.
         spec: kind, noise family and ratio.
-        module: qualified name of the dropout module (of the holder for one inside attention), None if functional.
+        module: qualified name of the dropout module (of its holder inside attention), None if functional.
         owner: qualified name of the module whose `forward` makes the call ("" is the root).
         functional: a function call, or a module that is made in `forward`.
         active_in_train: it drops in train mode.
