@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dropout_lint.errors import RuleError
-from dropout_lint.rules import RuleSet, load_rules, read_rule
+from dropout_lint.rules import RuleSet, builtin_folder, load_rules, read_rule
+from dropout_lint.rules.conditions import COMPARISONS, fact_types
 
 GOOD = """+++
 code = "ACME101"
@@ -174,3 +176,11 @@ def test_reading_rules_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_guide_for_authors_names_every_fact_and_comparison() -> None:
+    text = (builtin_folder() / "README.md").read_text(encoding="utf-8")
+    for name in fact_types():
+        assert f"| `{name}` |" in text
+    for word in COMPARISONS:
+        assert re.search(rf"\b{word} = ", text)

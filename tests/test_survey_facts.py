@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dropout_lint.noise import predict
+from dropout_lint.remedies import correct_init_
 from dropout_lint.rules import load_rules
 from dropout_lint.survey import Facts, Placement, Survey, survey
 from dropout_lint.target.types import Inputs
@@ -449,3 +450,17 @@ def test_masks_and_shapes_carry_no_noise() -> None:
         return m.bn(torch.zeros_like(noisy) + x * (noisy > 0))
 
     assert only(look(forward, drop=nn.Dropout(0.5), bn=nn.BatchNorm2d(8))).norm is None
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"), [(None, True), ({"weights": "sphere"}, False), ({"weights": "orthogonal"}, False)]
+)
+def test_corrected_weights_are_told_from_plain_ones(options: dict[str, Any] | None, plain: bool) -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 64))
+    example = torch.randn(4, 8)
+    if options is not None:
+        correct_init_(model, example, **options)
+    surveyed = survey(trace(model, Inputs(args=(example,))))
+    assert only(surveyed).facts.plain_weights is plain
+    found = RULES.match(surveyed, select=["DL502"])
+    assert [finding.rule.code for finding in found] == (["DL502"] if plain else [])

@@ -51,7 +51,8 @@ class Facts:
         skip_shares_inplace: it overwrites a tensor that something else reads as well.
         degenerate: p ≥ 1, or p is NaN in the layer itself.
         wrong_rank: a channel dropout whose input has not the rank that it is made for.
-        plain_weights: the next weight layer is not initialised for the dropout before it.
+        plain_weights: the next weight layer is not initialised for the dropout before it, nor does any norm
+            make up for its scale.
         any_norm: some norm of whatever family comes before or after it.
         subject: what is looked at: `dropout`, `unused` (a dropout that is never called) or `norm`. A rule
             that does not name it looks at dropouts that are called.

@@ -23,13 +23,12 @@ class Kind(IntFlag):
     ADD = auto()
     CONCAT = auto()
     MULTIPLY = auto()
-    MATMUL = auto()
     SHIFTING_NORM = auto()
     OTHER_NORM = auto()
     DROPOUT = auto()
 
 
-ADDS = {"add", "iadd", "radd", "add_"}
+ADDS = {"add", "iadd", "radd", "add_", "sub", "isub", "rsub", "sub_", "addcmul", "addcmul_", "lerp", "lerp_"}
 CONCATS = {"cat", "concat", "concatenate", "hstack", "vstack", "dstack"}
 MULTIPLIES = {"mul", "imul", "rmul", "mul_", "multiply"}
 MATMULS = {"matmul", "rmatmul", "imatmul", "mm", "bmm", "einsum", "addmm", "baddbmm"}
@@ -124,7 +123,7 @@ def kind_of(model: nn.Module, node: fx.Node, *, shifting: bool, norm: bool, drop
         return kind | Kind.WEIGHT
     if name in MATMULS:
         weighs = any(is_parameter(argument) for argument in node.all_input_nodes)
-        return kind | (Kind.WEIGHT if weighs else Kind.MATMUL)
+        return kind | (Kind.WEIGHT if weighs else Kind.PLAIN)
     for names, flag in (
         (ADDS, Kind.ADD),
         (CONCATS, Kind.CONCAT),

@@ -49,6 +49,7 @@ class Surveyor:
         self._branches = Branches(trace, self._flow)
         self._reach = Reach(self._flow)
         self._norms = {site.node: site for site in trace.norms}
+        self._shifts = {shift.node: shift for shift in prediction.norms} if prediction else {}
         self._around: dict[DropoutSite, Branch | None] = {}
         self._crowd: Counter[Branch] = Counter()
 
@@ -151,18 +152,14 @@ class Surveyor:
     def _placed(self, facts: Facts, site: DropoutSite, number: int, way: Way | None) -> Facts:
         branch = self._around[site]
         flow = self._flow
-        facts = replace(
-            facts,
-            any_norm=flow.any_norms[number] > 0 or flow.any_norm_after[number],
-            plain_weights=self._plain_weights(number),
-        )
-        if site.inside:
-            return replace(facts, in_branch=branch is not None, at_guideline=way is None)
+        any_norm = flow.any_norms[number] > 0 or flow.any_norm_after[number]
+        # weights matter, and are looked at, only where no norm makes up for their scale
+        facts = replace(facts, any_norm=any_norm, plain_weights=not any_norm and self._plain_weights(number))
         if branch is not None:
             place = position_in_branch(flow, self._branches, number, branch)
             facts = replace(
                 facts,
-                position=place.label,
+                position=None if site.inside else place.label,
                 at_guideline=place.at_guideline or (way is None and not place.at_branch_end),
                 at_branch_end=place.at_branch_end,
                 in_branch=True,
@@ -171,6 +168,8 @@ class Surveyor:
                 branch_norms=branch.norms,
                 dropouts_in_branch=self._crowd[branch],
             )
+        if site.inside:  # it cannot be moved, and has none of the positions
+            return replace(facts, at_guideline=facts.at_guideline or way is None)
         if self._branches.forked_by(number) is not None and way is not None:
             return replace(facts, position="P0", at_guideline=False, at_branch_end=False)
         if branch is not None:
@@ -238,7 +237,7 @@ class Surveyor:
         return norm.spec.channels or channels_into(None, self._flow, way.norm)
 
     def _predicted(self, facts: Facts, site: DropoutSite, norm: NormSite) -> Facts:
-        shift = self._prediction.at(norm.node.name) if self._prediction else None
+        shift = self._shifts.get(norm.node.name)
         if shift is None or self._prediction is None or math.isnan(shift.delta):
             return facts
         prior = self._prediction.prior.get((site.node.name, norm.node.name))
