@@ -154,6 +154,28 @@ def test_builders_that_read_values(folder: Path) -> None:
     assert built.model.index.tolist() == [0, 1, 2, 3]
 
 
+def test_a_builder_that_runs_a_part_to_learn_a_shape(folder: Path) -> None:
+    write(
+        folder,
+        "learns.py",
+        """
+        import torch
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.Flatten())
+                self.head = nn.Linear(self.stem(torch.zeros(2, 3, 32, 32)).shape[1], 10)
+                self.anchors = torch.tensor([1.0, 2.0])
+        """,
+    )
+    (built,) = resolve("learns:Net")
+    assert built.on_meta and built.model.head.in_features == 8 * 15 * 15
+    assert built.model.anchors.tolist() == [1.0, 2.0]
+    assert built.model.stem[1].running_mean.tolist() == [0.0] * 8
+
+
 def test_a_builder_that_reads_weights_is_built_on_the_cpu(folder: Path) -> None:
     write(
         folder,

@@ -45,6 +45,7 @@ _FACTORIES = _FILLED | {
     torch.hann_window,
     torch.hamming_window,
 }
+_WRITES_STATISTICS = frozenset({nn.functional.batch_norm, nn.functional.instance_norm})
 _META = torch.device("meta")
 
 
@@ -78,12 +79,48 @@ class Devices(TorchFunctionMode):
             kwargs = _with_present_device(kwargs)
         elif func is torch.Tensor.cuda and not torch.cuda.is_available():
             return args[0]
-        return func(*args, **kwargs)
+        if not self.layers:
+            return func(*args, **kwargs)
+        if func in _WRITES_STATISTICS:
+            args, kwargs = _together(args, kwargs) or (args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            # A builder that runs a part of its model to learn a shape: values meet what has none.
+            moved = None if _writes(func, kwargs) else _together(args, kwargs)
+            if moved is None:
+                raise
+            return func(*moved[0], **moved[1])
 
     def _weightless(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if self.layers and func is torch.empty and sys._getframe(2).f_code.co_filename.startswith(_LAYERS):
             return True
         return self.large < math.inf and _elements(args, kwargs) >= self.large
+
+
+def _writes(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a function writes into its first argument: what it should get must not be lost quietly."""
+    name = getattr(func, "__name__", "")
+    return "out" in kwargs or name.startswith(("__set", "__i")) or (name.endswith("_") and name[-2:] != "__")
+
+
+def _together(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Arguments on the meta device where some are and some are not, else None."""
+    devices: set[str] = set()
+    moved: tuple[tuple[Any, ...], dict[str, Any]] = _on_meta((args, kwargs), devices)
+    return moved if devices == {"cpu", "meta"} else None
+
+
+def _on_meta(value: Any, devices: set[str]) -> Any:
+    """`value` with its tensors on the meta device; the devices that they were on are added to `devices`."""
+    if isinstance(value, torch.Tensor):
+        devices.add(value.device.type)
+        return value.to(_META)
+    if type(value) in (tuple, list):
+        return type(value)(_on_meta(item, devices) for item in value)
+    if type(value) is dict:
+        return {key: _on_meta(item, devices) for key, item in value.items()}
+    return value
 
 
 def _elements(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

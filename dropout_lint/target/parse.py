@@ -62,6 +62,8 @@ def parse_target(text: str) -> Spec:
     text = text.strip()
     if not text:
         raise TargetError("the target is empty", _FORMS)
+    if not text.isprintable():
+        raise TargetError(f"the target {text!r} holds line breaks or control characters", _FORMS)
     whole = Path(text)
     if whole.is_dir():
         return Spec(text, None, whole, None)
@@ -129,7 +131,7 @@ def _parse_call(text: str, right: str) -> Call:
         raise TargetError(f"`{text}` has nothing after the colon", _FORMS)
     try:
         tree = ast.parse(right.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise TargetError(
             f"`{right}` is not `attr` or `attr(kw=literal)`: {_syntax(error)}", _FORMS
         ) from None
@@ -145,7 +147,7 @@ def _parse_call(text: str, right: str) -> Call:
     return Call(_chain(text, tree))
 
 
-def _syntax(error: SyntaxError | ValueError) -> str:
+def _syntax(error: Exception) -> str:
     return (error.msg if isinstance(error, SyntaxError) else str(error)) or "syntax error"
 
 
@@ -163,7 +165,7 @@ def _chain(text: str, node: ast.expr) -> tuple[str, ...]:
 def _literal(text: str, node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise TargetError(
             f"the argument `{ast.unparse(node)}` in `{text}` is not a literal",
             "only literals go here (numbers, strings, True, None, lists, dicts); for more, "

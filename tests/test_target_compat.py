@@ -1,0 +1,33 @@
+"""torchvision beside a torch that its compiled operators were not built for."""
+
+from __future__ import annotations
+
+import torch
+
+from dropout_lint.target import declare_missing_schemas
+from dropout_lint.target.compat import _nms, is_schema_error, with_schemas
+
+
+def test_torchvision_can_be_imported_and_again() -> None:
+    declare_missing_schemas()
+    import torchvision
+
+    assert torchvision.models.resnet18 is not None
+    assert declare_missing_schemas() is False
+
+
+def test_only_missing_operators_are_tried_again() -> None:
+    assert is_schema_error(RuntimeError("operator torchvision::nms does not exist"))
+    assert not is_schema_error(RuntimeError("operator other::nms does not exist"))
+    assert not is_schema_error(ValueError("operator torchvision::nms does not exist"))
+    notes: list[str] = []
+    assert with_schemas(lambda: 3, notes) == 3
+    assert notes == []
+
+
+def test_suppression_keeps_the_best_of_each_overlap() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30], [0, 0, 10, 5]])
+    scores = torch.tensor([0.8, 0.9, 0.1, 0.5])
+    assert _nms(boxes, scores, 0.5).tolist() == [1, 3, 2]
+    assert _nms(boxes, scores, 0.99).tolist() == [1, 0, 3, 2]
+    assert _nms(boxes[:0], scores[:0], 0.5).tolist() == []
