@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[str | None, str, float]] = {
 MISPLACED = ("misplaced P0", "misplaced (a), P4", "misplaced (b), P3")
 HEALINGS: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {
     "recalibrated": recalibrate,
-    "recalibrated, batch statistics": lambda model, batches: recalibrate(model, batches, method="batch"),
+    "recalibrated, pooled": lambda model, batches: recalibrate(model, batches, method="pooled"),
     "recalibrated by stages": lambda model, batches: recalibrate(model, batches, method="stages"),
     "recalibrated, variance only": lambda model, batches: recalibrate(model, batches, variance_only=True),
     "swa_utils.update_bn (dropout on)": lambda model, batches: update_bn(batches, model),

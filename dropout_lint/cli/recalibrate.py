@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 @click.option("--variance-only", is_flag=True, help="Leave the running means as they are.")
 @click.option(
     "--method",
-    type=click.Choice(["pooled", "batch", "stages"]),
-    default="pooled",
+    type=click.Choice(["batch", "pooled", "stages"]),
+    default="batch",
     show_default=True,
-    help="What the norms before a norm divide by while it is estimated: all they have seen so far, each "
-    "batch's own statistics (one pass each), or their final statistics (one pass for each norm).",
+    help="What the norms before a norm divide by while it is estimated: each batch's own statistics, all "
+    "they have seen so far (one pass each), or their final statistics (one pass for each norm).",
 )
 @click.option(
     "--skip", multiple=True, metavar="NAME", help="Leave this norm, or the norms in this module, alone."
@@ -139,7 +139,7 @@ def recalibrated(
         for buffer in ("running_var",) if result.variance_only else ("running_mean", "running_var"):
             changed[f"{move.name}.{buffer}".lstrip(".")] = getattr(modules[move.name], buffer).cpu()
     rewrite_checkpoint(checkpoint, output, model, changed)
-    for note in built.notes:
+    for note in (*built.notes, *result.notes):
         console.say(f"note: {note}")
     return str(result)
 

@@ -15,7 +15,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from dropout_lint.moments import Moments
 from dropout_lint.remedies.modes import DropoutSwitch, argument
 
-Normalise = Literal["pooled", "batch", "fixed"]
+Normalise = Literal["batch", "pooled", "fixed"]
+# Values of a channel from which a batch's own statistics serve; a last batch of two rows says nothing.
+OWN_STATISTICS = 32
 
 
 class Estimate:
@@ -41,6 +43,7 @@ class Estimate:
         self.values = Moments(mean.numel(), mean.device)
         # instance norms store the mean of each sample's own variance
         self.spreads = Moments(mean.numel(), mean.device) if self.per_instance else None
+        self.within = torch.zeros_like(self.values.m2)
         self.calls = 0
 
     @property
@@ -55,7 +58,9 @@ class Estimate:
         """
         self.calls += 1
         if self.spreads is None:
-            return self.values.update(x)
+            mean, variance = self.values.update(x)
+            self.within.add_(variance, alpha=x.numel() // x.shape[1])
+            return mean, variance
         wide = x.detach() if x.dtype == torch.float64 else x.detach().float()
         variance, mean = torch.var_mean(wide.flatten(2), dim=-1, correction=1)
         self.values.update(mean)
@@ -73,6 +78,11 @@ class Estimate:
         mean = old if self.keep_mean else self.values.mean
         return mean.to(old.dtype), variance.to(old.dtype)
 
+    def within_share(self) -> float:
+        """How much of the variance lies within batches, on this rank; 1 where all batches are alike."""
+        total = float(self.values.m2.sum())
+        return float(self.within.sum()) / total if total > 0 and self.spreads is None else 1.0
+
     def moments(self) -> tuple[Moments, ...]:
         """Every accumulator, in a fixed order, for a merge over ranks."""
         return (self.values,) if self.spreads is None else (self.values, self.spreads)
@@ -89,8 +99,9 @@ class Recorder(DropoutSwitch):
 
     Args:
         estimates: the norms to watch, by the id of their running mean.
-        normalise: what a watched norm divides by while its statistics are still being counted: `pooled`, all
-            it has seen so far, this batch included; `batch`, this batch alone; `fixed`, what `fixed` says.
+        normalise: what a watched norm divides by while its statistics are still being counted: `batch`, this
+            batch alone if it is large enough; `pooled`, all it has seen so far, this batch included; `fixed`,
+            what `fixed` says.
         fixed: by the same ids, statistics that stand already; these norms are not counted any more.
         target: count this norm alone and leave the forward pass after its `calls`-th call.
         calls: see `target`.
@@ -99,7 +110,7 @@ class Recorder(DropoutSwitch):
     def __init__(
         self,
         estimates: Mapping[int, Estimate],
-        normalise: Normalise = "pooled",
+        normalise: Normalise = "batch",
         fixed: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         target: int | None = None,
         calls: int = 1,
@@ -158,7 +169,8 @@ class Recorder(DropoutSwitch):
             # one value has no spread to divide by
             return old_mean, old_variance
         mean, variance = estimate.statistics()
-        if self.normalise == "batch" and not estimate.per_instance and x.numel() > x.shape[1]:
+        large = x.numel() >= OWN_STATISTICS * x.shape[1]
+        if self.normalise == "batch" and large and not estimate.per_instance:
             variance = own_variance.to(old_mean.dtype)
             mean = mean if estimate.keep_mean else own_mean.to(old_mean.dtype)
         return mean, variance

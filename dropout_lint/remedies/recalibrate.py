@@ -19,11 +19,20 @@ from dropout_lint.layers import STANDARD
 from dropout_lint.measure.batches import Picker, to_device
 from dropout_lint.moments import all_reduce_moments
 from dropout_lint.remedies.batches import device_of, rereadable
-from dropout_lint.remedies.estimate import EnoughError, Estimate, Recorder, is_tracking, ratio
+from dropout_lint.remedies.estimate import (
+    OWN_STATISTICS,
+    EnoughError,
+    Estimate,
+    Recorder,
+    is_tracking,
+    ratio,
+)
 from dropout_lint.remedies.modes import test_mode, unwrapped
 
-Method = Literal["pooled", "batch", "stages"]
-METHODS: tuple[Method, ...] = ("pooled", "batch", "stages")
+Method = Literal["batch", "pooled", "stages"]
+METHODS: tuple[Method, ...] = ("batch", "pooled", "stages")
+# Share of a norm's variance within batches below which one pass is said to be inexact.
+ALIKE = 0.9
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Recalibration:
         variance_only: whether the running means were left as they were.
         metric_before: what the metric said before, None without a metric.
         metric_after: what it said after.
+        notes: things to say aloud, such as batches that differ so much that one pass is not exact.
     """
 
     moved: tuple[NormMove, ...]
@@ -69,6 +79,7 @@ class Recalibration:
     variance_only: bool
     metric_before: float | None = None
     metric_after: float | None = None
+    notes: tuple[str, ...] = ()
     _saved: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
 
     def undo(self) -> None:
@@ -95,7 +106,7 @@ def recalibrate(
     batches: Iterable[Any],
     *,
     variance_only: bool = False,
-    method: Method = "pooled",
+    method: Method = "batch",
     skip: Collection[str] = (),
     metric: Callable[[nn.Module], float] | None = None,
     device: torch.device | str | None = None,
@@ -117,10 +128,12 @@ def recalibrate(
             augmentation that test data lacks.
         variance_only: keep the running means, as Hendrycks and Gimpel's code does.
         method: what a norm divides by, for the norms after it, while its own statistics are being counted.
-            `pooled`: by all it has seen so far, this batch included; one pass. `batch`: by each batch's own
-            statistics; one pass. `stages`: after a pooled pass, one norm after the other is estimated with
-            every norm before it in test mode with its new statistics; exact, one partial pass for each norm,
-            and `batches` must be readable more than once.
+            `batch`: by the batch's own statistics, as in train mode (by all seen so far where a batch has
+            fewer than 32 values a channel); one pass. `pooled`: always by all seen so far; one pass, for
+            tiny batches in random order. `stages`: after a `batch` pass, one norm after the other is
+            estimated with every norm before it in test mode with its new statistics; exact, one partial pass
+            for each norm, and `batches` must be readable more than once. On real data the three gave the same
+            test error (`benchmarks/results/retrain-digits.md`, `recalibrate-cpu.md`).
         skip: qualified names of norms, or of modules that hold norms, to leave alone. Frozen norm classes,
             norms of momentum 0 and norms that are in test mode inside a model in train mode are left alone
             anyway.
@@ -151,10 +164,19 @@ def recalibrate(
         passes = run.one_pass(method)
         if method == "stages":
             passes += run.stages()
+            run.notes.clear()
     moved, new = _moves(run, estimates, untouched)
     saved = tuple((buffer, buffer.detach().clone()) for buffer, _ in new)
     report = Recalibration(
-        moved, untouched, run.batches_read, passes, method, variance_only, before, None, saved
+        moved,
+        untouched,
+        run.batches_read,
+        passes,
+        method,
+        variance_only,
+        metric_before=before,
+        notes=(*run.picker.notes, *run.notes),
+        _saved=saved,
     )
     with torch.no_grad():
         for buffer, value in new:
@@ -224,10 +246,11 @@ class _Run:
         self.calls: dict[str, int] = {}
         self.batches_read = 0
         self.picker = Picker(self.model)
+        self.notes: list[str] = []
 
     def one_pass(self, method: Method) -> int:
         """Count every norm at once."""
-        recorder = Recorder(self.estimates, "batch" if method == "batch" else "pooled")
+        recorder = Recorder(self.estimates, "pooled" if method == "pooled" else "batch")
         seen = dict.fromkeys(self.by_name, 0)
 
         def after() -> None:
@@ -239,6 +262,17 @@ class _Run:
         names = {id(item.norm.running_mean): name for name, item in self.by_name.items()}
         self.order = [names[key] for key in recorder.order]
         return 1
+
+    def _compare_batches(self) -> None:
+        """Say so where batches differ: then norms downstream saw other inputs than in test mode."""
+        shares = {name: item.within_share() for name, item in self.by_name.items() if item.calls}
+        lowest = min(shares, key=shares.__getitem__, default=None)
+        small = any(item.count < OWN_STATISTICS * item.calls for item in self.by_name.values())
+        if lowest is not None and shares[lowest] < ALIKE and not small:
+            self.notes.append(
+                f"the batches differ: only {shares[lowest]:.0%} of the variance at `{lowest}` lies within"
+                " batches; shuffle the data, or use the method `stages`, which is exact for any order"
+            )
 
     def stages(self) -> int:
         """Count one norm after the other, those before it normalising by their new statistics."""
@@ -295,6 +329,8 @@ class _Run:
             )
         if total == 0:
             raise MeasureError("there was no batch to read, so nothing was changed", "check the loader")
+        if len(items) == len(self.by_name) and recorder.normalise != "fixed":
+            self._compare_batches()
         all_reduce_moments([moments for item in items for moments in item.moments()], self.group)
         return read
 
