@@ -17,7 +17,7 @@ from dropout_lint.fix.rewrite import Rewriter
 from dropout_lint.fix.types import Action, Anchor, Skipped, Step, Strategy, Weighed
 from dropout_lint.fix.words import advice_for, describe_step
 from dropout_lint.layers import Noise
-from dropout_lint.rules.types import Finding
+from dropout_lint.rules.types import SEVERITIES, Finding
 from dropout_lint.trace.types import DropoutSite, Trace
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
@@ -333,10 +333,8 @@ class Planner:
             found = []
             for case in cases:
                 value = math.floor(case.site.spec.p * share * 100 + 1e-9) / 100
-                if value >= 0.01:
+                if value >= 0.01:  # below that a dropout is not worth its line
                     found.append(Step(case.site, "reduce", value=value, codes=case.codes))
-                elif self._allowed(case, "remove"):
-                    found.append(Step(case.site, "remove", codes=case.codes))
             return found
 
         fits = self._fits(cases, others)
@@ -386,6 +384,18 @@ class Planner:
 
         return fits
 
+    def _milder(self, node: fx.Node, finding: Finding) -> bool:
+        """Whether a named strategy that leaves a dropout in its place answered what was found, but for the place.
+
+        A placement is reported by its severest rule alone. Where `reduce` or `uout` was asked for and that rule
+        is silent now, a milder one about the place may speak up; `auto` does not accept this.
+        """
+        case = self.cases.get(node)
+        if case is None or self.strategy not in ("uout", "reduce") or finding.rule.code in case.codes:
+            return False
+        worst = min(SEVERITIES.index(item.severity) for item in case.findings)
+        return SEVERITIES.index(finding.severity) > worst
+
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
         rewriter = Rewriter(self.trace)
         trace = rewriter.apply(steps)
@@ -395,6 +405,8 @@ class Planner:
             if not isinstance(finding.dropout, DropoutSite):
                 continue
             origin = rewriter.origin.get(finding.dropout.node, finding.dropout.node)
+            if self._milder(origin, finding):
+                continue
             if origin in self.cases or (origin, finding.rule.code) not in self.known:
                 left.append((origin, finding))
         return Outcome(steps, trace, verdict, tuple(left))

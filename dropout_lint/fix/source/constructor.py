@@ -60,6 +60,8 @@ def swap_for_uout(edits: Edits, call: cst.Call, beta: float) -> None:
 def lower_ratio(edits: Edits, call: cst.Call, value: float) -> None:
     """`nn.Dropout(0.5)` → `nn.Dropout(0.03)`, `nn.Dropout(p)` → `nn.Dropout(min(p, 0.03))`."""
     argument = ratio_argument(call)
+    if argument is None and any(item.star for item in call.args):
+        raise CannotExpress("its ratio comes from `**kwargs`", "lower it where these are made")
     if argument is None:
         edits.change(call, lambda updated: updated.with_changes(args=[cst.Arg(number(value)), *updated.args]))
         return

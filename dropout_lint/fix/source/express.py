@@ -16,9 +16,22 @@ from dropout_lint.fix.source.locate import Sources
 from dropout_lint.fix.source.places import BY_HAND, New, Old, new_place, old_key, old_place, users_at
 from dropout_lint.fix.source.syntax import SourceFile
 from dropout_lint.fix.types import Step
-from dropout_lint.trace.types import Trace
+from dropout_lint.trace.types import DropoutSite, Trace
 
 ERASING = ("move", "merge", "remove")
+
+
+def partly_wrong(wrong: DropoutSite, right: DropoutSite) -> CannotExpress:
+    """One expression makes several calls, of which only some are wrong."""
+    if wrong.name != right.name:
+        reason = f"one line makes {wrong.name} and {right.name}, and only the first is wrong"
+    elif wrong.owner != right.owner:
+        reason = f"one line calls it in {wrong.owner} and in {right.owner}, and only the first is wrong"
+    else:
+        reason = f"one line calls it several times, and call {wrong.call_index + 1} is wrong but not each one"
+    return CannotExpress(
+        reason, "give the class an argument that says whether it drops there, or use the graph fix"
+    )
 
 
 class Expression:
@@ -113,23 +126,26 @@ class Expression:
             and (site.node not in self.by_node or self.by_node[site.node].action not in ERASING)
         ]
         if kept and not all(step.action == "move" for step in group):
-            raise CannotExpress(
-                f"one line makes {group[0].site.name} and {kept[0].name}, and only the first is wrong",
-                "give the class an argument that says whether it drops, or use the graph fix",
-            )
+            raise partly_wrong(group[0].site, kept[0])
 
     def _check_all_used(self, moves: Sequence[tuple[Step, New]]) -> None:
         place = moves[0][1]
         users = users_at(self.sources, place)
         olds = {old_key(self.sources, step.site) for step, _ in moves}
         sites = [site for site in self.trace.dropouts if old_key(self.sources, site) in olds]
-        if len(users) not in (len(moves), len(sites)):
+        everywhere = len(users) == len(sites) and all(self._moves(site) for site in sites)
+        if len(users) != len(moves) and not everywhere:
             raise CannotExpress(
                 f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
                 "give the class an argument that says whether it drops, or use the graph fix",
             )
         if len(olds) > 1:
             raise CannotExpress("several lines would move to one place", BY_HAND)
+
+    def _moves(self, site: DropoutSite) -> bool:
+        """Whether a call is moved, or left alone because nothing was found about it."""
+        step = self.by_node.get(site.node)
+        return step is None or step.action == "move"
 
     def _put(self, step: Step, place: New, used: set[int]) -> None:
         old = old_place(self.sources, step.site)
@@ -196,6 +212,7 @@ class Expression:
         edits = self.of(source)
         if step.kind is not None and step.kind != spec.kind:
             kind = step.kind
+            self.sources.check_static(step.site.module, call)
             edits.change(call, lambda updated: constructor.rename_class(updated, kind))
         if spec.inplace:
             edits.change(call, constructor.without_inplace)
@@ -280,6 +297,7 @@ class Expression:
         after = [
             f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]
         ]
+        self.sources.check_static(name, old.call)
         keeps = key.isdigit() and any(map(self._has_state, after)) and id(old.call) not in used
         elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)
 
@@ -353,6 +371,7 @@ class Expression:
         source, call = self.sources.construction(site.module)
         edits = self.of(source)
         if step.action == "uout":
+            self.sources.check_static(site.module, call)
             constructor.swap_for_uout(edits, call, step.value)
         else:
             constructor.lower_ratio(edits, call, step.value)

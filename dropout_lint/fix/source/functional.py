@@ -164,10 +164,9 @@ def split(expression: Expression, step: Step) -> None:
         if other.call == site.call and not expression._alike(step, expression.by_node.get(other.node))
     ]
     if same_line:
-        raise CannotExpress(
-            f"one line makes {site.name} and {same_line[0].name}, and only the first is wrong",
-            "give the class an argument that says whether it drops, or use the graph fix",
-        )
+        from dropout_lint.fix.source.express import partly_wrong
+
+        raise partly_wrong(site, same_line[0])
     source, call = expression.sources.call(site.node)
     edits = expression.of(source)
     assert step.value is not None

@@ -160,6 +160,21 @@ class Sources:
             )
         return source, call
 
+    def check_static(self, name: str, call: cst.Call) -> None:
+        """Refuse to exchange a constructor whose class is a variable: other users of the line need it.
+
+        Raises:
+            CannotExpress: the callee is not the class of the module.
+        """
+        kind = type(module_at(self.trace.model, name)).__name__
+        callee = call.func
+        last = callee.attr.value if isinstance(callee, cst.Attribute) else getattr(callee, "value", "")
+        if last != kind:
+            raise CannotExpress(
+                f"the class of {name} comes from data, not from the line that constructs it",
+                "change it where the class is chosen, or use the graph fix",
+            )
+
     def made_at(self, location: Location) -> set[str]:
         """All modules that one line constructs."""
         return {name for name, place in self.trace.constructed.items() if place == location}
