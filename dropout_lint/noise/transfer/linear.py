@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State
-from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
 
 DEFAULT_GAIN = 1 / 3
 """Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
@@ -264,6 +265,16 @@ def _values(parameter: Any) -> torch.Tensor | None:
     return tensor if isinstance(tensor, torch.Tensor) else None
 
 
+def _weight(call: Call) -> torch.Tensor:
+    """The second argument's values, or its shape alone where it is computed (weight standardisation)."""
+    values = _values(call.arg(1, "weight"))
+    if values is not None:
+        return values
+    source = call.node.args[1] if len(call.node.args) > 1 else call.node.kwargs["weight"]
+    shape = first_shape(source.meta.get("value")) if isinstance(source, fx.Node) else None
+    return torch.empty(shape or (call.shape[1], call.in_shape[1], 1), device="meta")
+
+
 def _known(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return None if tensor is None or tensor.is_meta else tensor
 
@@ -347,8 +358,7 @@ def convolution_module(call: Call) -> State:
 @function("conv1d", "conv2d", "conv3d")
 def convolution_function(call: Call) -> State:
     """F.conv2d(x, weight, bias, stride, padding, dilation, groups)."""
-    weight = _values(call.arg(1, "weight"))
-    assert weight is not None
+    weight = _weight(call)
     return _convolution(
         call,
         weight,
@@ -364,8 +374,7 @@ def convolution_function(call: Call) -> State:
 @function("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_function(call: Call) -> State:
     """F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)."""
-    weight = _values(call.arg(1, "weight"))
-    assert weight is not None
+    weight = _weight(call)
     return _convolution(
         call,
         weight,
