@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 try:
     from lightning.pytorch.callbacks import Callback  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
-    from pytorch_lightning.callbacks import (  # type: ignore[import-not-found, no-redef, unused-ignore]
+    from pytorch_lightning.callbacks import (  # type: ignore[import-not-found, no-redef, assignment, unused-ignore]
         Callback,
     )
 

@@ -64,7 +64,7 @@ def annotation(group: Group) -> str:
     place = primary(finding)
     text = finding.message
     if len(group.findings) > 1:
-        text += f"\n{len(group.findings)} times on this line: {numbered(group.names)}"
+        text += f"\n{len(group.findings)} times on this line: {numbered(group.names_without_line)}"
     if delta_range(group.findings):
         text += f"\nΔ {delta_range(group.findings)}"
     if finding.fix.title:

@@ -29,6 +29,17 @@ class Group:
         ]
         return [name for name in dict.fromkeys(found) if name]
 
+    @property
+    def names_without_line(self) -> list[str]:
+        """The names where the line is told beside them: a functional dropout's need not repeat it."""
+        return [name.partition("@")[0] or name for name in self.names]
+
+
+def improves(finding: FindingInfo) -> bool:
+    """Whether the fix raises Δ by something that two decimals show; with other dropouts left it may not."""
+    after = finding.fix.delta_after
+    return after is not None and finding.delta is not None and after - finding.delta > 0.005
+
 
 def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
     """Groups, the severest first, else in the order of the data."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped, numbered
+from dropout_lint.report.group import Group, grouped, improves, numbered
 from dropout_lint.report.place import Frame, frame, primary, spot
 from dropout_lint.report.schema import FindingInfo, Place, Report, TargetInfo
 from dropout_lint.report.style import Style
@@ -128,7 +128,7 @@ class Writer:
             if shown:
                 self.frame(shown, first)
         if len(group.findings) > 1:
-            names = group.names
+            names = group.names_without_line
             text = numbered(names, len(names) if self.context.verbose else 6)
             self.entry("where", f"{len(group.findings)} times on this line: {text}")
         if len(first.path) > 1:
@@ -142,10 +142,10 @@ class Writer:
         advice = opening(self.context.section(first.code, "Use instead"))
         if advice and not explained:
             self.entry("do", advice)
-        self.fix(first)
+        self.fix(group)
         built = first.dropout.location if first.dropout else None
         if built and place and (built.file, built.line) != (place.file, place.line):
-            self.entry("built", plain_spot(built))
+            self.lines.append(f"{INDENT}{self.label('built')}{plain_spot(built)}")
         self.entry("more", f"dropout-lint rule {first.code}" + (f" · {first.source}" if first.source else ""))
 
     def frame(self, shown: Frame, finding: FindingInfo) -> None:
@@ -192,16 +192,20 @@ class Writer:
             f"test variance ÷ remembered training variance{norm}{basis}", INDENT + " " * LABEL, self.style.dim
         )
 
-    def fix(self, finding: FindingInfo) -> None:
-        """What `dropout-lint fix` would do."""
+    def fix(self, group: Group) -> None:
+        """What `dropout-lint fix` would do, and how much better Δ would be."""
+        finding = group.first
         fix = finding.fix
         if fix.applicability == "none" and not fix.title:
             return
         after = ""
-        if fix.delta_after is not None and finding.delta is not None:
+        if improves(finding):
+            assert finding.delta is not None and fix.delta_after is not None
             after = f" (Δ {number(finding.delta)} → {number(fix.delta_after)})"
         how = {"automatic": "dropout-lint fix", "manual": "by hand", "none": "none"}[fix.applicability]
-        self.entry("fix", f"{how}: {fix.title}{after}" if fix.title else f"{how}{after}")
+        others = count(len(group.findings) - 1, "other")
+        also = f"; likewise the {others}" if len(group.findings) > 1 else ""
+        self.entry("fix", f"{how}: {fix.title}{after}{also}" if fix.title else f"{how}{after}")
 
     def tables(self, target: TargetInfo) -> None:
         """Δ at every norm, predicted where it is asked for, measured where it was."""
@@ -279,8 +283,9 @@ class Writer:
         if pattern:
             lines = fill(re.split(pattern, text), width)
         else:
+            parts = text.splitlines() or [""]
             lines = [
-                line for part in text.splitlines() or [""] for line in textwrap.wrap(part, width) or [""]
+                line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False) or [""]
             ]
         paint = style if callable(style) else str
         for index, line in enumerate(lines):
@@ -292,7 +297,11 @@ class Writer:
         """A text wrapped to the width, painted line by line."""
         paint = style if callable(style) else str
         lines = textwrap.wrap(
-            "\0" * lead_width + text, self.context.width, initial_indent=indent, subsequent_indent=indent
+            "\0" * lead_width + text,
+            self.context.width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
         ) or [""]
         for index, line in enumerate(lines):
             body = line[len(indent) :]

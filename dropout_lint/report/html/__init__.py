@@ -11,7 +11,7 @@ from typing import Any
 
 from dropout_lint.errors import UsageError
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped, numbered
+from dropout_lint.report.group import Group, grouped, improves, numbered
 from dropout_lint.report.html.chart import profile
 from dropout_lint.report.html.lanes import Lanes, lay_out
 from dropout_lint.report.place import frame, primary, spot
@@ -111,11 +111,11 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
             meant = line_number == shown.line
             start, end = (shown.start, shown.end) if meant else (len(line), len(line))
             code.append((line_number, line[cut:start], line[start:end], line[end:], meant))
-    after = first.fix.delta_after
+    after = first.fix.delta_after if improves(first) else None
     return {
         "finding": first,
         "count": len(group.findings),
-        "names": numbered(group.names, 12),
+        "names": numbered(group.names_without_line, 8),
         "place": spot(place),
         "code": code,
         "path": shorten_path(first.path),
