@@ -79,7 +79,8 @@ def test_merge_is_the_same_as_one_pass():
     left.merge(Moments(4))
     assert left.count == whole.count == 31
     torch.testing.assert_close(left.mean, whole.mean)
-    torch.testing.assert_close(left.variance(), whole.variance())
+    # within a batch, sums of deviations are float32
+    torch.testing.assert_close(left.variance(), whole.variance(), rtol=1e-5, atol=0)
     torch.testing.assert_close(left.second_moment(), reference(x).pow(2).mean(0))
 
 
