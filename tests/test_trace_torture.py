@@ -1,4 +1,4 @@
-"""The torture suite: small modules written the way models really are, each with a dropout→norm path or without.
+"""The torture suite: small modules written the way models really are, with a dropout→norm path or without.
 
 Every module with a path must be traced, the path found, and no path be found where there is none.
 """
@@ -205,7 +205,7 @@ class BranchOnValue(Base):
 @case(VECTOR)
 class BoolOfTensor(Base):
     def forward(self, x):
-        if (x == x).all():
+        if x.isfinite().all():
             x = self.drop(x)
         return self.bn(x)
 
@@ -419,7 +419,9 @@ class Checkpointed(Base):
 @case(VECTOR)
 class CheckpointedReentrant(Base):
     def forward(self, x):
-        return self.bn(torch.utils.checkpoint.checkpoint(lambda y: self.drop(self.fc(y)), x, use_reentrant=True))
+        return self.bn(
+            torch.utils.checkpoint.checkpoint(lambda y: self.drop(self.fc(y)), x, use_reentrant=True)
+        )
 
 
 @case(VECTOR)
@@ -457,7 +459,9 @@ class Parallel(nn.Module):
 class TracedByFx(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8)))
+        self.body = torch.fx.symbolic_trace(
+            nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8))
+        )
 
     def forward(self, x):
         return self.body(x)
@@ -671,6 +675,28 @@ class _Identity(torch.autograd.Function):
 class CustomFunction(Base):
     def forward(self, x):
         return self.bn(_Identity.apply(self.drop(self.fc(x))))
+
+
+@case(VECTOR)
+class Vmapped(Base):
+    def forward(self, x):
+        return self.bn(torch.vmap(lambda row: row * 2 + 1)(self.drop(self.fc(x))))
+
+
+@case(VECTOR)
+class Unrolled(nn.Module):
+    """A hundred blocks: what a loop over a deep stack gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.BatchNorm1d(8)) for _ in range(100)
+        )
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
 
 
 # -- no path -------------------------------------------------------------------------------------------------

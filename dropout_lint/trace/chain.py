@@ -50,43 +50,47 @@ def trace(
     }
     subject = with_shapes(model, _candidates(model, inputs)) if has_lazy_parameters(model) else model
     failures: list[Failure] = []
-    for method, recording, used in _attempts(subject, inputs, catalogue, failures):
-        return _assemble(subject, method, recording, used, catalogue, places)
+    recorded = _first_that_works(subject, inputs, catalogue, failures)
+    if recorded is not None:
+        return _assemble(subject, *recorded, catalogue, places)
+    given = inputs is not None and not inputs.guessed
+    if given and failures and failures[0].looks_like_wrong_inputs(subject):
+        raise explain(subject, failures, InputError)
     from dropout_lint.trace.parts import trace_children, trace_symbolically
 
     whole = trace_symbolically(subject, catalogue)
     if whole is not None:
         return _assemble(subject, "symbolic", whole, inputs or Inputs(guessed=True), catalogue, places)
-    if (
-        inputs is not None
-        and not inputs.guessed
-        and failures
-        and failures[0].looks_like_wrong_inputs(subject)
-    ):
-        raise explain(subject, failures, InputError)
     parts = trace_children(subject, catalogue, lambda child: trace(child, catalogue=catalogue), failures)
     if parts is None:
         raise explain(subject, failures, TraceError)
     return parts
 
 
-def _attempts(
+def _first_that_works(
     model: nn.Module, inputs: Inputs | None, catalogue: Catalogue, failures: list[Failure]
-) -> Iterator[tuple[str, Recording, Inputs]]:
-    """Yield the first recording that works: materials in the order of their cost, then test mode alone."""
-    ways: list[tuple[str, Callable[[], Materials], bool]] = [("meta", Materials, True), ("fake", Fake, True)]
-    real: list[tuple[str, Callable[[], Materials], bool]] = []
+) -> tuple[str, Recording, Inputs] | None:
+    """The first recording that works: materials in the order of their cost, then test mode alone."""
+    ways: list[tuple[str, Callable[[], Materials], bool]] = [
+        ("meta", Materials, True),
+        ("fake", Fake, True),
+        ("meta-eval", Materials, False),
+    ]
     if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT:
-        real = [("cpu", Real, True), ("cpu-eval", Real, False)]
-    for method, materials, train in [*ways, ("meta-eval", Materials, False), *real]:
-        for candidate in _candidates(model, inputs):
+        ways += [("cpu", Real, True), ("cpu-eval", Real, False)]
+    fitting: Inputs | None = None  # inputs that only lacked values
+    for method, materials, train in ways:
+        for candidate in _candidates(model, fitting or inputs):
             try:
                 recording = record(model, candidate, catalogue, materials(), train=train)
             except Exception as error:
                 failures.append(Failure(method, candidate, error))
+                if failures[-1].needs_values:
+                    fitting = candidate
+                    break
             else:
-                yield method, recording, candidate
-                return
+                return method, recording, candidate
+    return None
 
 
 def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:

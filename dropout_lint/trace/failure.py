@@ -25,6 +25,12 @@ class Failure:
     inputs: Inputs
     error: Exception
 
+    @property
+    def needs_values(self) -> bool:
+        """Whether the inputs fit, but the model reads values that these materials do not have."""
+        names = {"ValueRead", "DataDependentOutputException", "DynamicOutputShapeException"}
+        return bool(names & {base.__name__ for base in type(self.error).__mro__})
+
     def looks_like_wrong_inputs(self, model: nn.Module) -> bool:
         """Whether the inputs do not bind to `forward`, or a layer refused their shape or dtype."""
         try:
