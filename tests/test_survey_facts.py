@@ -464,3 +464,49 @@ def test_corrected_weights_are_told_from_plain_ones(options: dict[str, Any] | No
     assert only(surveyed).facts.plain_weights is plain
     found = RULES.match(surveyed, select=["DL502"])
     assert [finding.rule.code for finding in found] == (["DL502"] if plain else [])
+
+
+def in_place(skip_first: bool) -> Callable[..., Any]:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        out = m.conv2(torch.relu(m.norm2(m.conv1(torch.relu(m.norm1(m.drop(x)))))))
+        return m.fc((x + out if skip_first else out + x).mean((2, 3)))
+
+    return forward
+
+
+@pytest.mark.parametrize("skip_first", [True, False])
+@pytest.mark.parametrize(("inplace", "position"), [(False, "P1"), (True, "P0")])
+def test_in_place_dropout_reaches_the_skip(skip_first: bool, inplace: bool, position: str) -> None:
+    surveyed = look(
+        in_place(skip_first),
+        stem=conv(),
+        drop=nn.Dropout(0.5, inplace=inplace),
+        norm1=nn.BatchNorm2d(8),
+        conv1=conv(),
+        norm2=nn.BatchNorm2d(8),
+        conv2=conv(),
+        fc=nn.Linear(8, 3),
+    )
+    facts = only(surveyed).facts
+    assert (facts.skip_shares_inplace, facts.position) == (inplace, position)
+    assert codes(surveyed) == (["DL201", "DL404"] if inplace else ["DL101"])
+
+
+def test_in_place_dropout_as_a_statement_of_its_own_shares_nothing() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = torch.relu(m.fc1(x))
+        F.dropout(x, 0.5, m.training, inplace=True)
+        return m.fc2(torch.relu(m.norm(m.fc(x))))
+
+    surveyed = look(
+        forward,
+        torch.randn(4, 8),
+        fc1=nn.Linear(8, 8),
+        fc=nn.Linear(8, 8),
+        norm=nn.BatchNorm1d(8),
+        fc2=nn.Linear(8, 3),
+    )
+    facts = only(surveyed).facts
+    assert facts.inplace and not facts.skip_shares_inplace
+    assert (facts.position, facts.weights_between) == ("H1", 1)

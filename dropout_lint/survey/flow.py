@@ -34,6 +34,18 @@ def is_discrete(dtype: torch.dtype) -> bool:
     return not (dtype.is_floating_point or dtype.is_complex)
 
 
+def read_by(node: fx.Node) -> list[fx.Node]:
+    """The nodes that `node` reads.
+
+    `mutated(tensor, *by)` is the tensor after the in-place changes `by`; where one of them has read the
+    tensor itself, what the tensor held before is in its result already.
+    """
+    sources = list(node.all_input_nodes)
+    if name_of(node) == "mutated" and any(sources[0] in change.all_input_nodes for change in sources[1:]):
+        return sources[1:]
+    return sources
+
+
 class Flow:
     """The data nodes of a trace in topological order, numbered from 0, and what is known about each.
 
@@ -61,7 +73,7 @@ class Flow:
         self.index: dict[fx.Node, int] = {}
         self.sources: list[tuple[int, ...]] = []
         for node in trace.graph.nodes:
-            sources = tuple(self.index[source] for source in node.all_input_nodes if source in self.index)
+            sources = tuple(self.index[source] for source in read_by(node) if source in self.index)
             if node.op == "placeholder" or (sources and self._passes(node, sources)):
                 self.index[node] = len(self.nodes)
                 self.nodes.append(node)

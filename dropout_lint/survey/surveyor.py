@@ -132,13 +132,16 @@ class Surveyor:
     def _is_read_again(self, site: DropoutSite) -> bool:
         """Whether something else reads the tensor that an in-place dropout overwrites, afterwards.
 
-        A recording shows the overwritten tensor as `mutated(input, dropout)`; in a symbolic graph the input
-        is used again further down.
+        A recording shows the overwritten tensor as `mutated(input, dropout)`, beside the dropout's own result
+        (nobody reads that where the call is a statement of its own); in a symbolic graph the input is used
+        again further down.
         """
         source = site.node.all_input_nodes[0]
-        for user in site.node.users:
-            if name_of(user) == "mutated" and user.users:
-                return True
+        readers = {
+            name_of(user) == "mutated" for user in site.node.users if user.users or user.op == "output"
+        }
+        if readers == {True, False}:
+            return True
         order = self._flow.index
         here = order.get(site.node, -1)
         return any(
