@@ -45,7 +45,10 @@ addEventListener("load", () => {
   result.wider = document.documentElement.scrollWidth > innerWidth;
   const rows = document.querySelectorAll(".rows li");
   const dots = document.querySelectorAll(".lanes circle");
-  const middle = (item) => item.getBoundingClientRect().top + item.getBoundingClientRect().height / 2;
+  const middle = (item) => {
+    const box = item.getBoundingClientRect();
+    return (box.top + box.bottom) / 2;
+  };
   result.offset = Math.max(...[...rows].map((row, i) => Math.abs(middle(row) - middle(dots[i]))));
   result.rows = rows.length;
   document.title = JSON.stringify(result);
@@ -61,7 +64,8 @@ def probe(page: str, folder: Path, width: int = 1000) -> dict[str, Any]:
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", file.as_uri(),
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+            file.as_uri(),
         ],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip

@@ -17,6 +17,17 @@ from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
 from dropout_lint.report import FORMATS, Context, Report, render
 
+SECTIONS = {
+    "What is linted": "--input --checkpoint --allow-empty --validate",
+    "What counts": "--select --ignore --delta-threshold --fail-on --exit-zero --strict",
+    "Known findings": "--baseline --write-baseline --add-ignores",
+    "Report": "--output-format --output-file --show-predictions --quiet --verbose",
+    "Running": "--jobs --timeout --no-cache --config --show-settings --help",
+}
+click.rich_click.OPTION_GROUPS["dropout-lint check"] = [
+    {"name": name, "options": names.split()} for name, names in SECTIONS.items()
+]
+
 
 @dataclass(frozen=True)
 class Output:

@@ -56,11 +56,11 @@ class Writer:
             for group in groups:
                 self.lines.append(self.headline(group))
             return
-        self.heading(target)
         if target.status == "error":
-            self.entry("failed", target.error or "", self.style.error)
-            if target.help:
-                self.entry("help", target.help, self.style.strong)
+            self.wrap(f"{target.target}: could not be linted: {target.error}", "", self.style.error)
+            self.lines.append("")
+            return
+        self.heading(target)
         for group in groups:
             self.lines.append("")
             self.group(group)
@@ -243,6 +243,8 @@ class Writer:
         """The last line."""
         if not report.targets:
             self.lines.append("Nothing to lint.")
+            return
+        if len(report.targets) == 1 and report.targets[0].status == "error":
             return
         targets = count(len(report.targets), "target")
         failed = sum(target.status == "error" for target in report.targets)
