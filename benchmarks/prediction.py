@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).parents[1].absolute()
 sys.path.insert(0, str(ROOT))
 
 from dropout_lint.layers import Noise  # noqa: E402
@@ -248,7 +248,7 @@ def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
             optimiser.zero_grad()
             out = model(x[index])
             loss = F.cross_entropy(out, y[index] % out.shape[1])
-            if not loss.requires_grad or not math.isfinite(float(loss)):
+            if not loss.requires_grad or not bool(loss.detach().isfinite()):
                 continue
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -445,6 +445,7 @@ def main() -> None:
     parser.add_argument("--models", help="comma-separated; default: all")
     parser.add_argument("--p", help="comma-separated ratios (β for Uout)")
     parser.add_argument("--kinds", help="comma-separated: " + ", ".join(KINDS))
+    parser.add_argument("--places", help="comma-separated, such as P3,P6,own; default: all that a model has")
     parser.add_argument("--states", default="fresh,trained", help="fresh, trained or both")
     parser.add_argument("--quick", action="store_true", help="p = 0.5, Dropout only, small models")
     parser.add_argument("--passes", type=int, default=4, help="train-mode passes over the data for an untrained model")
@@ -461,6 +462,8 @@ def main() -> None:
     shaped: dict[str, tuple[Tensor, Tensor]] = {}
     results: list[Result] = []
     for case in cases(table, names, ratios, kinds):
+        if options.places and case.place not in options.places.split(","):
+            continue
         model = table[case.model]
         if case.model not in shaped:
             shaped[case.model] = (model.data(images)[: model.rows], labels[: model.rows])

@@ -21,7 +21,7 @@ from dropout_lint.noise.transfer.norm import calibrated, values
 from dropout_lint.noise.types import Basis, NormShift, Prediction
 from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
 
-DECAY = 3.0
+DECAY = 4.0
 """Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r}, as in natural images."""
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""

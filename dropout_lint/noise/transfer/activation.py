@@ -75,6 +75,8 @@ def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio
         weight = x.prob[:, None]
         first = (weight * np.sqrt(train[0] * ratio)).sum(0) ** 2
         rest = (weight * np.sqrt(np.maximum(train[1] - train[0], 0.0)) * ratio).sum(0) ** 2
+        apart = np.divide(x.data, (x.prob @ x.sig) ** 2, out=np.ones_like(x.data), where=x.data > 0)
+        first, rest = first * apart, rest * apart
     else:
         first, rest = (train[0] * ratio)[0], (np.maximum(train[1] - train[0], 0.0) * ratio**2)[0]
     now = first + rest * PAIR
