@@ -131,11 +131,11 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
     if not same(list(_tensors(output)), kept["output"]):
         return {"failed": "the eval-mode outputs are not bit-identical"}
     checks.append("eval-mode outputs are bit-identical")
+    measured = measure_all(job, model, kept["args"], kept["kwargs"])  # before training touches the statistics
     if job["trains"]:
         if not trains(model, kept["args"], kept["kwargs"]):
             return {"failed": "the edited model does not train"}
         checks.append("a training step runs, forward and backward")
-    measured = measure_all(job, model, kept["args"], kept["kwargs"])
     return {**lint_again(job, checks), "measured": measured}
 
 

@@ -1,0 +1,79 @@
+"""Whatever the model looks like: a fix keeps eval mode and state_dict, is idempotent, and never raises."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from dropout_lint.fix import fix_graph, fix_source
+from dropout_lint.fix.judge import judge_with
+from dropout_lint.target import resolve
+from dropout_lint.target.types import Built
+from dropout_lint.trace import trace
+from fix_models import sources
+
+NUMBERS = itertools.count()
+JUDGE = judge_with()
+
+
+def built_from(text: str, folder: Path) -> Built:
+    file = folder / f"net_{next(NUMBERS)}.py"
+    file.write_text(text)
+    (built,) = resolve(f"{file}:Net", prefer_meta=False)
+    return built
+
+
+def check_graph(text: str, folder: Path) -> None:
+    built = built_from(text, folder)
+    before = trace(built.model, built.inputs, constructed=built.constructed)
+    fixed = fix_graph(before, judge=JUDGE)
+    assert list(fixed.model.state_dict()) == list(built.model.state_dict())
+    fixed.model.load_state_dict(built.model.state_dict(), strict=True)
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(built.model.eval()(x), fixed.model.eval()(x))
+    again = fix_graph(trace(fixed.model, before.inputs), judge=JUDGE)
+    assert not again.applied, [item.title for item in again.applied]
+
+
+def check_source(text: str, folder: Path) -> None:
+    built = built_from(text, folder)
+    before = trace(built.model, built.inputs, constructed=built.constructed)
+    result = fix_source(built, before, judge=JUDGE)
+    if not result.changes:
+        assert not result.applied
+        return
+    (change,) = result.changes
+    edited = built_from(change.after, folder)
+    edited.model.load_state_dict(built.model.state_dict(), strict=True)
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(built.model.eval()(x), edited.model.eval()(x))
+    traced = trace(edited.model, edited.inputs, constructed=edited.constructed)
+    again = fix_source(edited, traced, judge=JUDGE)
+    assert not again.changes, again.diff
+
+
+@settings(max_examples=25)
+@given(sources())
+def test_graph(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    check_graph(text, tmp_path_factory.mktemp("graph"))
+
+
+@settings(max_examples=6)
+@given(sources())
+def test_source(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    check_source(text, tmp_path_factory.mktemp("source"))
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(sources())
+def test_graph_and_source_on_three_hundred_models(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("both")
+    check_graph(text, folder)
+    check_source(text, folder)
