@@ -148,7 +148,8 @@ def short_run(
         loss.backward()
         optimiser.step()
         if step >= steps - 25:
-            losses.append(min(float(loss), 99.0) if math.isfinite(float(loss)) else 99.0)
+            value = loss.item()
+            losses.append(min(value, 99.0) if math.isfinite(value) else 99.0)
     return sum(losses) / len(losses)
 
 

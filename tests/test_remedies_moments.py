@@ -89,11 +89,9 @@ def _rank(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=Path(folder, "store").as_uri(), rank=rank, world_size=world)
     try:
         x = torch.arange(60, dtype=torch.float32).view(30, 2) + 3000
-        # the ranks see 0, 7 and 23 rows
-        part = (x[:0], x[:7], x[7:])[rank]
         first, second = Moments(2), Moments(1)
-        first.update(part)
-        second.update(part[:, :1])
+        first.update((x[:7], x[7:])[rank])
+        second.update((x[:0, :1], x[:, :1])[rank])
         all_reduce_moments([first, second])
         for moments, wanted in ((first, x), (second, x[:, :1])):
             assert moments.count == 30
@@ -105,6 +103,6 @@ def _rank(rank: int, world: int, folder: str) -> None:
 
 
 def test_ranks_are_merged_even_if_one_saw_nothing(tmp_path):
-    run = functools.partial(multiprocessing.spawn, _rank, nprocs=3)
-    run(args=(3, str(tmp_path)))
-    assert sorted(path.name for path in tmp_path.glob("passed-*")) == ["passed-0", "passed-1", "passed-2"]
+    run = functools.partial(multiprocessing.spawn, _rank, nprocs=2)
+    run(args=(2, str(tmp_path)))
+    assert sorted(path.name for path in tmp_path.glob("passed-*")) == ["passed-0", "passed-1"]

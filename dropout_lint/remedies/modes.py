@@ -122,7 +122,10 @@ def eager(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, whose forward pass would wait for the other ranks."""
-    if isinstance(model, nn.parallel.DistributedDataParallel):
+    """The module inside a data-parallel wrapper.
+
+    DistributedDataParallel would wait for the other ranks, DataParallel run in threads that see no switch.
+    """
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         return cast(nn.Module, model.module)
     return model
