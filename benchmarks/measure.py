@@ -1,19 +1,20 @@
 """Cost of `measure` against bare forwards and against the plain recipe, on any device.
 
-    python benchmarks/measure.py                             the whole table on the CPU, or on a GPU if there is one
+    python benchmarks/measure.py                             the whole table, on a GPU if there is one
     python benchmarks/measure.py --device cuda --batch 128   larger batches
     python benchmarks/measure.py --models wrn --batches 4    a small part
 
-Three ways over the same batches, each warmed up once and then the fastest of `--repeats` rounds, which are interleaved
-so that a busy machine slows all of them:
+Three ways over the same batches, each warmed up once, then the fastest of `--repeats` interleaved rounds:
 
     bare      one forward in train mode and one in eval mode for every batch, nothing else
-    measure   `dropout_lint.measure` (every batch used; random state, buffers and modes saved and restored as always)
-    recipe    the same forwards with a hook on every norm that takes `input.var(dims).mean().item()`, as one finds it
-              in notebooks: no exact merging, no means, no channels, and one synchronisation for every norm
+    measure   `dropout_lint.measure` (all batches; random state, buffers and modes kept and put back)
+    recipe    the same forwards with a hook on every norm that takes `input.var(dims).mean().item()`, as one
+              finds it in notebooks: no exact merging, no means, and one synchronisation for every norm
 
-Aims on a GPU: measure at most 1.15 × bare in time and 1.1 × bare in peak memory. Writes
-benchmarks/results/measure-<device>.json and .md; a figure for a device that was not at hand is marked as not measured.
+Seconds are those of the wall clock on a GPU and of the processor on a CPU, where other work on the machine
+must not count. Aims on a GPU: measure at most 1.15 × bare in time and 1.1 × bare in peak memory.
+
+Writes benchmarks/results/measure-<device>.json and .md; what was not measured is marked so.
 """
 
 from __future__ import annotations
@@ -152,10 +153,11 @@ def timed(work: Callable[[], object], device: torch.device) -> tuple[float, floa
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     synchronise(device)
-    start = time.perf_counter()
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    start = clock()
     work()
     synchronise(device)
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     return seconds, peak
 
@@ -240,9 +242,9 @@ def table(head: dict[str, object], rows: list[Row], gpu: str) -> str:
     for row in rows:
         memory = f"{row.memory_ratio:.3f}" if row.memory_ratio is not None else NOT_MEASURED
         lines.append(
-            f"| {row.model} | {row.statistics} | {row.batches} × {row.batch} | {row.bare:.3f} s"
-            f" | {row.measured:.3f} s | {row.recipe:.3f} s | **{row.time_ratio:.3f}** | {row.recipe_ratio:.3f}"
-            f" | {memory} |"
+            f"| {row.model} | {row.statistics} | {row.batches} × {row.batch}"
+            f" | {row.bare:.3f} s | {row.measured:.3f} s | {row.recipe:.3f} s"
+            f" | **{row.time_ratio:.3f}** | {row.recipe_ratio:.3f} | {memory} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -263,15 +265,15 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--statistics", default="stored,measured")
-    parser.add_argument("--batch", type=int, default=None, help="samples of a batch [CPU: 16, GPU: 128]")
-    parser.add_argument("--batches", type=int, default=None, help="[CPU: 4, GPU: 16]")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=None, help="samples of a batch [CPU: 8, GPU: 128]")
+    parser.add_argument("--batches", type=int, default=None, help="[CPU: 2, GPU: 16]")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     args = parser.parse_args()
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
-    args.batch = args.batch or (128 if on_gpu else 16)
-    args.batches = args.batches or (16 if on_gpu else 4)
+    args.batch = args.batch or (128 if on_gpu else 8)
+    args.batches = args.batches or (16 if on_gpu else 2)
     head, rows = header(device), []
     for name in args.models.split(","):
         for statistics in args.statistics.split(","):

@@ -12,6 +12,7 @@ from dropout_lint.moments import chan, channel_moments
 
 __all__ = ["Block", "BlockList", "Layout", "channel_moments", "empty_block", "merge", "merge_all"]
 
+
 @dataclass(frozen=True)
 class Layout:
     """Where each norm's channels lie in the flat vectors of a `Block`.

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dropout_lint.layers import NormSpec
 from dropout_lint.measure.moments import Block, BlockList, Layout, channel_moments
@@ -73,6 +74,9 @@ class Recorder:
 
     def _listening(self, index: int, norm: Listened, forward: Callable[..., Any]) -> Callable[..., Any]:
         calls, order, instance = self._calls, self.order, norm.spec.family == "instance"
+        # only torch's own forward is known to keep its statistics this way, and only if nobody wrapped it
+        own = getattr(forward, "__func__", None) is _BatchNorm.forward
+        plain = own and "forward" not in norm.module.__dict__
 
         def listen(*args: Any, **kwargs: Any) -> Any:
             value = args[0] if args else next(iter(kwargs.values()), None)
@@ -80,6 +84,10 @@ class Recorder:
                 if norm.name not in self._known:
                     self._known.add(norm.name)
                     order.append(norm.name)
+                if plain and _counts_itself(norm.module, value):
+                    out, seen = _ask(norm.module, value, forward, args, kwargs)
+                    calls.setdefault(index, []).append(seen)
+                    return out
                 calls.setdefault(index, []).append(_moments(value, norm, instance))
             return forward(*args, **kwargs)
 
@@ -138,6 +146,48 @@ class Recorder:
                 done += 1
             (block,) = calls.blocks
             self.blocks.add(Block(block.count, block.mean, block.m2))
+
+
+def _counts_itself(module: nn.Module, value: Tensor) -> bool:
+    """Whether this call finds the exact moments of its input anyway, so that they need not be found twice.
+
+    That is a batch norm in train mode on the CPU, on contiguous maps: its kernel sums in float64 there. With
+    channels innermost it sums in float32, one after the other, and loses a mean of 3000; on GPUs cuDNN may
+    do the sums in a way of its own.
+    """
+    return (
+        module.training
+        and value.device.type == "cpu"
+        and value.dtype == torch.float32
+        and value.dim() > 2
+        and value.is_contiguous()
+        and value.shape[2:].numel() > 1
+        and isinstance(module.running_mean, Tensor)
+        and isinstance(module.running_var, Tensor)
+        and module.running_var.dtype == torch.float32
+    )
+
+
+def _ask(
+    module: nn.Module,
+    value: Tensor,
+    forward: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, Seen]:
+    """Run the norm so that its running statistics become those of this batch; they are put back later."""
+    mean, variance = module.running_mean, module.running_var
+    assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
+    momentum = module.momentum
+    module.momentum = 1.0  # type: ignore[assignment]
+    mean.data.zero_()  # whatever they held (NaN, too) is multiplied by 1 - momentum
+    variance.data.zero_()
+    try:
+        out = forward(*args, **kwargs)
+    finally:
+        module.momentum = momentum
+    count = value.numel() // value.shape[1]
+    return out, (variance.double() * ((count - 1) / count), mean.double(), count)
 
 
 def _moments(value: Tensor, norm: Listened, instance: bool) -> Seen:
