@@ -455,3 +455,11 @@ def test_the_loader_draws_from_the_callers_random_state() -> None:
     for (_, got), want in zip(batches.read(), expected, strict=True):
         torch.manual_seed(99)  # what a forward pass would do
         assert torch.equal(got, want)
+
+
+def test_the_public_name_is_callable_whatever_was_imported_before() -> None:
+    import dropout_lint as dl
+    import dropout_lint.measure
+
+    shift = dl.measure(nn.BatchNorm1d(4), [torch.randn(16, 4)], device="cpu")
+    assert isinstance(shift, dropout_lint.measure.Shift)
