@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 import random
+import signal
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,7 +24,7 @@ from dropout_lint.target import resolve
 
 
 class Stateful(nn.Module):
-    """Does all that a forward should not: rewrites weights, keeps counts and caches, grows lists of buffers."""
+    """Does what a forward should not: rewrites weights, keeps counts and caches, writes into its input."""
 
     def __init__(self, fail_in: str | None = None) -> None:
         super().__init__()
@@ -120,6 +124,46 @@ def test_nothing_is_left_behind_when_a_loader_fails_or_ctrl_c_meets_it() -> None
             measure(model, failing(error), device="cpu")
         assert fingerprint(model) == before
         assert generators() == state
+
+
+def test_ctrl_c_at_any_moment() -> None:
+    """A real SIGINT at lines all over the run, also while things are being put back."""
+    counted = 0
+    strike = -1
+
+    def tracer(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal counted
+        if f"{os.sep}measure{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            counted += 1
+            if counted == strike:
+                signal.raise_signal(signal.SIGINT)
+        return tracer
+
+    def run(model: nn.Module) -> None:
+        nonlocal counted
+        counted = 0
+        sys.settrace(tracer)
+        try:
+            measure(model, [torch.randn(8, 8)], statistics="measured", per_dropout=True, device="cpu")
+        finally:
+            sys.settrace(None)
+
+    model = Stateful()
+    run(model)
+    lines, interrupted = counted, 0
+    assert lines > 1000
+    random.seed(1)
+    for strike in sorted(random.sample(range(lines), 60)) + list(range(lines - 80, lines, 4)):
+        before = fingerprint(model)
+        try:
+            run(model)
+        except KeyboardInterrupt:
+            interrupted += 1
+        assert fingerprint(model) == before, strike
+    assert interrupted > 60
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_callers_batches_are_not_changed_by_a_model_that_writes_into_its_input() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -201,6 +203,23 @@ def _holds_fsdp1(model: nn.Module) -> bool:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A Ctrl-C that comes meanwhile is delivered afterwards (signals reach the main thread alone)."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     """Leaves `model` bit-identical, also after an exception or Ctrl-C.
 
@@ -225,7 +244,7 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     try:
         yield buffers
     finally:
-        with torch.no_grad():
+        with _uninterrupted(), torch.no_grad():
             _reshard(model)
             if attributes is not None:
                 _restore_attributes(attributes)
@@ -233,4 +252,4 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
                 module.training = mode
             buffers.restore()
             _restore_parameters(parameters)
-        rng.restore()
+            rng.restore()
