@@ -466,6 +466,8 @@ def test_batches_of_a_loader_with_labels_dicts_and_a_generator():
         [{"input": x, "labels": labels}],
         (part for part in x.split(10)),
         [(x, labels)],
+        x,
+        {"input": x},
     ):
         model[0].reset_running_stats()
         recalibrate(model, batches)
@@ -494,6 +496,7 @@ def test_bad_usage_says_what_to_do():
     for call in (
         lambda: recalibrate(nn.Linear(2, 2), [noise(4, 2)]),
         lambda: recalibrate(Deep(), [], method="magic"),
+        lambda: recalibrate(Deep(), 5),
         lambda: recalibrate(Deep(), [], skip=["nowhere"]),
         lambda: recalibrate(nn.LazyBatchNorm1d(), [noise(4, 2)]),
         lambda: recalibrate(nn.BatchNorm1d(2, track_running_stats=False), [noise(4, 2)]),

@@ -193,6 +193,7 @@ def test_quiet_prints_one_line(project, capsys):
         ("in.pt", "out.pt", ("--data", "shop:nothing"), "no attribute `nothing`"),
         ("in.pt", "out.pt", ("--data", "shop:metric(None)"), "NoneType"),
         ("in.pt", "out.pt", ("--data", "shop"), "names no attribute"),
+        ("in.pt", "out.pt", ("--metric", "shop:metric(1)"), "names no function"),
         ("in.pt", "out.pt", ("--metric", "shop:BATCHES"), "--metric"),
         ("in.pt", "out.pt", ("--skip", "nose"), "nose"),
         ("in.pt", "out.pt", ("--device", "toaster"), "toaster"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from dropout_lint.cli import console, options
-from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from dropout_lint.target.types import Built
 
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--skip", multiple=True, metavar="NAME", help="Leave this norm, or the norms in this module, alone."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where to run, such as cuda or cuda:1.")
+@click.option("--device", default="auto", show_default=True, help="Where to run: auto, cpu, cuda or cuda:1.")
 @options.verbosity()
 def command(
     *,
@@ -118,28 +120,31 @@ def recalibrated(
     **how: object,
 ) -> str:
     """Do it all, and return the report."""
-    from dropout_lint.cli import named
+    from dropout_lint.measure.place import move, place
+    from dropout_lint.measure.sources import load_batches
     from dropout_lint.remedies.recalibrate import recalibrate
     from dropout_lint.remedies.rewrite import rewrite_checkpoint
     from dropout_lint.target import resolve
     from dropout_lint.target.checkpoint import load_checkpoint
     from dropout_lint.target.usercode import user_code
 
-    place = device_named(device)
     built = only_one(target, resolve(target, prefer_meta=False))
-    model = built.model
+    model, notes = built.model, list(built.notes)
     load_checkpoint(model, checkpoint)
-    batches = named.loader(data)
-    score = None if metric is None else named.function(metric, "--metric")
+    where, moves = place(model, device)
+    if moves:
+        move(model, where)
+    batches = load_batches(data, notes)
+    score = None if metric is None else function_named(metric)
     with user_code(f"re-estimating on {data}"):
-        result = recalibrate(model.to(place), batches, metric=score, **how)  # type: ignore[arg-type]
+        result = recalibrate(model, batches, metric=score, device=where, **how)  # type: ignore[arg-type]
     modules = dict(model.named_modules())
     changed: dict[str, torch.Tensor] = {}
-    for move in result.moved:
+    for moved in result.moved:
         for buffer in ("running_var",) if result.variance_only else ("running_mean", "running_var"):
-            changed[f"{move.name}.{buffer}".lstrip(".")] = getattr(modules[move.name], buffer).cpu()
+            changed[f"{moved.name}.{buffer}".lstrip(".")] = getattr(modules[moved.name], buffer).cpu()
     rewrite_checkpoint(checkpoint, output, model, changed)
-    for note in (*built.notes, *result.notes):
+    for note in (*notes, *result.notes):
         console.say(f"note: {note}")
     return str(result)
 
@@ -154,14 +159,21 @@ def only_one(target: str, found: list[Built]) -> Built:
     return found[0]
 
 
-def device_named(text: str) -> torch.device:
-    """The device, known to be there."""
-    import torch
+def function_named(text: str) -> Callable[[nn.Module], float]:
+    """The function that `--metric` names.
 
-    try:
-        device = torch.device(text)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as problem:
-        first = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise DropoutLintError(f"--device {text} cannot be used: {first}", "use --device cpu") from None
-    return device
+    Raises:
+        TargetError: it cannot be found or imported.
+        UsageError: it cannot be called.
+    """
+    from dropout_lint.target.build import look_up
+    from dropout_lint.target.importing import import_target
+    from dropout_lint.target.parse import parse_target
+
+    spec = parse_target(text)
+    if spec.call is None or spec.call.called:
+        raise UsageError(f"--metric {text} names no function", "write --metric package.module:function")
+    value: Callable[[nn.Module], float] = look_up(import_target(spec, []), spec.call, spec.source)
+    if not callable(value):
+        raise UsageError(f"--metric {text} is a {type(value).__name__}", "name a function of the model")
+    return value

@@ -168,12 +168,11 @@ class Recorder(DropoutSwitch):
         if estimate.count < 2:
             # one value has no spread to divide by
             return old_mean, old_variance
-        mean, variance = estimate.statistics()
         large = x.numel() >= OWN_STATISTICS * x.shape[1]
         if self.normalise == "batch" and large and not estimate.per_instance:
-            variance = own_variance.to(old_mean.dtype)
-            mean = mean if estimate.keep_mean else own_mean.to(old_mean.dtype)
-        return mean, variance
+            mean = old_mean if estimate.keep_mean else own_mean.to(old_mean.dtype)
+            return mean, own_variance.to(old_mean.dtype)
+        return estimate.statistics()
 
 
 def ratio(new: Tensor, old: Tensor) -> float:

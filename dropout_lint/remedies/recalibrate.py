@@ -28,6 +28,7 @@ from dropout_lint.remedies.estimate import (
     ratio,
 )
 from dropout_lint.remedies.modes import test_mode, unwrapped
+from dropout_lint.target.types import Inputs
 
 Method = Literal["batch", "pooled", "stages"]
 METHODS: tuple[Method, ...] = ("batch", "pooled", "stages")
@@ -150,6 +151,13 @@ def recalibrate(
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}", f"use one of {', '.join(METHODS)}")
+    if isinstance(batches, (Tensor, Mapping, Inputs)):
+        batches = [batches]  # one batch, not its rows or keys
+    if not isinstance(batches, Iterable):
+        raise UsageError(
+            f"batches must be an iterable of batches, not {type(batches).__name__}",
+            "pass a DataLoader, a list of tensors, or any other iterable",
+        )
     if method == "stages" and not rereadable(batches):
         raise UsageError(
             "method='stages' reads the data once for each norm, and these batches can be read only once",
