@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropout_lint.cache import Cache, key_of
-from dropout_lint.cache.store import MOST_ENTRIES
+from dropout_lint.cache.store import MOST_ENTRIES, own_code
 from dropout_lint.config import DropoutClass, Settings, TargetSettings
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
@@ -298,7 +299,12 @@ def test_a_warm_run_reports_the_same_and_never_imports_torch(tmp_path: Path) -> 
         )
         return done.returncode, json.loads(done.stdout), "torch: True" in done.stderr
 
-    cold, warm = lint(), lint()
+    for _ in range(3):  # while this tool is being edited its own code is a reason to lint anew
+        shutil.rmtree(tmp_path / ".dropout_lint_cache", ignore_errors=True)
+        before = own_code()
+        cold, warm = lint(), lint()
+        if own_code() == before:
+            break
     assert cold[0] == warm[0] == 1
     assert cold[1] == warm[1]
     assert (cold[2], warm[2]) == (True, False)
