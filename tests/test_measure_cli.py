@@ -229,3 +229,26 @@ def test_torchrun_gives_the_result_of_one_process(folder: Path, capsys: pytest.C
     assert many["measurements"][0]["norm"] == "bn"
     # the seed of the masks is drawn from each run's own random state, the data is the same
     assert many["measurements"][0]["delta"] == pytest.approx(alone["measurements"][0]["delta"], abs=0.05)
+
+
+def test_without_a_fix_a_validation_still_measures(folder: Path) -> None:
+    from dropout_lint.cli.measure import measured as measure_target
+
+    options: dict[str, Any] = {
+        "data": None,
+        "batches": 2,
+        "batch_size": None,
+        "input": (),
+        "checkpoint": None,
+        "device": "cpu",
+        "amp": False,
+        "statistics": "auto",
+        "tolerance": 0.0,
+        "per_dropout": False,
+        "plot": None,
+        "quiet": True,
+    }
+    info, result = measure_target(target="net_under_test:build(p=0.0)", compare_fixed=True, **options)
+    assert result.after is None
+    assert info.measurements[0].delta == pytest.approx(1, abs=1e-3)
+    assert any("measured without a fix" in note for note in info.notes)

@@ -124,7 +124,7 @@ def test_validation_puts_prediction_and_measurement_side_by_side_worst_first() -
         device="cpu",
         tolerance=None,
     )
-    assert [row.norm for row in result.rows][0] == "bn2"
+    assert result.rows[0].norm == "bn2"
     assert [row.shift_ratio for row in result.rows] == sorted(
         (r.shift_ratio for r in result.rows), reverse=True
     )

@@ -90,7 +90,7 @@ def command(*, output_format: str, output_file: str | None, quiet: bool, verbose
     with ExitStack() as stack:
         stdout = stack.enter_context(console.report_stream())
         rank = stack.enter_context(process_group(given["device"]))
-        info, result = measured(quiet=quiet or rank != 0, **given)
+        info, result = measured(quiet=quiet or rank != 0, fix_required=True, **given)
         if rank != 0:
             return 0
         if given["plot"]:
@@ -128,8 +128,11 @@ def measured(
     compare_fixed: bool,
     plot: str | None,
     quiet: bool,
+    fix_required: bool = False,
 ) -> tuple[TargetInfo, Validation]:
     """Build, measure and compare one target.
+
+    Where there is no fix to compare with, that is an error with `fix_required` and a note without.
 
     Raises:
         DropoutLintError: it cannot be built, run, measured or fixed.
@@ -171,7 +174,7 @@ def measured(
         assert inputs is not None
         source = random_batches(built.model, inputs, where, count=batches, samples=batch_size)
         notes.append("the batches are random noise: give the model's own with --data to see its real shift")
-    before, after, fixed = predictions(built, inputs, compare_fixed, notes)
+    before, after, fixed = predictions(built, inputs, compare_fixed, fix_required, notes)
     # random inputs do not look like the training data, so stored statistics would show the data instead
     chosen = "measured" if statistics == "auto" and data is None else statistics
     with progress_bar(quiet=quiet) as progress:
@@ -214,7 +217,9 @@ def measured(
     return info, result
 
 
-def predictions(built: Any, inputs: Any, compare_fixed: bool, notes: list[str]) -> tuple[Any, Any, Any]:
+def predictions(
+    built: Any, inputs: Any, compare_fixed: bool, fix_required: bool, notes: list[str]
+) -> tuple[Any, Any, Any]:
     """Predicted Δ before and after the graph fix, and the fixed model; None for what there is not.
 
     Raises:
@@ -223,26 +228,42 @@ def predictions(built: Any, inputs: Any, compare_fixed: bool, notes: list[str]) 
     from dropout_lint.noise import predict
     from dropout_lint.trace import trace
 
-    if compare_fixed:
-        from dropout_lint.fix import fix_graph
-
-        traced = trace(built.model, inputs, constructed=built.constructed)
-        fixed = fix_graph(traced)
-        if not fixed.applied:
-            left = "; ".join(f"{skip.dropout or 'model'}: {skip.reason}" for skip in fixed.skipped)
-            raise DropoutLintError(
-                f"there is no fix to compare with: {left}"
-                if left
-                else "nothing was found that a fix would change",
-                "see `dropout-lint fix` for what can be done by hand, or leave out --compare-fixed",
-            )
-        notes.extend(f"fixed: {one.title}" for one in fixed.applied)
-        return fixed.before, fixed.after, fixed.model
     try:
-        return predict(trace(built.model, inputs, constructed=built.constructed)), None, None
+        traced = trace(built.model, inputs, constructed=built.constructed)
     except DropoutLintError as problem:
+        if compare_fixed and fix_required:
+            raise
         notes.append(f"no prediction beside the measurement: {problem.message}")
         return None, None, None
+    if not compare_fixed:
+        return predict(traced), None, None
+    try:
+        fixed = fixed_of(traced)
+    except DropoutLintError as problem:
+        if fix_required:
+            raise
+        notes.append(f"measured without a fix: {problem.message}")
+        return predict(traced), None, None
+    notes.extend(f"fixed: {one.title}" for one in fixed.applied)
+    return fixed.before, fixed.after, fixed.model
+
+
+def fixed_of(traced: Any) -> Any:
+    """The graph fix of a trace.
+
+    Raises:
+        DropoutLintError: there is nothing to fix, or nothing that can be.
+    """
+    from dropout_lint.fix import fix_graph
+
+    fixed = fix_graph(traced)
+    if fixed.applied:
+        return fixed
+    left = "; ".join(f"{skip.dropout or 'model'}: {skip.reason}" for skip in fixed.skipped)
+    raise DropoutLintError(
+        f"there is no fix to compare with: {left}" if left else "nothing was found that a fix would change",
+        "see `dropout-lint fix` for what can be done by hand, or leave out --compare-fixed",
+    )
 
 
 def shared_out(loader: Any) -> bool:

@@ -192,7 +192,8 @@ class Session:
         for recorder in recorders:
             recorder.fold()
         columns = [recorder.blocks.at_most(most) for recorder in recorders]
-        return self.ranks.gather(list(zip(*columns, strict=True)))
+        # they differ in length only where this rank has just failed and the next agreement ends the run
+        return self.ranks.gather(list(zip(*columns, strict=False)))
 
     def _all_tight(self, half_width: Tensor) -> bool:
         """Whether every norm that has an interval has one below the tolerance (and at least one has)."""
