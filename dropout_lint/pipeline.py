@@ -122,7 +122,10 @@ def planned_fixes(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, Fix
         from dropout_lint.fix import plan
     except ImportError:
         return {}
-    plans: Mapping[int, FixInfo] = plan(trace, findings)
+    try:
+        plans: Mapping[int, FixInfo] = plan(trace, findings)
+    except DropoutLintError:  # no plan is no reason to withhold the findings
+        return {}
     return plans
 
 

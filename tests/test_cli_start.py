@@ -126,6 +126,36 @@ def test_a_projects_own_rule_is_explained(
     assert capsys.readouterr().out.startswith("# XX901 our-own")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("che", ["plain,check"]),
+        ("rule DL10", ["plain,DL101", "plain,DL102", "plain,DL103", "plain,DL104"]),
+        ("check --output-format s", ["plain,sarif"]),
+        ("models/ne", ["file,models/ne"]),
+        ("check models/ne", ["file,models/ne"]),
+        ("net.py:Net --stri", ["plain,--strict"]),
+        ("check --fail-on w", ["plain,warning"]),
+    ],
+)
+def test_completion(words: str, expected: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from dropout_lint.cli import main; main()"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_DROPOUT_LINT_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"dropout-lint {words}",
+            "COMP_CWORD": str(len(words.split())),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == expected
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -105,6 +105,15 @@ MyDrop = { noise = "channel", p = "rate", keeps = true }
     assert settings.for_target("other:Net") is settings
 
 
+def test_models_found_in_a_configured_folder_or_file_have_its_overrides() -> None:
+    settings = convert(
+        {"targets": [{"target": "models/", "strict": True}, {"target": "a.py", "fail-on": "info"}]}, "x.toml"
+    )
+    assert settings.for_target("models/net.py:Net").strict
+    assert settings.for_target("a.py:Net").fail_on == "info"
+    assert settings.for_target("models2/net.py:Net") is settings
+
+
 @pytest.mark.parametrize(
     ("table", "message", "hint"),
     [

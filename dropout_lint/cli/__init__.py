@@ -10,6 +10,7 @@ from typing import Any
 
 import rich_click as click
 from click.exceptions import Exit
+from click.shell_completion import CompletionItem
 
 from dropout_lint import __version__
 from dropout_lint.cli import console
@@ -52,7 +53,13 @@ class App(click.RichGroup):
             return None
         return LazyCommand(name=cmd_name, help=COMMANDS[cmd_name], short_help=COMMANDS[cmd_name])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and options, else files: a target may be one."""
+        return super().shell_complete(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and not args:  # the shell asks what the first word can be
+            return super().parse_args(ctx, args)
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if not args or (args[0] not in COMMANDS and args[0] not in own):
             if args:

@@ -73,6 +73,9 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
 @click.option(
     "--output-format",
     multiple=True,
+    shell_complete=lambda ctx, parameter, incomplete: [
+        name for name in FORMATS if name.startswith(incomplete)
+    ],
     metavar="FORMAT[=FILE]",
     help=f"One of {', '.join(FORMATS)}; repeat it for several in one run. [default: text]",
 )

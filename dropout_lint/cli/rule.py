@@ -59,8 +59,18 @@ def as_json(rules: Iterable[Rule]) -> str:
     return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"
 
 
+def complete(incomplete: str) -> list[str]:
+    """The codes and names that begin so, for the shell."""
+    from dropout_lint.rules import load_rules
+
+    words = [word for rule in load_rules() for word in (rule.code, rule.name)]
+    return [word for word in words if word.lower().startswith(incomplete.lower())]
+
+
 @click.command("rule", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("code", required=False)
+@click.argument(
+    "code", required=False, shell_complete=lambda ctx, parameter, incomplete: complete(incomplete)
+)
 @click.option(
     "--output-format",
     type=click.Choice(["text", "markdown", "json"]),

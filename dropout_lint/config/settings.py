@@ -103,9 +103,13 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     timeout: Seconds | None = None
 
     def for_target(self, target: str) -> Settings:
-        """These settings with the overrides of the configured target of that name, if there is one."""
+        """These settings with the overrides of the configured target that `target` is, or is found in."""
         own = next(
-            (item for item in self.targets if isinstance(item, TargetSettings) and item.target == target),
+            (
+                item
+                for item in self.targets
+                if isinstance(item, TargetSettings) and holds(item.target, target)
+            ),
             None,
         )
         if own is None:
@@ -122,6 +126,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     def target_names(self) -> list[str]:
         """The configured targets, as they are written."""
         return [item if isinstance(item, str) else item.target for item in self.targets]
+
+
+def holds(configured: str, target: str) -> bool:
+    """Whether `target` is the configured one, or a model that was discovered in that file or folder."""
+    return target == configured or target.startswith((f"{configured}:", f"{configured.rstrip('/')}/"))
 
 
 class Loaded(msgspec.Struct, frozen=True):
