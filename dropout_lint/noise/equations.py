@@ -65,7 +65,9 @@ def li_eq11(weights: Sequence[float]) -> float:
     """Li Eq. 11: cos²θ = (Σ wᵢ)² / (d · Σ wᵢ²), θ the angle between the weights and (1, …, 1)."""
     energy = sum(w * w for w in weights)
     if not energy:
-        raise UsageError("cos²θ of weights that are all zero is undefined", "pass at least one weight that is not zero")
+        raise UsageError(
+            "cos²θ of weights that are all zero is undefined", "pass at least one weight that is not zero"
+        )
     return float(sum(weights)) ** 2 / (len(weights) * energy)
 
 

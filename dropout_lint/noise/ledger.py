@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,7 +27,9 @@ INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
 
 
-def predict(trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto") -> Prediction:
+def predict(
+    trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto"
+) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
     No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can know
@@ -110,7 +112,9 @@ def _walk(trace: Trace, ledger: Ledger) -> None:
         env[node] = result
 
 
-def _evaluate(node: fx.Node, env: dict[fx.Node, Any], trace: Trace, ledger: Ledger, sites: dict[fx.Node, int]) -> Any:
+def _evaluate(
+    node: fx.Node, env: dict[fx.Node, Any], trace: Trace, ledger: Ledger, sites: dict[fx.Node, int]
+) -> Any:
     value = node.meta.get("value")
     rows = len(ledger.dropouts)
     if node.op == "placeholder":
@@ -150,10 +154,12 @@ def without_values(module: nn.Module) -> nn.Module:
     twin = copy.copy(module)
     twin.__dict__ = dict(module.__dict__)
     twin._parameters = {  # type: ignore[assignment]
-        name: None if tensor is None else tensor.detach().to("meta") for name, tensor in module._parameters.items()
+        name: None if tensor is None else tensor.detach().to("meta")
+        for name, tensor in module._parameters.items()
     }
     twin._buffers = {
-        name: None if tensor is None else tensor.detach().to("meta") for name, tensor in module._buffers.items()
+        name: None if tensor is None else tensor.detach().to("meta")
+        for name, tensor in module._buffers.items()
     }
     twin._modules = {
         name: None if child is None else without_values(child) for name, child in module._modules.items()
@@ -194,25 +200,53 @@ def _record(call: Call, ledger: Ledger) -> None:
 
 
 def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> State:
-    """The state with the train moments that a batch norm right behind `node` has measured."""
-    for user in node.users:
+    """The state with the train moments that a batch norm right behind `node`, or behind its concat, measured."""
+    shape = first_shape(node.meta.get("value"))
+    if shape is None or len(shape) < 2:
+        return x
+    for user, start in _readers(node, shape):
         site = ledger.norms.get(user)
-        if site is None or not site.spec.tracks or not user.args or user.args[0] is not node:
+        if site is None or not site.spec.tracks:
             continue
         module = module_of(model, user)
         mean, var = values(getattr(module, "running_mean", None)), values(getattr(module, "running_var", None))
-        shape = first_shape(node.meta.get("value"))
-        if mean is None or var is None or shape is None or len(shape) < 2 or np.all(var == 1):
+        if mean is None or var is None or np.all(var == 1) or len(mean) < start + shape[1]:
             continue
-        return calibrated(x.on(1, shape[1]), mean, np.maximum(var, 1e-12))
+        part = slice(start, start + shape[1])
+        return calibrated(x.on(1, shape[1]), mean[part], np.maximum(var[part], 1e-12))
     return x
+
+
+def _readers(node: fx.Node, shape: tuple[int, ...]) -> Iterator[tuple[fx.Node, int]]:
+    """Nodes whose first input is `node`, and those that read it as a stretch of a concat, with its first channel."""
+    for user in node.users:
+        if user.args and user.args[0] is node:
+            yield user, 0
+    for user in node.users:
+        parts = user.args[0] if user.args else None
+        if function_name(user.target) not in ("cat", "concat") or not isinstance(parts, (tuple, list)):
+            continue
+        dim = user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0)
+        if dim not in (1, 1 - len(shape)):
+            continue
+        sizes = [first_shape(part.meta.get("value")) for part in parts if isinstance(part, fx.Node)]
+        if len(sizes) != len(parts) or any(size is None or len(size) < 2 for size in sizes):
+            continue
+        widths = [size[1] for size in sizes if size is not None]
+        for reader in user.users:
+            if reader.args and reader.args[0] is user:
+                yield reader, sum(widths[: parts.index(node)])
 
 
 def _fallback(call: Call) -> Any:
     """An unknown operation: its first tensor's moments are passed on, and it is counted."""
     states = call.states()
     if not states:
-        return constant(0.0, len(call.ledger.dropouts)) if not isinstance(call.value, (tuple, list)) else call.value
+        return (
+            constant(0.0, len(call.ledger.dropouts))
+            if not isinstance(call.value, (tuple, list))
+            else call.value
+        )
     call.ledger.fallback(call.name)
     x = max(states, key=lambda s: float(s.noise.sum())).collapse()
     shape = call.shape

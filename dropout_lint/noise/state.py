@@ -16,8 +16,10 @@ that do not commute with a mask as well. A linear layer adds up many masks and l
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dropout_lint.noise.quadrature import Array
 
@@ -38,7 +40,7 @@ class Underlying:
     t_var: Array
     rho: Array
 
-    def pick(self, index: Array) -> Underlying:
+    def pick(self, index: npt.NDArray[Any]) -> Underlying:
         """Groups `index`."""
         names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
         return replace(self, **{name: getattr(self, name)[index] for name in names})
@@ -97,6 +99,10 @@ class State:
     under: Underlying | None = None
     gain: float = 1.0
     weighed: bool = False
+
+    def changed(self, **values: Any) -> State:
+        """A copy with other values: `dataclasses.replace` for values that come as a dictionary."""
+        return replace(self, **values)
 
     @property
     def groups(self) -> int:
@@ -168,11 +174,23 @@ class State:
         scale = np.divide(total, now, out=np.zeros_like(total), where=now > 0)
         return replace(self, noise=self.noise * scale)
 
-    def pick(self, index: Array, counts: Array) -> State:
+    def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
         """Groups `index` (repeats allowed), with `counts` channels each."""
         take = {
             name: getattr(self, name)[..., index]
-            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
+            for name in (
+                "t_mean",
+                "t_dev",
+                "t_var",
+                "mean",
+                "dev",
+                "sig",
+                "var",
+                "data",
+                "noise",
+                "shared",
+                "old",
+            )
         }
         lift = None if self.lift is None else self.lift[index]
         under = None if self.under is None else self.under.pick(index)

@@ -48,7 +48,9 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
     before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
     data = np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0)
     weight = x.counts * t_var
-    share = float((x.counts * np.minimum(t_linear**2, t_var)).sum() / weight.sum()) if weight.sum() > 0 else 1.0
+    share = (
+        float((x.counts * np.minimum(t_linear**2, t_var)).sum() / weight.sum()) if weight.sum() > 0 else 1.0
+    )
     return replace(
         x,
         t_mean=t_mean,
@@ -84,7 +86,9 @@ def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio
     return np.divide(then, now, out=np.ones_like(now), where=now > 0)
 
 
-def _spread(moments: MomentFunction, mean: Array, dev: Array, var: Array) -> tuple[Array, Array, Array, Array]:
+def _spread(
+    moments: MomentFunction, mean: Array, dev: Array, var: Array
+) -> tuple[Array, Array, Array, Array]:
     """Moments of f where the channel mean itself is `mean + dev·ζ`."""
     if not np.any(dev):
         first, variance, linear = moments(mean, var)

@@ -99,7 +99,9 @@ def matmul(call: Call) -> State:
             return result.on(axis, width)
     inner = call.in_shape[-1] if call.in_shape else 1
     if isinstance(operands[1], Parameter):
-        return linear_map(a.on(axis, inner), axis, inner, width, 1, ONE_TAP, _matrix(operands[1], inner, width), None)
+        return linear_map(
+            a.on(axis, inner), axis, inner, width, 1, ONE_TAP, _matrix(operands[1], inner, width), None
+        )
     a, b = a.collapse().merged(), b.collapse().merged()
     ones = np.array([float(width)])
     from dropout_lint.noise.transfer.merge import product
@@ -145,7 +147,9 @@ def multihead(call: Call) -> Any:
     projected = []
     for x, weight in zip((q, k, v), parts, strict=True):
         known = None if weight.is_meta else weight[:, :, None]
-        projected.append(linear_map(x.on(axis, weight.shape[1]), axis, weight.shape[1], width, 1, ONE_TAP, known, None))
+        projected.append(
+            linear_map(x.on(axis, weight.shape[1]), axis, weight.shape[1], width, 1, ONE_TAP, known, None)
+        )
     score = float(_energy(projected[0])[1] * _energy(projected[1])[1])
     mixed = _with_dropout(call, projected[2], effective(length, score))
     out = m.out_proj
@@ -165,7 +169,9 @@ def embedded(call: Call, weight: Any) -> State:
     table = tensor.detach().double()
     wide = base.per_channel()
     mean, var = table.mean(0).numpy(), table.var(0, correction=0).numpy()
-    return replace(wide, t_mean=mean, t_var=var, mean=mean[None], var=var[None], sig=np.sqrt(var)[None], data=var)
+    return replace(
+        wide, t_mean=mean, t_var=var, mean=mean[None], var=var[None], sig=np.sqrt(var)[None], data=var
+    )
 
 
 @module("Embedding", "EmbeddingBag")

@@ -122,7 +122,9 @@ def linear_map(
         loose = _apply(square, x.noise * (1 - x.shared), groups)
         noise = loose + coherent
         shared = np.divide(coherent, noise, out=np.zeros_like(noise), where=noise > 0)
-        power[2 : 2 + k] += (noise - power[2 + 2 * k : 2 + 2 * k + rows]).sum(0)  # the train variance holds the same noise
+        power[2 : 2 + k] += (noise - power[2 + 2 * k : 2 + 2 * k + rows]).sum(
+            0
+        )  # the train variance holds the same noise
     else:
         shared = np.zeros_like(noise)
     result = replace(
@@ -325,7 +327,9 @@ def _convolution(
     kernel = tuple(int(k) for k in weight.shape[2:])
     stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
     if isinstance(padding, str):
-        pads = tuple(d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True))
+        pads = tuple(
+            d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)
+        )
     else:
         pads = _tuple(padding, dims)
     if wraps:  # circular, reflect and replicate padding: every tap sees the input

@@ -13,7 +13,6 @@ part: moments are averaged by size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,9 @@ import numpy as np
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, align
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
+
+AGREEMENT = 0.2
+"""Assumed correlation of what the data cause on a trained skip and in its branch."""
 
 
 def _paired(a: State, b: State) -> tuple[State, State]:
@@ -40,7 +42,7 @@ def _paired(a: State, b: State) -> tuple[State, State]:
 def _repeated(x: State, like: State) -> State:
     k = like.components
     wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
-    return replace(x, prob=like.prob, mask=like.mask, source=like.source, levels=(), **wide)
+    return x.changed(prob=like.prob, mask=like.mask, source=like.source, levels=(), **wide)
 
 
 def _mixed_rho(a: State, b: State) -> Array:
@@ -70,12 +72,12 @@ def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Arr
 def add(a: State, b: State, sign: float = 1.0) -> State:
     """a + sign·b."""
     same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
-    if not same and np.any(a.dev) and np.any(b.dev):  # two spreads have no common sign: components cannot hold both
+    if (
+        not same and np.any(a.dev) and np.any(b.dev)
+    ):  # two spreads have no common sign: components cannot hold both
         a, b = a.collapse(), b.collapse()
     a, b = _paired(a, b)
-    result = replace(
-        a,
-        axis=max(a.axis, b.axis),
+    result = a.changed(axis=max(a.axis, b.axis),
         t_mean=a.t_mean + sign * b.t_mean,
         t_dev=np.hypot(a.t_dev, b.t_dev),
         t_var=a.t_var + b.t_var,
@@ -97,6 +99,20 @@ def add(a: State, b: State, sign: float = 1.0) -> State:
     return result.balanced() if result.components > 1 else result
 
 
+def agreeing(total: State, a: State, b: State) -> State:
+    """A sum whose parts' data correlate by `AGREEMENT` in train and in test mode."""
+    a, b = align(a.collapse(), b.collapse())
+    a, b = align(a, total)[0], align(b, total)[0]
+    extra = 2 * AGREEMENT * np.sqrt(a.data * b.data)
+    data = total.data + extra
+    scale = np.divide(data, total.data, out=np.ones_like(data), where=total.data > 0)
+    return total.changed(t_var=total.t_var + 2 * AGREEMENT * np.sqrt(a.t_var * b.t_var),
+        sig=np.sqrt(total.sig**2 * scale),
+        var=total.var + total.sig**2 * (scale - 1),
+        data=data,
+    )
+
+
 def product(a: State, b: State) -> State:
     """a·b for independent a and b."""
     a, b = _paired(a, b)
@@ -107,9 +123,7 @@ def product(a: State, b: State) -> State:
     left = a.noise * (b_all + b.train_var)
     right = b.noise * (a_all + a.data)
     levels = a.levels if b.levels == () and not np.any(b.noise) else ()
-    return replace(
-        a,
-        axis=max(a.axis, b.axis),
+    return a.changed(axis=max(a.axis, b.axis),
         t_mean=t_mean,
         t_dev=np.sqrt(np.maximum(at_mid * bt_mid - t_mean**2, 0.0)),
         t_var=(at_mid + a.t_var) * (bt_mid + b.t_var) - at_mid * bt_mid,
@@ -141,11 +155,11 @@ def _broadcast(call: Call, value: Any, position: int) -> State:
     """An operand as a state whose channel axis is counted in the result's dimensions."""
     x = call.state(value)
     if isinstance(value, Parameter):
-        return replace(x, axis=len(call.shape) + x.axis) if x.axis < 0 else x
+        return x.changed(axis=len(call.shape) + x.axis) if x.axis < 0 else x
     rank = len(call.shape)
     node = call.node.args[position] if position < len(call.node.args) else None
     shape = first_shape(getattr(node, "meta", {}).get("value")) if node is not None else None
-    return replace(x, axis=x.axis + rank - len(shape)) if shape and len(shape) < rank else x
+    return x.changed(axis=x.axis + rank - len(shape)) if shape and len(shape) < rank else x
 
 
 def _pair_of(call: Call) -> tuple[State, State]:
@@ -162,10 +176,14 @@ def addition(call: Call) -> State:
     sign = -1.0 if "sub" in call.name else 1.0
     alpha = call.kwargs.get("alpha", 1)
     a, b = _pair_of(call)
-    left, right = call.node.args[0] if call.node.args else None, call.node.args[1] if len(call.node.args) > 1 else None
+    left, right = (
+        call.node.args[0] if call.node.args else None,
+        call.node.args[1] if len(call.node.args) > 1 else None,
+    )
     if left is right and left is not None:
         return a.scaled(1.0 + sign)
-    return add(a, b, sign * float(alpha if isinstance(alpha, (int, float)) else 1.0))
+    total = add(a, b, sign * float(alpha if isinstance(alpha, (int, float)) else 1.0))
+    return agreeing(total, a, b) if call.ledger.trained else total
 
 
 @function("rsub")
@@ -199,7 +217,7 @@ def division(call: Call) -> State:
     train = float(np.abs(b.merged().train_mean[0])) or 1.0
     test = float(np.abs(b.merged().t_mean[0])) or 1.0
     y = a.scaled(1.0 / train)
-    return replace(y, t_mean=a.t_mean / test, t_dev=a.t_dev / test, t_var=a.t_var / test**2)
+    return y.changed(t_mean=a.t_mean / test, t_dev=a.t_dev / test, t_var=a.t_var / test**2)
 
 
 def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> State:
@@ -216,12 +234,26 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
         joined = {
             name: np.concatenate([getattr(p, name) for p in parts], axis=-1)
-            for name in ("counts", "t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
+            for name in (
+                "counts",
+                "t_mean",
+                "t_dev",
+                "t_var",
+                "mean",
+                "dev",
+                "sig",
+                "var",
+                "data",
+                "noise",
+                "shared",
+                "old",
+            )
         }
         alike = float(weight**2 @ np.array([s.alike for s in states]))
         uneven = float(weight @ np.array([s.uneven for s in states]))
         joined["lift"] = np.concatenate([p.lifted for p in parts])
-        return replace(parts[0], axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined)
+        return parts[0].changed(axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
+        )
     result, done = states[0].collapse(), float(sizes[0])
     for state, size in zip(states[1:], sizes[1:], strict=True):
         a, b = align(result, state.collapse())
@@ -231,7 +263,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
         }
         mixed = _mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
-        result, done = replace(a, rho=rho, lift=None, under=None, **mixed, **blended), done + size
+        result, done = a.changed(rho=rho, lift=None, under=None, **mixed, **blended), done + size
     return result
 
 
@@ -244,7 +276,11 @@ def concatenation(call: Call) -> State:
     axis = int(dim) % rank if isinstance(dim, int) and rank else 1
     nodes = call.node.args[0] if call.node.args else call.node.kwargs.get("tensors", ())
     sizes = [
-        (shape[axis] if (shape := first_shape(getattr(n, "meta", {}).get("value"))) and len(shape) > axis else 1)
+        (
+            shape[axis]
+            if (shape := first_shape(getattr(n, "meta", {}).get("value"))) and len(shape) > axis
+            else 1
+        )
         for n in (nodes if isinstance(nodes, (tuple, list)) else ())
     ]
     states = [call.state(part) for part in parts]
@@ -260,7 +296,7 @@ def stacking(call: Call) -> State:
     dim = call.arg(1, "dim", 0)
     merged = concatenate([s.collapse().merged() for s in states], -1, [1] * len(states))
     axis = states[0].axis + (1 if isinstance(dim, int) and 0 <= dim <= states[0].axis else 0)
-    return replace(merged, axis=axis)
+    return merged.changed(axis=axis)
 
 
 @function("where")

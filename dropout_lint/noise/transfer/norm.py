@@ -120,7 +120,9 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     gain = (room - (1 - share) * old) / np.maximum(x.data + share * old, 1e-30)
     # with little room the old noise has to shrink with the data
     least = 0.25
-    squeeze = np.where(gain < least, room / np.maximum(least * x.data + (1 - share * (1 - least)) * old, 1e-30), 1.0)
+    squeeze = np.where(
+        gain < least, room / np.maximum(least * x.data + (1 - share * (1 - least)) * old, 1e-30), 1.0
+    )
     gain = np.maximum(gain, least)
     y = amplified(x, gain, x.data, share)
     shrink = np.minimum(squeeze, 1.0)
@@ -141,12 +143,18 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
         noise=noise,
         uneven=0.0,
         lift=None,
-        gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed else x.gain,
+        gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed or x.under is not None else x.gain,
     )
 
 
 def rescaled(
-    x: State, centre: Array, scale: Array, t_centre: Array, t_scale: Array, gain: Array | float, bias: Array | float
+    x: State,
+    centre: Array,
+    scale: Array,
+    t_centre: Array,
+    t_scale: Array,
+    gain: Array | float,
+    bias: Array | float,
 ) -> State:
     """(x - centre)·scale·gain + bias in train mode, with its own centre and scale in test mode."""
     y = x.scaled(scale * gain)
@@ -169,7 +177,9 @@ def _affine(weight: Any, bias: Any, groups: int) -> tuple[Array | float, Array |
     )
 
 
-def batch_norm(x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool) -> State:
+def batch_norm(
+    x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool
+) -> State:
     """Batch norm by the batch's own statistics, or by stored ones where it is frozen."""
     stored_mean, stored_var = values(running[0]), values(running[1])
     if spec.frozen and not trained:
@@ -220,7 +230,11 @@ def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
     def energy(mean: Array, dev: Array, var: Array) -> tuple[Array, Array]:
         if spec.family == "instance":
             return mean, var
-        centre = np.zeros_like(mean) if spec.family in ("rms", "local-response") else np.full_like(mean, mean @ share)
+        centre = (
+            np.zeros_like(mean)
+            if spec.family in ("rms", "local-response")
+            else np.full_like(mean, mean @ share)
+        )
         return centre, np.full_like(mean, (var + dev**2 + (mean - centre) ** 2) @ share)
 
     centre, var = energy(x.train_mean, x.train_dev, x.train_var)
@@ -230,7 +244,9 @@ def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
         x = replace(x, dev=x.dev - x.train_dev, t_dev=np.zeros_like(x.t_dev))
     # a mask that all of the normalised values share is divided out again; one per element is not
     x = x.collapse()
-    return rescaled(x, centre, 1 / np.sqrt(var + spec.eps), t_centre, 1 / np.sqrt(t_var + spec.eps), gain, shift)
+    return rescaled(
+        x, centre, 1 / np.sqrt(var + spec.eps), t_centre, 1 / np.sqrt(t_var + spec.eps), gain, shift
+    )
 
 
 @module("_NormBase", "GroupNorm", "LayerNorm", "RMSNorm", "LocalResponseNorm")
@@ -252,7 +268,9 @@ def norm(call: Call) -> State:
         running = (None, None)
     spec = site.spec if site is not None else None
     if spec is None:
-        family = {"batch_norm": "batch", "instance_norm": "instance", "rms_norm": "rms"}.get(call.name, "layer")
+        family = {"batch_norm": "batch", "instance_norm": "instance", "rms_norm": "rms"}.get(
+            call.name, "layer"
+        )
         spec = NormSpec(call.name, family, tracks=family == "batch")
     if spec.family in ("layer", "rms") and call.in_shape:
         x = x.on(*_normalised_axis(call, x))

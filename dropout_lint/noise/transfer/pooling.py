@@ -206,7 +206,14 @@ def average_pool(call: Call) -> State:
 
 
 @module("_MaxPoolNd", "_AdaptiveMaxPoolNd", "FractionalMaxPool2d")
-@function(*(f"{kind}max_pool{d}d{tail}" for d in "123" for kind in ("", "adaptive_") for tail in ("", "_with_indices")))
+@function(
+    *(
+        f"{kind}max_pool{d}d{tail}"
+        for d in "123"
+        for kind in ("", "adaptive_")
+        for tail in ("", "_with_indices")
+    )
+)
 def max_pool(call: Call) -> Any:
     """Maximum pooling, adaptive ones included."""
     window, stride = _window(call)
@@ -231,7 +238,11 @@ def mean_over(call: Call) -> State:
     if not dims or not shape:
         return x
     window = [shape[d] for d in dims if d != x.axis]
-    y = average(x, window) if 0 not in dims else average(x, [n for d, n in zip(dims, window, strict=False) if d])
+    y = (
+        average(x, window)
+        if 0 not in dims
+        else average(x, [n for d, n in zip(dims, window, strict=False) if d])
+    )
     if x.axis in dims:
         y = _over_channels(y.collapse().merged())
     factor = math.prod(shape[d] for d in dims) if call.name == "sum" else 1.0

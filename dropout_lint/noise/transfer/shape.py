@@ -25,9 +25,13 @@ def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> Stat
     for axis, length in enumerate(after):
         if seen == ahead and length == size:
             return replace(x, axis=axis)
-        if seen == ahead and size > 1 and length % size == 0 and length > size:  # channel first, positions behind
+        if (
+            seen == ahead and size > 1 and length % size == 0 and length > size
+        ):  # channel first, positions behind
             return _folded(x, axis, length // size, inner=True)
-        if seen < ahead and seen * length == ahead * size and length > size:  # positions first, channel behind
+        if (
+            seen < ahead and seen * length == ahead * size and length > size
+        ):  # positions first, channel behind
             return _folded(x, axis, length // size, inner=False)
         seen *= length
     merged = x.merged()
@@ -73,7 +77,9 @@ def permuted(call: Call) -> State:
     if not rank or x.axis >= rank:
         return x
     if call.name == "permute":
-        order = call.args[1] if len(call.args) == 2 and isinstance(call.args[1], (tuple, list)) else call.args[1:]
+        order = (
+            call.args[1] if len(call.args) == 2 and isinstance(call.args[1], (tuple, list)) else call.args[1:]
+        )
         order = order or call.kwargs.get("dims", ())
         places = [int(d) % rank for d in order]
         return replace(x, axis=places.index(x.axis)) if x.axis in places else x
@@ -158,7 +164,10 @@ def indexed(call: Call) -> Any:
 
 
 def _plain_slice(item: slice) -> bool:
-    return all(part is None or isinstance(part, int) for part in (item.start, item.stop)) and item.step in (None, 1)
+    return all(part is None or isinstance(part, int) for part in (item.start, item.stop)) and item.step in (
+        None,
+        1,
+    )
 
 
 def _without_ellipsis(keys: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
@@ -178,7 +187,9 @@ def padded(call: Call) -> State:
     inside = math.prod(call.in_shape) / max(math.prod(call.shape), 1)
     if mode != "constant" or inside >= 1:
         return x
-    if len(call.shape) > x.axis and call.shape[x.axis] > call.in_shape[x.axis]:  # more channels: zeros beside them
+    if (
+        len(call.shape) > x.axis and call.shape[x.axis] > call.in_shape[x.axis]
+    ):  # more channels: zeros beside them
         return x.merged().on(x.axis, call.shape[x.axis])
     middle, t_middle = inside * (1 - inside) * (x.mean**2 + x.dev**2), x.t_mean**2 + x.t_dev**2
     overall = inside * (1 - inside) * (x.train_mean**2 + x.train_dev**2)
