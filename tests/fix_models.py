@@ -35,7 +35,9 @@ class Writer:
     def dropout(self, value: str) -> str:
         """An expression that drops `value`, in one of the ways in which it is written."""
         p = self.draw(st.sampled_from(RATIOS))
-        match self.draw(st.sampled_from(["module", "module", "channel", "functional", "positional", "shared"])):
+        match self.draw(
+            st.sampled_from(["module", "module", "channel", "functional", "positional", "shared"])
+        ):
             case "module":
                 return f"{self.layer('drop', f'nn.Dropout({p})')}({value})"
             case "channel":
@@ -66,17 +68,23 @@ class Writer:
         if self.draw(st.booleans()):
             place = self.draw(st.integers(0, len(parts)))
             parts.insert(place, f"nn.Dropout({self.draw(st.sampled_from(RATIOS))})")
-        self.forward.append(f"{name} = {self.layer('net', 'nn.Sequential(' + ', '.join(parts) + ')')}({name})")
+        self.forward.append(
+            f"{name} = {self.layer('net', 'nn.Sequential(' + ', '.join(parts) + ')')}({name})"
+        )
 
     def stage(self, name: str) -> None:
         """Weight, norm and activation in some order, with dropouts between, as statements or nested."""
         conv = self.layer("conv", f"nn.Conv2d({WIDTH}, {WIDTH}, 3, padding=1)")
         norm = self.layer("bn", f"nn.BatchNorm2d({WIDTH})")
-        kinds = self.draw(st.sampled_from(["conv norm relu", "norm relu conv", "conv relu norm", "conv relu"]))
+        kinds = self.draw(
+            st.sampled_from(["conv norm relu", "norm relu conv", "conv relu norm", "conv relu"])
+        )
         if self.draw(st.booleans()):
             value = name
             for kind in kinds.split():
-                value = {"conv": f"{conv}({value})", "norm": f"{norm}({value})", "relu": f"F.relu({value})"}[kind]
+                value = {"conv": f"{conv}({value})", "norm": f"{norm}({value})", "relu": f"F.relu({value})"}[
+                    kind
+                ]
                 if not self.draw(st.integers(0, 4)):
                     value = self.dropout(value)
             self.forward.append(f"{name} = {value}")
@@ -98,7 +106,9 @@ class Writer:
                 for _ in range(self.draw(st.integers(1, 2))):
                     self.draw(st.sampled_from([self.stage, self.sequential]))("y")
                 self.maybe("y")
-                self.forward.append(self.draw(st.sampled_from(["x = x + y", "x = y + x", "x = torch.add(x, y)"])))
+                self.forward.append(
+                    self.draw(st.sampled_from(["x = x + y", "x = y + x", "x = torch.add(x, y)"]))
+                )
                 self.maybe("x")
             case "concat":
                 self.forward.append("y = x")
@@ -131,5 +141,10 @@ def sources(draw: st.DrawFn) -> str:
         writer.maybe("x", 3)
     body = ["class Net(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     body += [f"        {line}" for line in writer.init]
-    body += ["", "    def forward(self, x):", *(f"        {line}" for line in writer.forward), "        return x"]
+    body += [
+        "",
+        "    def forward(self, x):",
+        *(f"        {line}" for line in writer.forward),
+        "        return x",
+    ]
     return HEAD + "\n".join(body) + "\n"

@@ -111,7 +111,9 @@ def test_the_original_is_untouched_and_eval_is_bit_identical() -> None:
     assert names == [name for name, _ in model.named_modules()]
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert list(fixed.model.state_dict()) == list(state)
-    assert [name for name, _ in fixed.model.named_parameters()] == [name for name, _ in model.named_parameters()]
+    assert [name for name, _ in fixed.model.named_parameters()] == [
+        name for name, _ in model.named_parameters()
+    ]
     x = torch.randn(5, 3, 16, 16)
     assert torch.equal(model.eval()(x), fixed.model.eval()(x))
     fixed.model.load_state_dict(state, strict=True)

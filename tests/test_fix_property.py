@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fix_models import sources
 from hypothesis import given, settings
 
 from dropout_lint.fix import fix_graph, fix_source
@@ -14,7 +15,6 @@ from dropout_lint.fix.judge import judge_with
 from dropout_lint.target import resolve
 from dropout_lint.target.types import Built
 from dropout_lint.trace import trace
-from fix_models import sources
 
 NUMBERS = itertools.count()
 JUDGE = judge_with()
@@ -73,7 +73,9 @@ def test_source(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(sources())
-def test_graph_and_source_on_three_hundred_models(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_graph_and_source_on_three_hundred_models(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     folder = tmp_path_factory.mktemp("both")
     check_graph(text, folder)
     check_source(text, folder)

@@ -6,6 +6,7 @@ the dropout is found by no rule any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import fx
@@ -42,11 +43,10 @@ def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
 def split(flow: Flow, join: fx.Node) -> list[Branch]:
     """The sides of a join with what each has for itself; [] where they share no fork."""
     sides = flow.sides(join)
-    shared = -1
+    shared = flow.activation_mask
     for side in sides:
         shared &= flow.masks[side]
-    real = [node for node in flow.members(shared) if node.op != "get_attr"]
-    if not real:
+    if not shared:
         return []
     return [
         Branch(
@@ -56,10 +56,18 @@ def split(flow: Flow, join: fx.Node) -> list[Branch]:
     ]
 
 
-def union(masks: object) -> int:
+def sides_of(flow: Flow, join: fx.Node) -> list[Branch]:
+    """`split`, remembered."""
+    if join not in flow.remembered:
+        flow.remembered[join] = split(flow, join)
+    found: list[Branch] = flow.remembered[join]
+    return found
+
+
+def union(masks: Iterable[int]) -> int:
     """Bitwise or of masks."""
     result = 0
-    for mask in masks:  # type: ignore[attr-defined]
+    for mask in masks:
         result |= mask
     return result
 
@@ -75,7 +83,7 @@ def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
     for join in flow.joins:
         if not flow.reaches(node, join):
             continue
-        branches = split(flow, join)
+        branches = sides_of(flow, join)
         mine = next((branch for branch in branches if branch.mask & bit), None)
         if mine is None:
             continue
@@ -92,7 +100,7 @@ def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
     for join in flow.joins:
         if name_of(join) in CONCATS:
             continue
-        branches = split(flow, join)
+        branches = sides_of(flow, join)
         if not branches:
             continue
         best = heavier(flow, branches)
@@ -109,7 +117,7 @@ def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
 
 def fork_of(flow: Flow, join: fx.Node) -> fx.Node:
     """The last node that all sides of a join share."""
-    shared = -1
+    shared = flow.activation_mask
     for side in flow.sides(join):
         shared &= flow.masks[side]
     return flow.nodes[shared.bit_length() - 1]
@@ -128,7 +136,7 @@ def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
 def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
     """After the branch's last norm and before its last weight layer, or its end where none follows."""
     node: fx.Node | None = branch.end
-    norms = [member for member in flow.members(branch.mask) if flow.is_norm(member)]
+    norms = [norm for norm in flow.shifting if branch.mask >> flow.index[norm] & 1]
     while node is not None and branch.mask >> flow.index[node] & 1:
         if flow.is_norm(node) or name_of(node) in CONCATS:
             return Anchor(skip_dropouts(flow, branch.end), (branch.join,), "the end of the branch", norm=node)
@@ -168,12 +176,10 @@ def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
 
 def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
     """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer."""
-    below = list(flow.below(node))
-    norms = [other for other in below if flow.is_norm(other)]
+    norms = flow.below(node, flow.shifting)
     last = norms[-1] if norms else None
     if last is None:
-        above = [other for other in flow.nodes if flow.is_norm(other) and flow.reaches(other, node)]
-        last = above[-1] if above else None
+        last = next((other for other in reversed(flow.shifting) if flow.reaches(other, node)), None)
     found: list[Anchor | None] = []
     pool = _pool_after(flow, last, node)
     if pool is not None:
@@ -211,13 +217,10 @@ def _activated(flow: Flow, norm: fx.Node) -> fx.Node:
 
 def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | None:
     """The first global pooling after the last norm that the dropout's path meets."""
-    for other in flow.nodes:
-        if other is last or not flow.is_pool(other):
-            continue
-        after_norm = last is None or flow.reaches(last, other)
+    for other in flow.pools:
+        after_norm = last is None or (other is not last and flow.reaches(last, other))
         on_path = flow.reaches(node, other) or flow.reaches(other, node)
-        gate = any(name_of(user) in GATES for user in flow.below(other)) and _feeds_gate(flow, other)
-        if after_norm and on_path and not gate and not any(flow.is_norm(item) for item in flow.below(other)):
+        if after_norm and on_path and not _feeds_gate(flow, other) and not flow.below(other, flow.shifting):
             return other
     return None
 
@@ -225,22 +228,16 @@ def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | No
 def _feeds_gate(flow: Flow, pool: fx.Node) -> bool:
     """Whether a pooling only makes gates that multiply a larger map (squeeze and excitation)."""
     size = numel_of(pool)
-    return any(
-        name_of(user) in GATES and numel_of(user) > size and flow.reaches(pool, user)
-        for user in flow.below(pool)
-    )
+    return any(numel_of(gate) > size for gate in flow.below(pool, flow.gates))
 
 
 def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
     """The first weight layer after the last norm; for a dropout behind that, the last one before it."""
     if last is not None and below:
-        return next((other for other in flow.below(last) if flow.is_weight(other)), None)
+        return next(iter(flow.below(last, flow.weights)), None)
     above = [
         other
-        for other in flow.nodes
-        if flow.is_weight(other)
-        and other is not node
-        and flow.reaches(other, node)
-        and (last is None or flow.reaches(last, other))
+        for other in flow.weights
+        if other is not node and flow.reaches(other, node) and (last is None or flow.reaches(last, other))
     ]
     return above[-1] if above else None

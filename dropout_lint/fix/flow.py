@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
+from typing import Any
 
 from torch import fx
 
@@ -65,7 +66,14 @@ class Flow:
             for parent in node.all_input_nodes:
                 mask |= self.masks[parent]
             self.masks[node] = mask
+        self.remembered: dict[fx.Node, Any] = {}
         self.joins: tuple[fx.Node, ...] = tuple(node for node in self.nodes if len(self.sides(node)) > 1)
+        self.weights = tuple(node for node in self.nodes if self.is_weight(node))
+        self.pools = tuple(node for node in self.nodes if self.is_pool(node))
+        self.shifting = tuple(node for node in self.nodes if self.is_norm(node))
+        self.gates = tuple(node for node in self.nodes if name_of(node) in GATES)
+        self.weight_mask = sum(1 << self.index[node] for node in self.weights)
+        self.activation_mask = ~sum(1 << self.index[node] for node in self.nodes if node.op == "get_attr")
 
     # what a node is
 
@@ -138,19 +146,13 @@ class Flow:
         """Whether data flows from `upper` to `lower` (a node reaches itself)."""
         return bool(self.masks[lower] >> self.index[upper] & 1)
 
-    def below(self, node: fx.Node) -> Iterator[fx.Node]:
-        """All nodes that `node` reaches, in order, without itself."""
-        for other in self.nodes[self.index[node] + 1 :]:
-            if self.reaches(node, other):
-                yield other
-
-    def members(self, mask: int) -> list[fx.Node]:
-        """The nodes of a mask, in order."""
-        return [node for position, node in enumerate(self.nodes) if mask >> position & 1]
+    def below(self, node: fx.Node, among: Iterable[fx.Node]) -> list[fx.Node]:
+        """The nodes of `among` that `node` reaches, in their order, without itself."""
+        return [other for other in among if other is not node and self.reaches(node, other)]
 
     def weights_in(self, mask: int) -> int:
         """Number of weight layers in a mask."""
-        return sum(self.is_weight(node) for node in self.members(mask))
+        return (self.weight_mask & mask).bit_count()
 
 
 def first_shape(node: fx.Node) -> tuple[int, ...] | None:

@@ -385,10 +385,10 @@ class Planner:
         return fits
 
     def _milder(self, node: fx.Node, finding: Finding) -> bool:
-        """Whether a named strategy that leaves a dropout in its place answered what was found, but for the place.
+        """Whether a strategy that leaves a dropout where it is answered all but its place.
 
-        A placement is reported by its severest rule alone. Where `reduce` or `uout` was asked for and that rule
-        is silent now, a milder one about the place may speak up; `auto` does not accept this.
+        A placement is reported by its severest rule alone. Where `reduce` or `uout` was asked for and that
+        rule is silent now, a milder one about the place may speak up; `auto` does not accept this.
         """
         case = self.cases.get(node)
         if case is None or self.strategy not in ("uout", "reduce") or finding.rule.code in case.codes:

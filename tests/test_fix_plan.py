@@ -1,0 +1,55 @@
+"""What a lint run says about the fix of each finding."""
+
+from __future__ import annotations
+
+import pytest
+
+from dropout_lint.fix import judge_with, plan
+from dropout_lint.report.schema import FixInfo
+from dropout_lint.target import resolve
+from dropout_lint.trace import trace
+
+JUDGE = judge_with()
+
+
+def planned(target: str) -> list[tuple[str, FixInfo]]:
+    (built,) = resolve(target)
+    traced = trace(built.model, built.inputs, constructed=built.constructed)
+    findings = JUDGE(traced).findings
+    infos = plan(traced, findings)
+    return [(finding.rule.code, infos[id(finding)]) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "strategy", "words"),
+    [
+        ('fixtures.preresnet:build(position="P4", depth=8)', "DL101", "move", "move it to P6"),
+        ('fixtures.heads:build(position="H5")', "DL301", "move", "move it to H4"),
+        ("fixtures.written.reused:TwoPlaces", "DL101", "move", "delete it: dropout already is"),
+        ("fixtures.defects:ActiveInEval", "DL401", "repair", "follow train() and eval()"),
+        ('fixtures.pairs:build(dropout="DropPath")', "DL104", "reduce", "lower its ratio"),
+    ],
+)
+def test_automatic_fixes(target: str, code: str, strategy: str, words: str) -> None:
+    found, info = planned(target)[0]
+    assert (found, info.applicability, info.strategy) == (code, "automatic", strategy)
+    assert words in info.title
+
+
+def test_delta_after_is_predicted() -> None:
+    _, info = planned('fixtures.pairs:build(norm="batch")')[0]
+    assert info.delta_after == pytest.approx(1.0, abs=1e-6)
+    _, info = planned('fixtures.preresnet:build(position="P4", depth=8)')[0]
+    assert info.delta_after == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "target", ["fixtures.defects:DropsEverything", "fixtures.written.conditional:NeverCalled"]
+)
+def test_what_only_a_person_can_decide_is_manual(target: str) -> None:
+    ((_, info),) = planned(target)
+    assert info.applicability == "manual" and info.strategy is None and info.title
+
+
+def test_nothing_found_plans_nothing() -> None:
+    assert planned('fixtures.heads:build(position="H4")') == []
