@@ -112,7 +112,16 @@ def finding_info(
         basis=facts.basis if facts else None,
         fix=fix or default_fix(finding, trace),
         source=finding.rule.source,
+        trained_delta=trained_delta(finding),
     )
+
+
+def trained_delta(finding: Finding) -> float | None:
+    """Δ expected after training, where the prediction is for initialisation and there is such an estimate."""
+    facts = finding.facts
+    if facts is None or facts.basis != "initialisation" or facts.prior_delta is None:
+        return None
+    return rounded(facts.prior_delta) if math.isfinite(facts.prior_delta) else None
 
 
 def dropout_info(site: DropoutSite | UnusedDropout) -> DropoutInfo:

@@ -60,7 +60,7 @@ class FixInfo(Struct, frozen=True, kw_only=True):
 
 
 class FindingInfo(Struct, frozen=True, kw_only=True):
-    """One finding."""
+    """One finding; `trained_delta`: what Δ is after training by Li et al. 2019, Eq. 12, where weights are unknown."""
 
     code: str
     name: str
@@ -76,6 +76,7 @@ class FindingInfo(Struct, frozen=True, kw_only=True):
     basis: str | None
     fix: FixInfo
     source: str
+    trained_delta: float | None = None
 
 
 class SuppressedInfo(Struct, frozen=True, kw_only=True):

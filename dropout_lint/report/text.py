@@ -186,10 +186,14 @@ class Writer:
         bar = self.style.shift("█" * filled, word) + self.style.dim("░" * (BAR - filled))
         basis = f", from {first.basis}" if first.basis else ""
         norm = f" at {first.norm.name}" if first.norm else ""
+        later = first.trained_delta
+        trained = f"; about {number(later)} is expected after training" if later is not None else ""
         text = f"{delta_range(group.findings)} {self.style.shift(word, word)} {bar}"
         self.lines.append(f"{INDENT}{self.label('Δ')}{text}")
         self.wrap(
-            f"test variance ÷ remembered training variance{norm}{basis}", INDENT + " " * LABEL, self.style.dim
+            f"test variance ÷ remembered training variance{norm}{basis}{trained}",
+            INDENT + " " * LABEL,
+            self.style.dim,
         )
 
     def fix(self, group: Group) -> None:

@@ -122,6 +122,7 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "delta": delta_range(group.findings),
         "word": severity_of_shift(first.delta, context.threshold),
         "fill": percent(first.delta),
+        "trained": number(first.trained_delta) if first.trained_delta is not None else "",
         "after": number(after) if after is not None else "",
         "after_fill": percent(after),
         "after_word": severity_of_shift(after, context.threshold),
