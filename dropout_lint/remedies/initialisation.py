@@ -94,9 +94,10 @@ def correct_init_(
     quadrature. Unknown activations count as 0.5, inputs and normalised values as 1. Biases become 0.
 
     The first term alone keeps the second moment of the pre-activations at 1 through any depth, in train mode.
-    The sum of both makes it shrink layer by layer, to E[f²]/k over the sum (ReLU, k = 1: by half), while it
-    lets neither signal explode; `benchmarks/results/initialisation.md` has the figures. Deep networks
-    without norms want `backward=False`.
+    The sum of both makes it shrink layer by layer, to E[f²]/k over the sum (ReLU, k = 1: by half; 20 layers:
+    to a millionth), and the error signal with it. Which trains better is another matter: 16 layers without
+    norms on digits did better with the first term alone at k = 1 and with both at k = 0.6
+    (`benchmarks/results/initialisation.md`); try both where it counts.
 
     Args:
         model: any model whose weights have values; it is changed in place.
