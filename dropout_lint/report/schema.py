@@ -60,7 +60,7 @@ class FixInfo(Struct, frozen=True, kw_only=True):
 
 
 class FindingInfo(Struct, frozen=True, kw_only=True):
-    """One finding; `trained_delta`: what Δ is after training by Li et al. 2019, Eq. 12, where weights are unknown."""
+    """One finding; `trained_delta` is the Δ that Li et al. 2019, Eq. 12 expects after training."""
 
     code: str
     name: str
