@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dropout_lint.eager import eager
 from dropout_lint.errors import MeasureError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measure.batches import Batches
@@ -100,7 +99,7 @@ def measure(
             "batch norms and instance norms with track_running_stats do; layer and group norms do not",
         )
     ranks.same([(norm.name, norm.spec) for norm in norms], "norms")
-    with untouched(inner, where) as found, torch.no_grad(), uncompiled():
+    with untouched(inner, where) as found, torch.no_grad(), eager():
         if moves:
             move(inner, where)
         buffers = Buffers(inner) if moves else found
@@ -156,14 +155,6 @@ _HINTS = {
     _FROZEN: "a norm that the model itself keeps frozen cannot shift: there is nothing to measure",
     _UNREACHED: "check that forward calls it with these inputs",
 }
-
-
-def uncompiled() -> AbstractContextManager[Any]:
-    """Compiled parts run as they were written, so that their norms are heard (no cost without dynamo)."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -100,7 +100,7 @@ def test_mode(model: nn.Module, train: Callable[[nn.Module], bool] = lambda modu
     try:
         for module, _ in before:
             module.training = train(module)
-        with eager(model):
+        with eager():
             yield
     finally:
         for module, training in before:
@@ -108,17 +108,6 @@ def test_mode(model: nn.Module, train: Callable[[nn.Module], bool] = lambda modu
 
 
 test_mode.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
-
-
-def eager(model: nn.Module) -> AbstractContextManager[Any]:
-    """Runs `torch.compile`d parts uncompiled, so that each call can be seen; nothing where none is."""
-    compiled = any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
-    if not compiled:
-        return nullcontext()
-    return cast(AbstractContextManager[Any], torch.compiler.set_stance("force_eager"))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

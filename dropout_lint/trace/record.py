@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
 
+from dropout_lint.eager import eager
 from dropout_lint.layers import Catalogue
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace.materials import Materials
@@ -43,7 +43,7 @@ def record(
     Raises:
         Exception: whatever the model's own code raises with these materials.
     """
-    with staged(model, materials, train) as names, torch.compiler.set_stance("force_eager"):
+    with staged(model, materials, train) as names, eager():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
         recorder = Recorder(model, catalogue, materials, names)
         recorder.run(inputs, follow_dispatch=follow_dispatch)
