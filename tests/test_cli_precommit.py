@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pre_commit")
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("git") is None, reason="needs git")]
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,7 +107,6 @@ def test_configured_targets_block_a_bad_commit_and_pass_a_good_one(repository: R
     assert other.returncode == 0 and "Passed" in other.stderr
 
 
-@pytest.mark.slow
 def test_changed_files_are_searched_for_models(repository: Repository) -> None:
     repository.hook("dropout-lint-files")
     assert repository.commit(util_DOT_py="WIDTH = 3\n", test_net_DOT_py=BAD).returncode == 0
@@ -116,7 +115,6 @@ def test_changed_files_are_searched_for_models(repository: Repository) -> None:
     assert "net.py:Net" in bad.stderr + bad.stdout
 
 
-@pytest.mark.slow
 def test_the_fix_hook_writes_and_then_passes(repository: Repository) -> None:
     repository.hook("dropout-lint-fix", "net.py:Net")
     first = repository.commit(net_DOT_py=BAD)
