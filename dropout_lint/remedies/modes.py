@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dropout_lint.eager import eager
 from dropout_lint.remedies.uout import uout
 
 # Every functional dropout, and where its "am I training" argument stands: (position, keyword).
