@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.layers import STANDARD, Noise
 from dropout_lint.remedies.uout import Uout, uout
+from dropout_lint.target.types import Inputs
+from dropout_lint.trace import trace
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -185,6 +187,22 @@ def test_is_a_dropout_to_the_catalogue():
     assert spec.channelwise
     assert spec.mask_variance == pytest.approx(0.25 / 3)
     assert "beta=0.5" in repr(Uout(0.5))
+
+
+def test_a_traced_call_of_the_function_is_a_dropout_too():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(uout(x, 0.4, self.training, channelwise=True))
+
+    (site,) = trace(Net(), Inputs((torch.randn(3, 4),))).dropouts
+    assert site.functional
+    assert site.active_in_train
+    assert not site.active_in_eval
+    assert (site.spec.noise, site.spec.p, site.spec.channelwise) == (Noise.UNIFORM, 0.4, True)
 
 
 def test_shifts_a_batch_norm_far_less_than_dropout():

@@ -93,7 +93,8 @@ NAMED_MODULES: Mapping[str, tuple[Noise, tuple[str, ...], bool]] = {
     "DropConnect": (Noise.SAMPLE, ("drop_connect_rate", "p"), False),
 }
 
-FUNCTIONS: Mapping[Callable[..., Any], tuple[str, Noise]] = {
+# `dropout_lint.remedies.uout` adds itself when it is imported.
+FUNCTIONS: dict[Callable[..., Any], tuple[str, Noise]] = {
     F.dropout: ("F.dropout", Noise.ELEMENT),
     torch.dropout: ("torch.dropout", Noise.ELEMENT),
     F.dropout1d: ("F.dropout1d", Noise.CHANNEL),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_lint.errors import UsageError
+from dropout_lint.layers.dropouts import FUNCTIONS, Noise
 
 # Elements from which drawing bits is faster.
 LARGE = 1 << 15
@@ -101,6 +102,9 @@ def uout(
         scale = torch.empty_like(x, dtype=wide, requires_grad=False).uniform_(1 - beta, 1 + beta)
     scale = scale.to(dtype)
     return x.mul_(scale) if inplace else x * scale
+
+
+FUNCTIONS[uout] = ("uout", Noise.UNIFORM)  # so that a traced call counts as a dropout
 
 
 def _draws_bits(x: Tensor, wide: torch.dtype) -> bool:

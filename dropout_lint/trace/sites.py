@@ -173,7 +173,9 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
     function: Any = node.target
     if function in FUNCTIONS:
         kind, noise = FUNCTIONS[function]
-        return DropoutSpec(kind, noise, _number(node, "p", 1, 0.5), bool(_value(node, "inplace", 3, False)))
+        ratio = _number(node, "beta" if noise is Noise.UNIFORM else "p", 1, 0.5)
+        channelwise = bool(_value(node, "channelwise", 3, False)) if noise is Noise.UNIFORM else False
+        return DropoutSpec(kind, noise, ratio, bool(_value(node, "inplace", 3, False)), channelwise)
     if function is F.scaled_dot_product_attention:
         p = _number(node, "dropout_p", 4, 0.0)
         return DropoutSpec("F.scaled_dot_product_attention", Noise.ATTENTION, p) if p else None
