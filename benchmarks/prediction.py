@@ -4,19 +4,21 @@
     python benchmarks/prediction.py --quick          a small part of it (some minutes)
     python benchmarks/prediction.py --models preresnet20,vgg_bn --p 0.5 --kinds Dropout
 
-Measured Δ (Li et al. 2019, Sec. 4): mean over channels of the variance of the norm's input in test mode, with frozen
-statistics, over its mean in train mode, both over the same training data.
+Measured Δ (Li et al. 2019, Sec. 4): mean over channels of the variance of the norm's input in test mode, with
+frozen statistics, over its mean in train mode, both over the same training data.
 
     untrained    Var_train by train-mode passes with fixed weights; these exact statistics are then frozen.
-    trained      a few epochs on scikit-learn's digits; Var_train is the running variance that lies in the checkpoint.
+    trained      a few epochs on scikit-learn's digits; Var_train is the running variance that lies in the
+    checkpoint.
 
-Writes benchmarks/results/prediction.md and .json. With --cache DIR weights and measurements are kept there, and only
-predictions are made anew.
+Writes benchmarks/results/prediction.md and .json. With --cache DIR weights and measurements are kept there,
+and only predictions are made anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -37,7 +39,6 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parents[1].absolute()
 sys.path.insert(0, str(ROOT))
 
-from dropout_lint.layers import Noise  # noqa: E402
 from dropout_lint.noise import predict  # noqa: E402
 from dropout_lint.noise.equations import kim_eq29, kim_eq31, li_eq6  # noqa: E402
 from dropout_lint.target.types import Inputs  # noqa: E402
@@ -116,7 +117,9 @@ def swapped(model: nn.Module, kind: str, p: float) -> nn.Module:
 
 
 def before_last_conv(model: nn.Module, kind: str, p: float) -> nn.Module:
-    """A dropout before the last convolution of each torchvision basic block (P3 of a post-activation branch)."""
+    """A dropout before the last convolution of each torchvision basic block (P3 of a post-activation
+    branch).
+    """
     for module in model.modules():
         if type(module).__name__ == "BasicBlock":
             module.conv2 = nn.Sequential(NOISES[kind](p), module.conv2)  # type: ignore[arg-type]
@@ -135,44 +138,58 @@ def models() -> dict[str, Model]:
             import timm
 
             return timm.create_model(name, **options)  # type: ignore[no-any-return]
-        for operator in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):  # fmt: skip
-            try:
-                torch.library.define(f"torchvision::{operator.split('(')[0]}", "(" + operator.split("(", 1)[1])
-            except RuntimeError:
-                pass  # declared already
+        for operator in (
+            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        ):
+            with contextlib.suppress(RuntimeError):  # declared already
+                torch.library.define(
+                    f"torchvision::{operator.split('(')[0]}", "(" + operator.split("(", 1)[1]
+                )
         import torchvision
 
         return getattr(torchvision.models, name)(**options)  # type: ignore[no-any-return]
 
     return {
         "preresnet20": Model(lambda s, k, p: preresnet.build(s, p, dropout=k), image, positions),
-        "resnetv1_20": Model(
-            lambda s, k, p: resnetv1.build(s, p, dropout=k), image, ("P3", "P4", "end")
-        ),
+        "resnetv1_20": Model(lambda s, k, p: resnetv1.build(s, p, dropout=k), image, ("P3", "P4", "end")),
         "bottleneck": Model(
-            lambda s, k, p: preresnet.build(s, p, block="bottleneck", depth=20, dropout=k), image,
+            lambda s, k, p: preresnet.build(s, p, block="bottleneck", depth=20, dropout=k),
+            image,
             ("P0", "P3", "P4", "P6", "P7"),
-        ),  # fmt: skip
+        ),
         "wrn16_4": Model(lambda s, k, p: swapped(wide_resnet.build(p), k, p), image),
         "densenet_bc40": Model(lambda s, k, p: swapped(densenet.build(p), k, p), image),
         "resnext11": Model(lambda s, k, p: swapped(resnext.build(s, p), k, p), image, ("a", "b")),
-        "vgg_bn": Model(
-            lambda s, k, p: swapped(vgg_bn.build(p, p), k, p), as_images(16), kinds=KINDS
+        "vgg_bn": Model(lambda s, k, p: swapped(vgg_bn.build(p, p), k, p), as_images(16), kinds=KINDS),
+        "mlp_bn": Model(
+            lambda s, k, p: swapped(mlp_bn.build(p, num_classes=10), k, p),
+            as_rows,
+            kinds=("Dropout", "Uout"),
+            epochs=12,
         ),
-        "mlp_bn": Model(lambda s, k, p: swapped(mlp_bn.build(p, num_classes=10), k, p), as_rows,
-                        kinds=("Dropout", "Uout"), epochs=12),  # fmt: skip
         "tdnn": Model(lambda s, k, p: swapped(tdnn.build(p), k, p), as_frames, kinds=("Dropout", "Uout")),
         "resnet18": Model(
-            lambda s, k, p: before_last_conv(zoo("torchvision", "resnet18", num_classes=10), k, p), as_images(32),
-            ("P3",), epochs=2, rows=768,
-        ),  # fmt: skip
-        "densenet121": Model(lambda s, k, p: zoo("torchvision", "densenet121", drop_rate=p, num_classes=10),
-                             as_images(32), kinds=("Dropout",), epochs=2, rows=512),  # fmt: skip
+            lambda s, k, p: before_last_conv(zoo("torchvision", "resnet18", num_classes=10), k, p),
+            as_images(32),
+            ("P3",),
+            epochs=2,
+            rows=768,
+        ),
+        "densenet121": Model(
+            lambda s, k, p: zoo("torchvision", "densenet121", drop_rate=p, num_classes=10),
+            as_images(32),
+            kinds=("Dropout",),
+            epochs=2,
+            rows=512,
+        ),
         "efficientnet_b0": Model(
             lambda s, k, p: zoo("timm", "efficientnet_b0", drop_path_rate=p, drop_rate=p, num_classes=10),
-            as_images(32), kinds=("DropPath",), epochs=2, rows=512,
-        ),  # fmt: skip
+            as_images(32),
+            kinds=("DropPath",),
+            epochs=2,
+            rows=512,
+        ),
     }
 
 
@@ -234,7 +251,9 @@ def measure(model: nn.Module, x: Tensor, trained: bool, passes: int) -> dict[str
             norms[name].running_var.copy_(spread.variance)
     model.eval()
     seen = observe(model, x)
-    return {name: float(seen[name].variance.mean() / norms[name].running_var.double().mean()) for name in norms}
+    return {
+        name: float(seen[name].variance.mean() / norms[name].running_var.double().mean()) for name in norms
+    }
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
@@ -260,7 +279,9 @@ def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
 
 
 def closed_forms(tr: Trace) -> dict[str, float]:
-    """Δ at each norm by the papers alone: what reaches it first, Eq. 6 or 29 in a chain, Eq. 31 after an add."""
+    """Δ at each norm by the papers alone: what reaches it first, Eq. 6 or 29 in a chain, Eq. 31 after an
+    add.
+    """
     norm_at = {site.node: site for site in tr.norms}
     result = {site.name: 1.0 for site in tr.norms}
     branches: dict[str, int] = {}
@@ -284,7 +305,11 @@ def closed_forms(tr: Trace) -> dict[str, float]:
                     delta = kim_eq29(keep) if rectified else li_eq6(0.0, 1.0, keep)
                 result[name] = min(result[name], delta)
                 continue
-            is_add = node.op != "call_module" and getattr(node.target, "__name__", node.target) in ("add", "iadd", "add_")
+            is_add = node.op != "call_module" and getattr(node.target, "__name__", node.target) in (
+                "add",
+                "iadd",
+                "add_",
+            )
             todo += [(user, added or is_add) for user in node.users]
     return result
 
@@ -337,7 +362,9 @@ class Result:
         return [abs(values[name] - self.measured[name]) for name in self.measured if name in values]
 
 
-def cases(table: Mapping[str, Model], names: Sequence[str], ratios: Sequence[float], kinds: Sequence[str]) -> Iterator[Case]:
+def cases(
+    table: Mapping[str, Model], names: Sequence[str], ratios: Sequence[float], kinds: Sequence[str]
+) -> Iterator[Case]:
     """All settings that apply."""
     for name in names:
         for place in table[name].places:
@@ -346,8 +373,9 @@ def cases(table: Mapping[str, Model], names: Sequence[str], ratios: Sequence[flo
                     yield from (Case(name, place, kind, p) for p in ratios)
 
 
-def prepared(case: Case, model: Model, trained: bool, data: tuple[Tensor, Tensor], cache: Path | None, passes: int
-             ) -> tuple[nn.Module, dict[str, float]]:  # fmt: skip
+def prepared(  # noqa: PLR0917
+    case: Case, model: Model, trained: bool, data: tuple[Tensor, Tensor], cache: Path | None, passes: int
+) -> tuple[nn.Module, dict[str, float]]:
     """The network, trained or not, with its measured Δ."""
     seed = int(hashlib.sha1(case.key.encode()).hexdigest()[:6], 16)
     torch.manual_seed(seed)
@@ -367,8 +395,14 @@ def prepared(case: Case, model: Model, trained: bool, data: tuple[Tensor, Tensor
     return net, measured
 
 
-def evaluate(case: Case, model: Model, data: tuple[Tensor, Tensor], cache: Path | None, passes: int,
-             states: Sequence[str]) -> Iterator[Result]:  # fmt: skip
+def evaluate(  # noqa: PLR0917
+    case: Case,
+    model: Model,
+    data: tuple[Tensor, Tensor],
+    cache: Path | None,
+    passes: int,
+    states: Sequence[str],
+) -> Iterator[Result]:
     """One result for each basis."""
     for trained in (False, True):
         if ("trained" if trained else "fresh") not in states:
@@ -388,7 +422,9 @@ def evaluate(case: Case, model: Model, data: tuple[Tensor, Tensor], cache: Path 
             prediction = predict(tr, basis=basis)  # type: ignore[arg-type]
             seconds = time.perf_counter() - start
             predicted = {shift.norm: shift.delta for shift in prediction.norms}
-            yield Result(case, basis, measured, predicted, closed, seconds, forward, dict(prediction.fallbacks))
+            yield Result(
+                case, basis, measured, predicted, closed, seconds, forward, dict(prediction.fallbacks)
+            )
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -397,12 +433,20 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, math.ceil(q * len(ordered)) - 1))] if ordered else math.nan
 
 
-def table_of(results: Sequence[Result], by: Callable[[Result], tuple[str, ...]], heads: Sequence[str]) -> list[str]:
+def table_of(
+    results: Sequence[Result], by: Callable[[Result], tuple[str, ...]], heads: Sequence[str]
+) -> list[str]:
     """A Markdown table of errors."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(by(result), []).append(result)
-    lines = ["| " + " | ".join([*heads, "norms", "mean abs error", "95 %", "bias", "closed forms", "seconds", "× forward"]) + " |"]
+    lines = [
+        "| "
+        + " | ".join(
+            [*heads, "norms", "mean abs error", "95 %", "bias", "closed forms", "seconds", "× forward"]
+        )
+        + " |"
+    ]
     lines.append("|" + "---|" * (len(heads) + 7))
     for key, group in groups.items():
         errors = [e for r in group for e in r.errors()]
@@ -411,8 +455,11 @@ def table_of(results: Sequence[Result], by: Callable[[Result], tuple[str, ...]],
         seconds = statistics.median(r.seconds for r in group)
         ratio = statistics.median(r.seconds / r.forward_seconds for r in group)
         lines.append(
-            "| " + " | ".join(key) + f" | {len(errors)} | {statistics.fmean(errors):.4f} | {quantile(errors, 0.95):.3f} "
-            f"| {statistics.fmean(bias):+.3f} | {statistics.fmean(closed):.3f} | {seconds:.3f} | {ratio:.1f} |"
+            "| "
+            + " | ".join(key)
+            + f" | {len(errors)} | {statistics.fmean(errors):.4f} | {quantile(errors, 0.95):.3f} "
+            f"| {statistics.fmean(bias):+.3f} | {statistics.fmean(closed):.3f} | {seconds:.3f} "
+            f"| {ratio:.1f} |"
         )
     return lines
 
@@ -426,14 +473,31 @@ def report(results: Sequence[Result], command: str) -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, "
         f"{platform.machine()}, {torch.get_num_threads()} thread(s)."
     )
-    lines += ["", "One error for each norm: |predicted Δ - measured Δ|. `closed forms` is the mean error of the papers' own "
-              "equations (Li Eq. 6, Kim Eq. 29 and 31) on the same norms.", ""]  # fmt: skip
-    lines += ["## By basis", ""] + table_of(results, lambda r: (r.basis,), ["basis"]) + [""]
+    lines += [
+        "",
+        "One error for each norm: |predicted Δ - measured Δ|. `closed forms` is the mean error of the papers' "
+        "own "
+        "equations (Li Eq. 6, Kim Eq. 29 and 31) on the same norms.",
+        "",
+    ]
+    lines += ["## By basis", "", *table_of(results, lambda r: (r.basis,), ["basis"]), ""]
     lines += ["Aims: " + ", ".join(f"{b} {m} (95 %: {q})" for b, (m, q) in TARGETS.items()) + ".", ""]
-    lines += ["## By model", ""] + table_of(results, lambda r: (r.basis, r.case.model), ["basis", "model"]) + [""]
-    lines += ["## By place", ""] + table_of(
-        results, lambda r: (r.basis, r.case.model, r.case.place, r.case.kind), ["basis", "model", "place", "kind"]
-    ) + [""]  # fmt: skip
+    lines += [
+        "## By model",
+        "",
+        *table_of(results, lambda r: (r.basis, r.case.model), ["basis", "model"]),
+        "",
+    ]
+    lines += [
+        "## By place",
+        "",
+        *table_of(
+            results,
+            lambda r: (r.basis, r.case.model, r.case.place, r.case.kind),
+            ["basis", "model", "place", "kind"],
+        ),
+        "",
+    ]
     missed = {name: count for r in results for name, count in r.fallbacks.items()}
     lines.append(f"Operations passed by the stated fallback: {missed or 'none'}.")
     return "\n".join(lines) + "\n"
@@ -441,22 +505,29 @@ def report(results: Sequence[Result], command: str) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", help="comma-separated; default: all")
     parser.add_argument("--p", help="comma-separated ratios (β for Uout)")
     parser.add_argument("--kinds", help="comma-separated: " + ", ".join(KINDS))
     parser.add_argument("--places", help="comma-separated, such as P3,P6,own; default: all that a model has")
     parser.add_argument("--states", default="fresh,trained", help="fresh, trained or both")
     parser.add_argument("--quick", action="store_true", help="p = 0.5, Dropout only, small models")
-    parser.add_argument("--passes", type=int, default=4, help="train-mode passes over the data for an untrained model")
+    parser.add_argument(
+        "--passes", type=int, default=4, help="train-mode passes over the data for an untrained model"
+    )
     parser.add_argument("--cache", type=Path, help="folder that keeps weights and measurements")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "prediction.md")
+    parser.add_argument("--cached-only", action="store_true", help="only the settings that --cache holds")
     parser.add_argument("--verbose", action="store_true", help="print every norm")
     options = parser.parse_args()
     table = models()
     small = [name for name in table if name not in ("resnet18", "densenet121", "efficientnet_b0")]
     names = options.models.split(",") if options.models else (small if options.quick else list(table))
-    ratios = [float(p) for p in options.p.split(",")] if options.p else ([0.5] if options.quick else list(RATIOS))
+    ratios = (
+        [float(p) for p in options.p.split(",")] if options.p else ([0.5] if options.quick else list(RATIOS))
+    )
     kinds = options.kinds.split(",") if options.kinds else (["Dropout"] if options.quick else list(KINDS))
     images, labels = digits()
     shaped: dict[str, tuple[Tensor, Tensor]] = {}
@@ -467,15 +538,23 @@ def main() -> None:
         model = table[case.model]
         if case.model not in shaped:
             shaped[case.model] = (model.data(images)[: model.rows], labels[: model.rows])
-        for result in evaluate(case, model, shaped[case.model], options.cache, options.passes, options.states.split(",")):
+        states = options.states.split(",")
+        if options.cached_only:
+            states = [s for s in states if (options.cache / f"{case.key}-{s}.pt").exists()]
+        for result in evaluate(case, model, shaped[case.model], options.cache, options.passes, states):
             results.append(result)
             errors = result.errors()
-            print(f"{case.key:38s} {result.basis:15s} MAE {statistics.fmean(errors):.4f}  95% {quantile(errors, 0.95):.3f}"
-                  f"  closed {statistics.fmean(result.errors('closed')):.3f}", flush=True)  # fmt: skip
+            print(
+                f"{case.key:38s} {result.basis:15s} MAE {statistics.fmean(errors):.4f}  95% {quantile(errors, 0.95):.3f}"
+                f"  closed {statistics.fmean(result.errors('closed')):.3f}",
+                flush=True,
+            )
             if options.verbose:
                 for name, value in result.measured.items():
-                    print(f"    {name:30s} measured {value:.3f}  predicted {result.predicted[name]:.3f}"
-                          f"  closed {result.closed[name]:.3f}")  # fmt: skip
+                    print(
+                        f"    {name:30s} measured {value:.3f}  predicted {result.predicted[name]:.3f}"
+                        f"  closed {result.closed[name]:.3f}"
+                    )
     page = report(results, "python " + " ".join(sys.argv))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page, encoding="utf-8")

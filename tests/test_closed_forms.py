@@ -46,7 +46,9 @@ def test_the_table_of_moments_and_shifts_to_four_digits(name: str) -> None:
         assert eq.li_eq6(factors.mean, factors.variance, 1 - p) == pytest.approx(delta, abs=5.1e-5)
 
 
-@pytest.mark.parametrize(("name", "printed", "right"), [("tanh", 0.216, 0.464), ("GELU", 0.444, 0.456), ("ELU", 0.671, 0.668)])
+@pytest.mark.parametrize(
+    ("name", "printed", "right"), [("tanh", 0.216, 0.464), ("GELU", 0.444, 0.456), ("ELU", 0.671, 0.668)]
+)
 def test_hendrycks_table_1_is_computed_and_not_copied(name: str, printed: float, right: float) -> None:
     slope = eq.hendrycks_factors(FUNCTIONS[name]).slope_energy
     assert slope == pytest.approx(right, abs=6e-4)

@@ -226,7 +226,9 @@ def test_a_skip_dilutes_the_noise_of_its_branch() -> None:
     assert deltas(Skip(nn.Identity(), branch), images())["last"] > deltas(alone, images())["3"] + 0.1
 
 
-@pytest.mark.parametrize(("layer", "kept"), [(nn.Dropout(0.5), False), (nn.Dropout2d(0.5), True), (DropPath(0.5), True)])
+@pytest.mark.parametrize(
+    ("layer", "kept"), [(nn.Dropout(0.5), False), (nn.Dropout2d(0.5), True), (DropPath(0.5), True)]
+)
 def test_pooling_averages_away_masks_of_elements_but_not_of_channels(layer: nn.Module, kept: bool) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -239,7 +241,12 @@ def test_pooling_averages_away_masks_of_elements_but_not_of_channels(layer: nn.M
 def test_the_maximum_of_dropped_values_shifts_more_than_the_values() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2), nn.BatchNorm2d(16)
+        nn.Conv2d(3, 16, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(16),
     )
     smooth = torch.nn.functional.interpolate(torch.randn(256, 3, 4, 4), (8, 8), mode="bilinear")
     truth = measured(model, smooth)["5"]

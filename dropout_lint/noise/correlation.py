@@ -13,12 +13,14 @@ from dropout_lint.noise.quadrature import Array
 
 @functools.lru_cache(maxsize=256)
 def mean_correlation_weights(window: tuple[int, ...], lags: int) -> tuple[float, Array]:
-    """Weights of `rho` in the mean correlation over all pairs of positions in `window`; first the pairs at distance 0."""
+    """Weights of `rho` in the mean correlation over all pairs of positions in `window`; first the pairs at
+    distance 0.
+    """
     offsets = [np.arange(-(n - 1), n) for n in window]
     shares = [(n - np.abs(o)) / n**2 for n, o in zip(window, offsets, strict=True)]
-    square = functools.reduce(np.add.outer, [o.astype(float) ** 2 for o in offsets], np.zeros(()))
-    share = functools.reduce(np.multiply.outer, shares, np.ones(()))
-    distance, share = np.sqrt(square).ravel(), share.ravel()
+    square: Array = functools.reduce(np.add.outer, [o.astype(float) ** 2 for o in offsets], np.zeros(()))
+    share: Array = functools.reduce(np.multiply.outer, shares, np.ones(()))
+    distance, share = np.sqrt(square.ravel()), share.ravel()
     weights = np.zeros(lags)
     zero = float(share[distance == 0].sum())
     near = distance > 0

@@ -80,7 +80,9 @@ def li_eq12(mean: float, variance: float, keep: float, correlation: float, d_cos
 
 
 def li_eq13(beta: float) -> float:
-    """Li Eq. 13, Uout x(1 + r), r ~ U(-β, β), as printed: Δ = 3/(3 + β²). It holds for zero-mean input only."""
+    """Li Eq. 13, Uout x(1 + r), r ~ U(-β, β), as printed: Δ = 3/(3 + β²). It holds for zero-mean input
+    only.
+    """
     return 3 / (3 + beta**2)
 
 
@@ -173,19 +175,21 @@ def kim_eq31(skip_variance: float, keep: float, gammas: Iterable[float]) -> floa
 
 @dataclass(frozen=True)
 class PoolingGain:
-    """Kim Prop. 5: noise variance that dropout adds to a pooled feature, before (H4) and after (H5) pooling."""
+    """Kim Prop. 5: noise variance that dropout adds to a pooled feature, before (H4) and after (H5)
+    pooling.
+    """
 
     before: float
     after: float
 
 
-def kim_prop5(
+def kim_prop5(  # noqa: PLR0917
     mean: float, variance: float, keep: float, positions: int, correlation: float = 0.0, shared: bool = False
 ) -> PoolingGain:
     """Kim Prop. 5: dropout before global average pooling adds less variance than after it.
 
-    Element masks before pooling add s·E[x²]/HW; one mask after pooling adds s·E[x̄²]. With one mask for a whole
-    channel (Dropout2d, `shared`) the two are the same.
+    Element masks before pooling add s·E[x²]/HW; one mask after pooling adds s·E[x̄²]. With one mask for a
+    whole channel (Dropout2d, `shared`) the two are the same.
 
     Args:
         positions: H·W.
@@ -203,7 +207,8 @@ def kim_prop5(
 class HendrycksFactors:
     """E[f], E[f²] and E[f'²] of an activation on a standard normal input, by quadrature.
 
-    Hendrycks Table 1 prints E[f'²] of tanh, GELU and ELU wrongly (.216, .444, .671; they are .464, .456, .668).
+    Hendrycks Table 1 prints E[f'²] of tanh, GELU and ELU wrongly (.216, .444, .671; they are .464, .456,
+    .668).
     """
 
     mean: float
@@ -223,6 +228,8 @@ def hendrycks_factors(function: PointFunction) -> HendrycksFactors:
 
 
 def hendrycks_divisor(keep: float, factors: HendrycksFactors, *, backward: bool = True) -> float:
-    """Hendrycks Sec. 2.2: unit-sphere weights are divided by √(E[f²]/k + k·E[f'²]); convolutions drop the second term."""
+    """Hendrycks Sec. 2.2: unit-sphere weights are divided by √(E[f²]/k + k·E[f'²]); convolutions drop the
+    second term.
+    """
     back = keep * factors.slope_energy if backward else 0.0
     return math.sqrt(factors.energy / _keep(keep) + back)

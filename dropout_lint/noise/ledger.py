@@ -22,7 +22,9 @@ from dropout_lint.noise.types import Basis, NormShift, Prediction
 from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
 
 DECAY = 4.0
-"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r}, as in natural images."""
+"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r}, as in natural
+images.
+"""
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
 
@@ -32,7 +34,8 @@ def predict(
 ) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
-    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can know
+    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
+        know
     without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
 
     Args:
@@ -74,7 +77,9 @@ def predict(
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
-    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained one."""
+    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained
+    one.
+    """
     if any(parameter.is_meta for parameter in model.parameters()):
         return "initialisation"
     for name, buffer in model.named_buffers():
@@ -112,7 +117,7 @@ def _walk(trace: Trace, ledger: Ledger) -> None:
         env[node] = result
 
 
-def _evaluate(
+def _evaluate(  # noqa: PLR0911
     node: fx.Node, env: dict[fx.Node, Any], trace: Trace, ledger: Ledger, sites: dict[fx.Node, int]
 ) -> Any:
     value = node.meta.get("value")
@@ -126,8 +131,8 @@ def _evaluate(
         return tensor
     if first_shape(value) is None and not (isinstance(value, torch.Tensor)):
         return value  # a size, a device, a flag
-    args = fx.map_arg(node.args, lambda n: env.get(n))
-    kwargs = fx.map_arg(node.kwargs, lambda n: env.get(n))
+    args = fx.map_arg(node.args, env.get)
+    kwargs = fx.map_arg(node.kwargs, env.get)
     module = module_of(trace.model, node)
     if module is not None and not ledger.real:
         module = without_values(module)
@@ -153,8 +158,8 @@ def without_values(module: nn.Module) -> nn.Module:
         return module
     twin = copy.copy(module)
     twin.__dict__ = dict(module.__dict__)
-    twin._parameters = {  # type: ignore[assignment]
-        name: None if tensor is None else tensor.detach().to("meta")
+    twin._parameters = {
+        name: None if tensor is None else nn.Parameter(tensor.detach().to("meta"), False)
         for name, tensor in module._parameters.items()
     }
     twin._buffers = {
@@ -200,7 +205,9 @@ def _record(call: Call, ledger: Ledger) -> None:
 
 
 def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> State:
-    """The state with the train moments that a batch norm right behind `node`, or behind its concat, measured."""
+    """The state with the train moments that a batch norm right behind `node`, or behind its concat,
+    measured.
+    """
     shape = first_shape(node.meta.get("value"))
     if shape is None or len(shape) < 2:
         return x
@@ -209,7 +216,10 @@ def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> Stat
         if site is None or not site.spec.tracks:
             continue
         module = module_of(model, user)
-        mean, var = values(getattr(module, "running_mean", None)), values(getattr(module, "running_var", None))
+        mean, var = (
+            values(getattr(module, "running_mean", None)),
+            values(getattr(module, "running_var", None)),
+        )
         if mean is None or var is None or np.all(var == 1) or len(mean) < start + shape[1]:
             continue
         part = slice(start, start + shape[1])
@@ -218,7 +228,9 @@ def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> Stat
 
 
 def _readers(node: fx.Node, shape: tuple[int, ...]) -> Iterator[tuple[fx.Node, int]]:
-    """Nodes whose first input is `node`, and those that read it as a stretch of a concat, with its first channel."""
+    """Nodes whose first input is `node`, and those that read it as a stretch of a concat, with its first
+    channel.
+    """
     for user in node.users:
         if user.args and user.args[0] is node:
             yield user, 0

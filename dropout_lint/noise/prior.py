@@ -1,10 +1,10 @@
 """The prior for trained weights where only shapes are known: Li Eq. 12 with the published d·cos²θ.
 
-Δ at initialisation knows nothing of width (Kim Prop. 2); Li's width effect belongs to trained weights. Table 1 gives
-d·cos²θ of four trained networks; it grows with the fan-in d, so a layer takes the value at its own d, on a line in
-log-log through the four points and proportional to d beyond them. ρ, the correlation of the inputs, is printed nowhere:
-ρ = 1 comes nearest to the measured shift ratios of Table 2 (any smaller value makes the shifts still larger than
-measured), so the prior takes ρ = 1.
+Δ at initialisation knows nothing of width (Kim Prop. 2); Li's width effect belongs to trained weights. Table
+1 gives d·cos²θ of four trained networks; it grows with the fan-in d, so a layer takes the value at its own d,
+on a line in log-log through the four points and proportional to d beyond them. ρ, the correlation of the
+inputs, is printed nowhere: ρ = 1 comes nearest to the measured shift ratios of Table 2 (any smaller value
+makes the shifts still larger than measured), so the prior takes ρ = 1.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def prior_deltas(trace: Trace, ledger: Ledger) -> dict[tuple[str, str], float]:
 
 
 def _reached(trace: Trace, site: DropoutSite, ledger: Ledger) -> Iterator[tuple[fx.Node, float | None]]:
-    """Norm nodes reached first along any path, with the fan-in of the first weight layer on the way (None: none)."""
+    """Norm nodes reached first along any path, with the fan-in of the first weight layer on the way (None:
+    none).
+    """
     seen: set[tuple[fx.Node, bool]] = set()
     todo: list[tuple[fx.Node, float | None]] = [(user, None) for user in site.node.users]
     while todo:
@@ -92,6 +94,6 @@ def _fan_in(trace: Trace, node: fx.Node) -> float | None:
         return float(getattr(module, "embed_dim", getattr(module, "input_size", 1)))
     if node.op == "call_function" and node.target in WEIGHT_FUNCTIONS and len(node.args) > 1:
         weight_node = node.args[1]
-        shape = first_shape(weight_node.meta.get("value")) if isinstance(weight_node, fx.Node) else None
-        return float(math.prod(shape[1:])) if shape and len(shape) > 1 else None
+        sizes = first_shape(weight_node.meta.get("value")) if isinstance(weight_node, fx.Node) else None
+        return float(math.prod(sizes[1:])) if sizes and len(sizes) > 1 else None
     return None

@@ -14,7 +14,9 @@ import torch
 PointFunction = Callable[[torch.Tensor], torch.Tensor]
 Array = npt.NDArray[np.float64]
 Moments = tuple[Array, Array, Array]
-"""E[f], Var[f] and the linear coefficient E[f·z] = σ·E[f'] (z the standardised input), arrays of one shape."""
+"""E[f], Var[f] and the linear coefficient E[f·z] = σ·E[f'] (z the standardised input), arrays of one
+shape.
+"""
 MomentFunction = Callable[[Array, Array], Moments]
 """(mean, variance) of the input → `Moments` of the output."""
 
@@ -59,8 +61,8 @@ _Z, _W = _grid()
 def moments_by_quadrature(function: PointFunction) -> MomentFunction:
     """`MomentFunction` of any pointwise function.
 
-    E[f(m + σz)ⁿ] is a weighted sum over a fixed grid in z; the coefficient of z itself is E[f·z] (Stein's lemma
-    gives it as σ·E[f'], but no derivative is needed here).
+    E[f(m + σz)ⁿ] is a weighted sum over a fixed grid in z; the coefficient of z itself is E[f·z] (Stein's
+    lemma gives it as σ·E[f'], but no derivative is needed here).
     """
 
     def moments(mean: Array, variance: Array) -> Moments:

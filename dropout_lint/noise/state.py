@@ -1,8 +1,8 @@
 """What the ledger knows about one tensor: its moments in test mode, in train mode, and the noise by dropout.
 
-Channels that cannot be told apart are kept as one group. With real weights every channel is its own group; with
-weights on meta a tensor is one group, and a concatenation is one group for each part. In such a group the mean
-of a channel is itself spread over the channels: channel mean = `mean + dev·ζ`, ζ ~ N(0, 1).
+Channels that cannot be told apart are kept as one group. With real weights every channel is its own group;
+with weights on meta a tensor is one group, and a concatenation is one group for each part. In such a group
+the mean of a channel is itself spread over the channels: channel mean = `mean + dev·ζ`, ζ ~ N(0, 1).
 
 In train mode a value is drawn from K components, one for each value that a pending mask can take (K = 1 where
 none is pending; a dropped and a kept one after a dropout). Within a component the value is
@@ -29,7 +29,9 @@ LAGS = 8
 
 @dataclass(frozen=True, slots=True)
 class Underlying:
-    """What a rectified tensor was before ReLU: (G,) moments of one normal component in train and in test mode."""
+    """What a rectified tensor was before ReLU: (G,) moments of one normal component in train and in test
+    mode.
+    """
 
     mean: Array
     dev: Array
@@ -56,7 +58,8 @@ class State:
         t_mean, t_dev, t_var: (G,) mean, spread of the mean over channels, and variance, in test mode.
         prob: (K,) probability of each component.
         mean, dev, sig, var: (K, G) train mode, within a component.
-        data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is noise.
+        data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is
+            noise.
         noise: (S, G) variance that each dropout causes in train mode.
         shared: (S, G) share of it that is the same at all positions of a channel.
         old: (S, G) share of it that has passed a weight layer, so that channels hold it in common.
@@ -65,13 +68,16 @@ class State:
         source: index of the dropout whose mask is pending, -1 for none.
         levels: the mask's values, while the tensor still is mask times something.
         alike: mean squared correlation of the data part between two channels.
-        uneven: relative variance, over the channels, of the data part's variance, where it is not known by channel.
-        lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs add up,
-            which only a trained norm's statistics tell); None: the same as `t_var / data`.
+        uneven: relative variance, over the channels, of the data part's variance, where it is not known by
+            channel.
+        lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
+            add up, which only a trained norm's statistics tell); None: the same as `t_var / data`.
         under: while the tensor is mask times ReLU of something, that something.
-        gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight layer.
+        gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
+            layer.
         weighed: a weight layer's output, nothing but masks since.
-        spread_over: for attention weights (softmax output), number of positions that they effectively average.
+        spread_over: for attention weights (softmax output), number of positions that they effectively
+            average.
     """
 
     axis: int
@@ -133,7 +139,8 @@ class State:
     def train_var(self) -> Array:
         """(G,) variance of a channel over data, positions and masks in train mode."""
         if self.components == 1:
-            return self.var[0]
+            only: Array = self.var[0]
+            return only
         second = self.prob @ (self.var + self.mean**2 + self.dev**2)
         result: Array = second - self.train_mean**2 - self.train_dev**2
         return result
@@ -235,7 +242,9 @@ class State:
         )
 
     def on(self, axis: int, channels: int) -> State:
-        """The same with `channels` channels in dimension `axis`; merges the groups where they lie elsewhere."""
+        """The same with `channels` channels in dimension `axis`; merges the groups where they lie
+        elsewhere.
+        """
         if self.axis == axis and self.channels == channels:
             return self
         return replace(self.merged(), axis=axis, counts=np.array([float(max(channels, 1))]))

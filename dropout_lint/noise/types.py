@@ -20,7 +20,8 @@ class NormShift:
             (mean of test variances over mean of train variances).
         basis: what the number was worked out from.
         shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1.
-        shifts: whether it is a norm that remembers the training variance; others show their Δ for information.
+        shifts: whether it is a norm that remembers the training variance; others show their Δ for
+            information.
     """
 
     norm: str

@@ -1,12 +1,14 @@
 """Pointwise functions, evaluated once with the test moments and once for each train component.
 
-Derivation. A component is normal, so E[f], Var[f] and the linear coefficient a₁ = σE[f'] follow in closed form (ReLU
-family) or by quadrature. With correlation r = sig²/var between two draws of the noise, the part of Var[f] that the
-data cause is the Hermite series Σ a_j² r^j; its first term is exact and the rest is taken at second order:
+Derivation. A component is normal, so E[f], Var[f] and the linear coefficient a₁ = σE[f'] follow in closed
+form (ReLU family) or by quadrature. With correlation r = sig²/var between two draws of the noise, the part of
+Var[f] that the data cause is the Hermite series Σ a_j² r^j; its first term is exact and the rest is taken at
+second order:
 
     sig_out² = a₁² r + (Var[f] - a₁²) r²
 
-Correlations between positions go the same way. The mask of a pending dropout needs no case of its own (`state`).
+Correlations between positions go the same way. The mask of a pending dropout needs no case of its own
+(`state`).
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
     ).balanced()
 
 
-def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio: Array) -> Array | None:
+def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio: Array) -> Array:
     """Test over train covariance of two channels that correlate at `PAIR`, by the same series."""
     if x.components > 1:
         weight = x.prob[:, None]
@@ -83,7 +85,8 @@ def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio
         first, rest = (train[0] * ratio)[0], (np.maximum(train[1] - train[0], 0.0) * ratio**2)[0]
     now = first + rest * PAIR
     then = test[0] + np.maximum(test[1] - test[0], 0.0) * PAIR
-    return np.divide(then, now, out=np.ones_like(now), where=now > 0)
+    result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
+    return result
 
 
 def _spread(
@@ -159,11 +162,40 @@ def prelu(call: Call) -> State:
 
 
 MODULE_KINDS = (
-    "ReLU6", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh", "Sigmoid",
-    "Tanh", "Softplus", "Softsign", "Softshrink", "Hardshrink", "Tanhshrink", "LogSigmoid", "Threshold",
-    "QuickGELU", "FastGELU", "Swish", "HardSwish", "HardSigmoid", "PytorchGELUTanh", "GELUTanh", "NewGELUActivation",
-    "QuickGELUActivation", "GELUActivation", "HardMish", "GELUTanhActivation", "SiLUActivation", "MishActivation",
-)  # fmt: skip
+    "ReLU6",
+    "ELU",
+    "SELU",
+    "CELU",
+    "GELU",
+    "SiLU",
+    "Mish",
+    "Hardswish",
+    "Hardsigmoid",
+    "Hardtanh",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Softsign",
+    "Softshrink",
+    "Hardshrink",
+    "Tanhshrink",
+    "LogSigmoid",
+    "Threshold",
+    "QuickGELU",
+    "FastGELU",
+    "Swish",
+    "HardSwish",
+    "HardSigmoid",
+    "PytorchGELUTanh",
+    "GELUTanh",
+    "NewGELUActivation",
+    "QuickGELUActivation",
+    "GELUActivation",
+    "HardMish",
+    "GELUTanhActivation",
+    "SiLUActivation",
+    "MishActivation",
+)
 
 
 @module(*MODULE_KINDS)

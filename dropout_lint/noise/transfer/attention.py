@@ -1,8 +1,8 @@
 """Attention, softmax and matrix products.
 
-Derivation. Softmax weights over L positions with scores of variance τ average over L_eff = 1/Σa² ≈ L·e^{-τ} positions.
-So the output's mean is the values' mean, its data part keeps the mean pair correlation of L_eff positions, and loose
-noise falls to 1/L_eff. Dropout on the weights adds s·Σa²·E[v²] = s·E[v²]/L_eff.
+Derivation. Softmax weights over L positions with scores of variance τ average over L_eff = 1/Σa² ≈ L·e^{-τ}
+positions. So the output's mean is the values' mean, its data part keeps the mean pair correlation of L_eff
+positions, and loose noise falls to 1/L_eff. Dropout on the weights adds s·Σa²·E[v²] = s·E[v²]/L_eff.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def softmax(call: Call) -> State:
 
 @function("matmul", "bmm", "einsum", "mm", "baddbmm", "addmm", "imatmul")
 def matmul(call: Call) -> State:
-    """a @ b: weights times values where a is a softmax's output, else a sum of products of independent values."""
+    """a @ b: weights times values where a is a softmax's output, else a sum of products of independent
+    values.
+    """
     operands = [value for value in call.args if isinstance(value, (State, Parameter))]
     if call.name in ("addmm", "baddbmm") and len(operands) == 3:
         operands = operands[1:]

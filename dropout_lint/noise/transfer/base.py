@@ -1,8 +1,8 @@
 """The table of transfer functions, and what each of them is given.
 
-A transfer function takes one `Call` and returns the `State` of its result (or a tuple of them). It is found by name:
-`@function("relu")` serves `F.relu`, `torch.relu_` and `x.relu()`; `@module("Conv2d")` serves the class and every
-subclass of it.
+A transfer function takes one `Call` and returns the `State` of its result (or a tuple of them). It is found
+by name: `@function("relu")` serves `F.relu`, `torch.relu_` and `x.relu()`; `@module("Conv2d")` serves the
+class and every subclass of it.
 """
 
 from __future__ import annotations
@@ -188,7 +188,9 @@ def module(*names: str) -> Callable[[Transfer], Transfer]:
 
 
 def function_name(target: Any) -> str:
-    """`relu` for `F.relu`, `torch.relu_`, the method `relu_` and the operator overload `aten.relu.default`."""
+    """`relu` for `F.relu`, `torch.relu_`, the method `relu_` and the operator overload
+    `aten.relu.default`.
+    """
     name = target if isinstance(target, str) else str(getattr(target, "__name__", target))
     return name.split(".")[0].strip("_")
 

@@ -1,16 +1,17 @@
 """Dropout in all its forms: one mask of mean 1 with two values, at probability π₀ and π₁.
 
-Derivation. x·m has the component x·m_j with probability π_j. Inverted dropout: m is 0 with probability p and 1/k with
-probability k. Uout and Gaussian dropout: two values at 1 ± s^½ have the same mean and variance. The noise that the
-mask adds is s·E[x²], E[x²] taken in train mode, so noise from further up is amplified too. What the mask is shared
-over decides how the noise adds up later: a channel's mask (Dropout2d) is the same at all positions, a sample's
-(DropPath) in all channels as well. The shared part of the noise is the part of E[x²] that is the same everywhere.
+Derivation. x·m has the component x·m_j with probability π_j. Inverted dropout: m is 0 with probability p and
+1/k with probability k. Uout and Gaussian dropout: two values at 1 ± s^½ have the same mean and variance. The
+noise that the mask adds is s·E[x²], E[x²] taken in train mode, so noise from further up is amplified too.
+What the mask is shared over decides how the noise adds up later: a channel's mask (Dropout2d) is the same at
+all positions, a sample's (DropPath) in all channels as well. The shared part of the noise is the part of
+E[x²] that is the same everywhere.
 
 Alpha dropout sets dropped values to α' and then maps a·x + b so that mean 0 and variance 1 are kept
 (Klambauer et al. 2017, Sec. 1): the dropped component is the constant a·α' + b, the kept one a·x + b.
 
-DropBlock zeroes blocks of b^d positions; its masks overlap and are no independent groups. Approximation: one mask
-for each block, so that two positions within a block share it.
+DropBlock zeroes blocks of b^d positions; its masks overlap and are no independent groups. Approximation: one
+mask for each block, so that two positions within a block share it.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
 """Linear maps: linear layers and convolutions of every kind.
 
-Derivation. Per output channel o and tap t, z_o = Σ_t Σ_i w_oit x_i(p + t). Noise of separate masks adds up in power:
+Derivation. Per output channel o and tap t, z_o = Σ_t Σ_i w_oit x_i(p + t). Noise of separate masks adds up in
+power:
 
     Var noise(z_o) = Σ_t f_t Σ_i w_oit² Var noise(x_i)
 
-f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with padding 1 a
-3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the taps first: (Σ_t w_oit)².
-The signal's variance is taken the same way, which for zero-mean weights is its expectation. Where the padding cuts
-taps off, a mean becomes a pattern over positions, and that is variance of the norm's input as well:
-with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with
+padding 1 a 3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the taps
+first: (Σ_t w_oit)². The signal's variance is taken the same way, which for zero-mean weights is its
+expectation. Where the padding cuts taps off, a mean becomes a pattern over positions, and that is variance of
+the norm's input as well: with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
 
-With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as torch's
-layers use it. The factor hardly matters, it cancels at the next norm.
+With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as
+torch's layers use it. The factor hardly matters, it cancels at the next norm.
 
-Zero-mean weights add up what the data do to the inputs with random signs, so the outputs' variances differ: with C the
-inputs' covariance (over channels and taps), wᵀCw has mean σ²·tr C and relative variance 2·tr C²/(tr C)², and two outputs
-have the squared correlation tr C²/(tr C)² (`State.uneven`, `State.alike`). Noise of separate masks has no such spread.
+Zero-mean weights add up what the data do to the inputs with random signs, so the outputs' variances differ:
+with C the inputs' covariance (over channels and taps), wᵀCw has mean σ²·tr C and relative variance 2·tr
+C²/(tr C)², and two outputs have the squared correlation tr C²/(tr C)² (`State.uneven`, `State.alike`). Noise
+of separate masks has no such spread.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Taps:
     window: tuple[int, ...] = ()
 
 
-def taps_of(
+def taps_of(  # noqa: PLR0917
     sizes: Sequence[int],
     outputs: Sequence[int],
     kernel: Sequence[int],
@@ -76,15 +77,16 @@ def taps_of(
             seen = np.arange(m)[None] * s - p + np.arange(k)[:, None] * d
             hit = ((seen >= 0) & (seen < n)).astype(float)
         inside.append(hit)
-    single = reduce(np.kron, [hit.mean(1) for hit in inside], np.ones(1))
-    pair = reduce(np.kron, [hit @ hit.T / hit.shape[1] for hit in inside], np.ones((1, 1)))
+    single, pair = np.ones(1), np.ones((1, 1))
+    for hit in inside:
+        single, pair = np.kron(single, hit.mean(1)), np.kron(pair, hit @ hit.T / hit.shape[1])
     return Taps(single, pair, tuple(int(k) for k in kernel))
 
 
 ONE_TAP = Taps(np.ones(1), np.ones((1, 1)))
 
 
-def linear_map(
+def linear_map(  # noqa: PLR0917
     x: State,
     axis: int,
     c_in: int,
@@ -147,9 +149,14 @@ def linear_map(
         weighed=True,
     )
     # what went into the layer is common to its outputs from here on
-    return replace(amplified(result, np.full(c_out, x.gain), power[1]), old=np.ones_like(noise))
+    gain = x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
+    return replace(amplified(result, np.full(c_out, gain), power[1]), old=np.ones_like(noise), gain=gain)
 
 
+POINT_GAIN = 0.4
+"""Power of the amplification that a kernel of one tap takes part in: neighbouring positions add up in larger
+ones.
+"""
 NOISE_GAIN = 0.15
 """Share of the data's amplification by trained weights that noise of earlier layers takes part in."""
 
@@ -157,8 +164,8 @@ NOISE_GAIN = 0.15
 def amplified(x: State, factor: Array, signal: Array, share: float = NOISE_GAIN) -> State:
     """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
 
-    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes). Noise that has passed
-    earlier weight layers is in common too, to a lesser degree; noise of fresh masks is not.
+    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes). Noise that has
+    passed earlier weight layers is in common too, to a lesser degree; noise of fresh masks is not.
     """
     if np.all(factor == 1):
         return x
@@ -220,7 +227,7 @@ def _border(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> Arra
     return np.maximum(np.asarray(result.numpy(), dtype=np.float64), 0.0)
 
 
-def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:
+def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917
     """Expectation over weights of mean 0 and variance 1/(3·fan_in), and biases of the same variance."""
     x = x.on(x.axis, c_in)
     count = len(taps.single)
@@ -237,7 +244,8 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         return result
 
     def spread(mean: Array, dev: Array) -> Array:
-        return np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
+        result: Array = np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
+        return result
 
     x = replace(x, lift=None)
     t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
@@ -309,7 +317,7 @@ def _tuple(value: Any, dims: int) -> tuple[int, ...]:
     return (int(value),) * dims
 
 
-def _convolution(
+def _convolution(  # noqa: PLR0917
     call: Call,
     weight: torch.Tensor,
     bias: torch.Tensor | None,

@@ -1,13 +1,15 @@
 """Where tensors meet: add, multiply, concatenate.
 
-Add. Noise that reaches both sides of an add is the same noise in two places; its covariance is Σ w·(...) over the
-weights between, which has mean 0 for untrained weights, so variances add. A mask that is still pending on both sides
-(no weights between) is the same mask: its components are added one by one, and so the coherence is exact.
+Add. Noise that reaches both sides of an add is the same noise in two places; its covariance is Σ w·(...) over
+the weights between, which has mean 0 for untrained weights, so variances add. A mask that is still pending on
+both sides (no weights between) is the same mask: its components are added one by one, and so the coherence is
+exact.
 
-Multiply. For independent a and b: E[ab] = E[a]E[b], E[(ab)²] = E[a²]E[b²], in each mode and for the data part alike.
+Multiply. For independent a and b: E[ab] = E[a]E[b], E[(ab)²] = E[a²]E[b²], in each mode and for the data part
+alike.
 
-Concatenate. Channels side by side: groups side by side. Along another dimension a position is in one or the other
-part: moments are averaged by size.
+Concatenate. Channels side by side: groups side by side. Along another dimension a position is in one or the
+other part: moments are averaged by size.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def add(a: State, b: State, sign: float = 1.0) -> State:
     ):  # two spreads have no common sign: components cannot hold both
         a, b = a.collapse(), b.collapse()
     a, b = _paired(a, b)
-    result = a.changed(axis=max(a.axis, b.axis),
+    result = a.changed(
+        axis=max(a.axis, b.axis),
         t_mean=a.t_mean + sign * b.t_mean,
         t_dev=np.hypot(a.t_dev, b.t_dev),
         t_var=a.t_var + b.t_var,
@@ -106,7 +109,8 @@ def agreeing(total: State, a: State, b: State) -> State:
     extra = 2 * AGREEMENT * np.sqrt(a.data * b.data)
     data = total.data + extra
     scale = np.divide(data, total.data, out=np.ones_like(data), where=total.data > 0)
-    return total.changed(t_var=total.t_var + 2 * AGREEMENT * np.sqrt(a.t_var * b.t_var),
+    return total.changed(
+        t_var=total.t_var + 2 * AGREEMENT * np.sqrt(a.t_var * b.t_var),
         sig=np.sqrt(total.sig**2 * scale),
         var=total.var + total.sig**2 * (scale - 1),
         data=data,
@@ -123,7 +127,8 @@ def product(a: State, b: State) -> State:
     left = a.noise * (b_all + b.train_var)
     right = b.noise * (a_all + a.data)
     levels = a.levels if b.levels == () and not np.any(b.noise) else ()
-    return a.changed(axis=max(a.axis, b.axis),
+    return a.changed(
+        axis=max(a.axis, b.axis),
         t_mean=t_mean,
         t_dev=np.sqrt(np.maximum(at_mid * bt_mid - t_mean**2, 0.0)),
         t_var=(at_mid + a.t_var) * (bt_mid + b.t_var) - at_mid * bt_mid,
@@ -252,7 +257,8 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         alike = float(weight**2 @ np.array([s.alike for s in states]))
         uneven = float(weight @ np.array([s.uneven for s in states]))
         joined["lift"] = np.concatenate([p.lifted for p in parts])
-        return parts[0].changed(axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
+        return parts[0].changed(
+            axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
         )
     result, done = states[0].collapse(), float(sizes[0])
     for state, size in zip(states[1:], sizes[1:], strict=True):

@@ -1,11 +1,13 @@
 """Normalisation.
 
-Batch norm. In train mode it divides by the statistics of the batch, noise included; in test mode by the same numbers,
-frozen. So both modes go through one affine map, and the shortfall of the test variance travels on. A checkpoint knows
-these numbers: `running_var` is Var_train and `running_mean` the mean, measured over training (`calibrated`).
+Batch norm. In train mode it divides by the statistics of the batch, noise included; in test mode by the same
+numbers, frozen. So both modes go through one affine map, and the shortfall of the test variance travels on. A
+checkpoint knows these numbers: `running_var` is Var_train and `running_mean` the mean, measured over training
+(`calibrated`).
 
-Layer, group, RMS and instance norm divide by what they see, in either mode: train and test moments are each scaled by
-their own second moment, so nothing shifts here. The noise stays: its share of the variance is what it was.
+Layer, group, RMS and instance norm divide by what they see, in either mode: train and test moments are each
+scaled by their own second moment, so nothing shifts here. The noise stays: its share of the variance is what
+it was.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ def values(tensor: Any) -> Array | None:
 def calibrated(x: State, mean: Array, variance: Array) -> State:
     """`x` with the train mean and variance that a trained norm has measured; noise keeps its absolute size.
 
-    Behind a pending mask, E[x²] = q·E[x'²] with q = E[mask²] gives the second moment before the mask exactly, and so
-    the mask's own noise: (q - 1)·E[x'²]. With Li's case (a), Δ = 1 - p·(var + mean²)/var follows from the file alone.
+    Behind a pending mask, E[x²] = q·E[x'²] with q = E[mask²] gives the second moment before the mask exactly,
+    and so the mask's own noise: (q - 1)·E[x'²]. With Li's case (a), Δ = 1 - p·(var + mean²)/var follows from
+    the file alone.
     """
     if x.channels != len(mean):
         return x
@@ -105,8 +108,8 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
 def _fit(x: State, mean: Array, variance: Array) -> State:
     """One component with the given moments.
 
-    Noise of fresh masks is what was predicted. The rest of the measured variance tells how much more the weights add
-    up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
+    Noise of fresh masks is what was predicted. The rest of the measured variance tells how much more the
+    weights add up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
     """
     now = x.train_var
     share = NOISE_GAIN if x.weighed else 0.0  # after an add, what is beyond the parts is their covariance
@@ -147,7 +150,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     )
 
 
-def rescaled(
+def rescaled(  # noqa: PLR0917
     x: State,
     centre: Array,
     scale: Array,
@@ -177,7 +180,7 @@ def _affine(weight: Any, bias: Any, groups: int) -> tuple[Array | float, Array |
     )
 
 
-def batch_norm(
+def batch_norm(  # noqa: PLR0917
     x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool
 ) -> State:
     """Batch norm by the batch's own statistics, or by stored ones where it is frozen."""
@@ -199,8 +202,9 @@ def batch_norm(
 def evened(y: State, x: State) -> State:
     """Batch norm divides each channel by its own variance, and channels differ (`State.uneven`).
 
-    Where a channel's data part is g times the average, its noise share is noise/(g·data + noise). The average over
-    g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small signal lose more.
+    Where a channel's data part is g times the average, its noise share is noise/(g·data + noise). The average
+    over g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small
+    signal lose more.
     """
     width = math.log1p(x.uneven)
     g = np.exp(math.sqrt(width) * _NODES - width / 2)[:, None]

@@ -1,11 +1,12 @@
 """Pooling over positions.
 
-Average. Over n positions, noise of separate masks falls to 1/n, noise of a mask that a whole channel or sample shares
-stays (Kim Prop. 5 and its converse for Dropout2d), and the data part falls to its mean pair correlation in the window.
+Average. Over n positions, noise of separate masks falls to 1/n, noise of a mask that a whole channel or
+sample shares stays (Kim Prop. 5 and its converse for Dropout2d), and the data part falls to its mean pair
+correlation in the window.
 
-Maximum. Split the variance into a part that the window's positions share (var S) and one that they don't (var I); then
-max = S + max of n independent values: mean + e_n·√(var I), variance var S + d_n·var I, with e_n and d_n mean and
-variance of the largest of n standard normals. Noise keeps its share of either part.
+Maximum. Split the variance into a part that the window's positions share (var S) and one that they don't (var
+I); then max = S + max of n independent values: mean + e_n·√(var I), variance var S + d_n·var I, with e_n and
+d_n mean and variance of the largest of n standard normals. Noise keeps its share of either part.
 """
 
 from __future__ import annotations
@@ -108,9 +109,9 @@ _STEPS = np.linspace(0.0, 1.0, 65)
 def _largest_rectified(x: State, u: Underlying, window: Sequence[int], stride: int) -> State:
     """Largest of n values mask·ReLU(v), v normal with a part that the window shares.
 
-    Given the shared part, P(largest ≤ t) = (Σ_j π_j P(level_j·ReLU(v) ≤ t))ⁿ, and the moments of the largest are
-    ∫(1 - Pⁿ)dt and ∫2t(1 - Pⁿ)dt. One element mask for each position is in the sum; a mask that the whole window
-    shares (Dropout2d, DropPath) stays outside: its components are worked out one by one.
+    Given the shared part, P(largest ≤ t) = (Σ_j π_j P(level_j·ReLU(v) ≤ t))ⁿ, and the moments of the largest
+    are ∫(1 - Pⁿ)dt and ∫2t(1 - Pⁿ)dt. One element mask for each position is in the sum; a mask that the whole
+    window shares (Dropout2d, DropPath) stays outside: its components are worked out one by one.
     """
     n = math.prod(window)
     pair = (mean_correlation(u.rho, window) * n - 1) / (n - 1)
@@ -150,7 +151,7 @@ def _largest_rectified(x: State, u: Underlying, window: Sequence[int], stride: i
     ).balanced()
 
 
-def _rectified_moments(
+def _rectified_moments(  # noqa: PLR0917
     mean: Array, same: Array, free: Array, prob: Array, levels: tuple[float, ...], n: int
 ) -> tuple[Array, Array, Array]:
     """(G,) mean and variance of the largest, and the part of the variance that the shared part causes."""
@@ -280,7 +281,7 @@ def max_over(call: Call) -> Any:
         return add(states[0], states[1]).scaled(0.5)
     dims, keepdim = _reduced(call)
     x, shape = call.x, call.in_shape
-    window = [shape[d] for d in dims if d != x.axis and d != 0]
+    window = [shape[d] for d in dims if d not in (x.axis, 0)]
     y = maximum(x, window, 1) if window else x
     if x.axis in dims:
         y = y.collapse().merged()
@@ -291,7 +292,9 @@ def max_over(call: Call) -> Any:
 
 @function("std", "var")
 def spread_over(call: Call) -> State:
-    """x.std(dim): a non-negative statistic of the window; its noise share is the input's, averaged over the window."""
+    """x.std(dim): a non-negative statistic of the window; its noise share is the input's, averaged over the
+    window.
+    """
     dims, keepdim = _reduced(call)
     x = call.x
     y = average(x, [call.in_shape[d] for d in dims if d not in (x.axis, 0)])

@@ -1,7 +1,7 @@
 """Operations that only move values: the state stays, its channel axis moves.
 
-A reshape keeps the channels together where it can be read off the sizes; where channels are split up (attention heads,
-channel shuffle) their moments are averaged, with their differences kept as spread.
+A reshape keeps the channels together where it can be read off the sizes; where channels are split up
+(attention heads, channel shuffle) their moments are averaged, with their differences kept as spread.
 """
 
 from __future__ import annotations
@@ -50,8 +50,19 @@ def _folded(x: State, axis: int, times: int, inner: bool) -> State:
     return replace(x.pick(index, np.ones(len(index))), axis=axis)
 
 
-@function("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as", "reshape_as", "flat",
-          "rearrange")  # fmt: skip
+@function(
+    "view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "ravel",
+    "view_as",
+    "reshape_as",
+    "flat",
+    "rearrange",
+)
 @module("Flatten", "Unflatten")
 def reshaped(call: Call) -> State:
     """view, reshape, flatten, squeeze and the like: by the sizes before and after."""
@@ -128,7 +139,7 @@ def stretch(x: State, start: int, length: int) -> State:
 
 
 @function("getitem", "select", "narrow", "index_select", "take", "gather")
-def indexed(call: Call) -> Any:
+def indexed(call: Call) -> Any:  # noqa: PLR0911
     """x[i]: an item of a tuple, or a part of a tensor."""
     container = call.args[0]
     key = call.arg(1, "index")
@@ -210,7 +221,9 @@ def padded(call: Call) -> State:
 @module("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d")
 @function("interpolate", "upsample", "upsample_nearest2d", "upsample_bilinear2d")
 def interpolated(call: Call) -> State:
-    """Nearest: values repeat. Linear, to a finer grid: two neighbours at (¾, ¼) or so, Σw² = ⅝ for each dimension."""
+    """Nearest: values repeat. Linear, to a finer grid: two neighbours at (¾, ¼) or so, Σw² = ⅝ for each
+    dimension.
+    """
     x = call.x
     mode = getattr(call.module, "mode", None) if call.module is not None else call.arg(3, "mode", "nearest")
     finer = math.prod(call.shape) > math.prod(call.in_shape)
@@ -224,17 +237,73 @@ def interpolated(call: Call) -> State:
     return averaged(x.collapse(), weight + (1 - weight) * near, 1 / weight)
 
 
-@module("Identity", "PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "Fold", "Unfold", "_ReflectionPadNd",
-        "_ReplicationPadNd", "_CircularPadNd")  # fmt: skip
+@module(
+    "Identity",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ChannelShuffle",
+    "Fold",
+    "Unfold",
+    "_ReflectionPadNd",
+    "_ReplicationPadNd",
+    "_CircularPadNd",
+)
 @function(
-    "contiguous", "clone", "detach", "float", "double", "half", "bfloat16", "to", "type", "type_as", "cpu", "cuda",
-    "expand", "expand_as", "repeat", "tile", "repeat_interleave", "broadcast_to", "roll", "flip", "masked_fill", "alias",
-    "requires_grad", "identity", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "fold", "copy",
-    "triu", "tril", "sort", "dropout_off", "checkpoint", "contiguous_format", "nan_to_num", "data", "scatter", "fill",
-    "real", "cumsum", "grid_sample", "masked_select", "index_put", "diagonal", "as_tensor", "wrap", "argsort", "topk",
-)  # fmt: skip
+    "contiguous",
+    "clone",
+    "detach",
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "to",
+    "type",
+    "type_as",
+    "cpu",
+    "cuda",
+    "expand",
+    "expand_as",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "broadcast_to",
+    "roll",
+    "flip",
+    "masked_fill",
+    "alias",
+    "requires_grad",
+    "identity",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "unfold",
+    "fold",
+    "copy",
+    "triu",
+    "tril",
+    "sort",
+    "dropout_off",
+    "checkpoint",
+    "contiguous_format",
+    "nan_to_num",
+    "data",
+    "scatter",
+    "fill",
+    "real",
+    "cumsum",
+    "grid_sample",
+    "masked_select",
+    "index_put",
+    "diagonal",
+    "as_tensor",
+    "wrap",
+    "argsort",
+    "topk",
+)
 def unchanged(call: Call) -> Any:
-    """Operations after which every value has the moments that it had; channels that are mixed up are averaged."""
+    """Operations after which every value has the moments that it had; channels that are mixed up are
+    averaged.
+    """
     x, after = call.x, call.shape
     if isinstance(call.value, (tuple, list)):
         return tuple(x for _ in call.value)
