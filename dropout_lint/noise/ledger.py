@@ -64,6 +64,7 @@ def predict(
             if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
         ),
         norms={site.node: site for site in trace.norms},
+        silent=frozenset(site.node for site in trace.dropouts if not site.inside),
         real=chosen != "initialisation",
         trained=chosen == "checkpoint",
     )
@@ -144,6 +145,8 @@ def _evaluate(  # noqa: PLR0911
         x = call.x
         ledger.at_dropout[node] = x
         return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
+    if node in ledger.silent:
+        return call.x
     transfer = find_module(type(module)) if module is not None else find_function(name)
     if transfer is None and node in ledger.norms:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")

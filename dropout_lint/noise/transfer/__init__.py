@@ -1,6 +1,16 @@
 """One transfer function for each family of operations; importing this package fills the table."""
 
-from dropout_lint.noise.transfer import activation, attention, dropout, linear, merge, norm, pooling, shape
+from dropout_lint.noise.transfer import (
+    activation,
+    attention,
+    constant,
+    dropout,
+    linear,
+    merge,
+    norm,
+    pooling,
+    shape,
+)
 from dropout_lint.noise.transfer.base import (
     Call,
     Ledger,
@@ -18,6 +28,7 @@ __all__ = [
     "Parameter",
     "activation",
     "attention",
+    "constant",
     "dropout",
     "find_function",
     "find_module",

@@ -43,6 +43,7 @@ class Ledger:
     Attributes:
         dropouts: the dropouts that make noise, in order; their index is the row in `State.noise`.
         norms: the norm calls by node.
+        silent: nodes that are nothing but a dropout; one that makes no noise there passes its input on.
         real: weights have values.
         trained: running statistics are those of training.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
@@ -53,6 +54,7 @@ class Ledger:
     norms: Mapping[fx.Node, NormSite]
     real: bool
     trained: bool
+    silent: frozenset[fx.Node] = frozenset()
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)

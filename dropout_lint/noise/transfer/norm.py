@@ -296,3 +296,13 @@ def _normalised_axis(call: Call, x: State) -> tuple[int, int]:
     if size == shape[-1] or len(shape) < 2:
         return len(shape) - 1, shape[-1]
     return (1, shape[1]) if shape[1] == size else (x.axis, x.channels)
+
+
+@function("normalize")
+def unit_length(call: Call) -> State:
+    """F.normalize: divides by the length over a dimension, in each mode by its own; as RMS norm up to a number."""
+    x = call.x
+    scaled = self_norm(x, NormSpec("F.normalize", "rms", tracks=False, eps=0.0), None, None)
+    dim = call.arg(2, "dim", 1)
+    length = call.in_shape[int(dim)] if isinstance(dim, int) and call.in_shape else 1
+    return scaled.scaled(1 / math.sqrt(max(length, 1)))
