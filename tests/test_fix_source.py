@@ -169,6 +169,27 @@ PATTERNS = {
         ["self.head = nn.Sequential(pool, nn.Flatten(), nn.Dropout(0.2), nn.Linear(8, 2))"],
         ["self.head = nn.Sequential(nn.Dropout(0.2), pool, nn.Flatten(), nn.Linear(8, 2))"],
     ),
+    "sequential from behind the last convolution": (
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(
+                    nn.Conv2d(3, 3, 3, padding=1),
+                    nn.BatchNorm2d(3),
+                    nn.ReLU(),
+                    nn.Conv2d(3, 3, 3, padding=1),
+                    nn.Dropout(0.3),
+                )
+                self.head = nn.Linear(3, 2)
+
+            def forward(self, x):
+                x = x + self.body(x)
+                return self.head(x.mean((2, 3)))
+        """,
+        ["nn.ReLU(),", "nn.Dropout(0.3),"],
+        ["nn.Sequential(nn.ReLU(), nn.Dropout(0.3)),"],
+    ),
     "list with star": (
         """
         class Net(nn.Module):

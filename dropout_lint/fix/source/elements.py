@@ -43,9 +43,18 @@ def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]: 
     return "other", call
 
 
-def same_list(source: SourceFile, left: cst.CSTNode, right: cst.CSTNode) -> bool:
-    """Whether two whole elements stand in one list, or are statements of one block."""
-    return source.parent(left) is source.parent(right)
+def named_beside(source: SourceFile, call: cst.CSTNode, near: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
+    """The element that stands for `name = call` in the list that holds the element `near`."""
+    assign = source.parent(call)
+    _, element = form_of(source, near)
+    holder = source.parent(element)
+    if not isinstance(assign, cst.Assign) or len(assign.targets) != 1:
+        return "other", call
+    target = assign.targets[0].target
+    for item in (*getattr(holder, "elements", ()), *getattr(holder, "args", ())):
+        if isinstance(target, cst.Name) and target.deep_equals(item.value):
+            return "item", item
+    return "other", call
 
 
 def take_out(edits: Edits, call: cst.Call, prefix: str, keeps_index: bool) -> None:

@@ -13,7 +13,16 @@ from dropout_lint.fix.source import constructor, elements, forward, functional
 from dropout_lint.fix.source.edits import Edits
 from dropout_lint.fix.source.errors import CannotExpress
 from dropout_lint.fix.source.locate import Sources
-from dropout_lint.fix.source.places import BY_HAND, New, Old, new_place, old_key, old_place, users_at
+from dropout_lint.fix.source.places import (
+    BY_HAND,
+    New,
+    Old,
+    holder_of,
+    new_place,
+    old_key,
+    old_place,
+    users_at,
+)
 from dropout_lint.fix.source.syntax import SourceFile
 from dropout_lint.fix.types import Step
 from dropout_lint.trace.types import DropoutSite, Trace
@@ -95,7 +104,7 @@ class Expression:
             for step in group:
                 if step.action == "move" and step.anchor is not None:
                     try:
-                        place = new_place(self.sources, step.anchor)
+                        place = new_place(self.sources, step.anchor, holder_of(self.sources, step.site))
                     except CannotExpress as error:
                         error.step = error.step or step
                         raise
@@ -235,6 +244,8 @@ class Expression:
             ratio = step.site.spec.p if step.value is None else step.value
             new = constructor.new_dropout(edits, kind, constructor.number(ratio))
         form, element = elements.form_of(place.source, place.node)
+        if form == "other" and same:
+            form, element = elements.named_beside(place.source, place.node, old.call)
         named = not key.isdigit()
         old_name = (step.site.module or "dropout").rpartition(".")[2]
         name = old_name if same and not old_name.isdigit() else "dropout"
@@ -275,8 +286,10 @@ class Expression:
         children = list(module_at(self.trace.model, holder)._modules)
         if start not in children or end not in children:
             return []
-        first, last = sorted((children.index(start), children.index(end)))
-        return [f"{holder}.{key}" if holder else key for key in children[first + 1 : last]]
+        first, last = children.index(start), children.index(end)
+        # a dropout that comes from behind pushes the layer at `end` itself
+        moved = children[first + 1 : last] if first < last else children[last:first]
+        return [f"{holder}.{key}" if holder else key for key in moved]
 
     def _has_state(self, name: str) -> bool:
         return bool(module_at(self.trace.model, name).state_dict())

@@ -91,8 +91,8 @@ def old_place(sources: Sources, site: DropoutSite) -> Old:
     return Old(old_key(sources, site), source, call, holder, site)
 
 
-def new_place(sources: Sources, anchor: Anchor) -> New:
-    """Where an anchor is in source.
+def new_place(sources: Sources, anchor: Anchor, old_holder: str | None = None) -> New:
+    """Where an anchor is in source; `old_holder` is the Sequential that runs the dropout now.
 
     Raises:
         CannotExpress: no single expression of the user's can be told to be it.
@@ -103,17 +103,17 @@ def new_place(sources: Sources, anchor: Anchor) -> New:
     )
     if joined or user.op == "output":
         return _output_place(sources, anchor)
-    return _input_place(sources, user)
+    return _input_place(sources, user, old_holder)
 
 
-def _input_place(sources: Sources, user: fx.Node) -> New:
+def _input_place(sources: Sources, user: fx.Node, old_holder: str | None) -> New:
     container = sources.container(user)
     owner = sources.user_owner(user)
     if container is None or user.op != "call_module":
         source, call = sources.call(user)
         return New(("input", source.path, call), "input", source, call, user, None, owner)
     holder, _, key = str(user.target).rpartition(".")
-    if _is_first(sources, holder, key):
+    if _is_first(sources, holder, key) and holder != old_holder:
         if holder == container:
             source, call = sources.call(user)
             return New(("input", source.path, call), "input", source, call, user, None, owner)
