@@ -52,19 +52,19 @@ def dropout_lint(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_show_write_and_again(project: Path) -> None:
-    shown = dropout_lint("fix", "net.py:Net", cwd=project)
-    assert shown.returncode == 1, shown.stderr
+def test_show_write_and_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fix", "net.py:Net"]) == 1
+    shown = capsys.readouterr()
     assert (project / "net.py").read_text() == MODEL
-    assert shown.stdout.startswith("--- a/net.py\n+++ b/net.py\n") and "user code" not in shown.stdout
-    assert "nothing was written; --write" in shown.stderr
-    subprocess.run(["git", "apply", "--check", "-"], cwd=project, input=shown.stdout.encode(), check=True)
+    assert shown.out.startswith("--- a/net.py\n+++ b/net.py\n") and "user code" not in shown.out
+    assert "nothing was written; --write" in shown.err
+    subprocess.run(["git", "apply", "--check", "-"], cwd=project, input=shown.out.encode(), check=True)
 
-    written = dropout_lint("fix", "net.py:Net", "--write", "--validate", cwd=project)
-    assert written.returncode == 0, written.stderr
-    assert written.stdout == shown.stdout
-    assert "predicted worst Δ: 0.49 → 1.00" in written.stderr
-    assert "measured worst Δ: 0." in written.stderr and "→ 1.00" in written.stderr
+    assert run(["fix", "net.py:Net", "--write", "--validate"]) == 0
+    written = capsys.readouterr()
+    assert written.out == shown.out
+    assert "predicted worst Δ: 0.49 → 1.00" in written.err
+    assert "measured worst Δ: 0." in written.err and "→ 1.00" in written.err
     after = (project / "net.py").read_text()
     assert after.index("self.bn(x)") < after.index("x = self.drop(x)")
 

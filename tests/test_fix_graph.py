@@ -342,6 +342,34 @@ def test_modules_are_exchanged_where_the_graph_is_not_the_model() -> None:
     assert codes(fixed.model, Inputs((x,))) == []
 
 
+class Keywords(nn.Module):
+    """Dict in, dict out, with an optional argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.drop, self.bn, self.fc2 = (
+            nn.Linear(4, 8),
+            nn.Dropout(),
+            nn.BatchNorm1d(8),
+            nn.Linear(8, 2),
+        )
+
+    def forward(self, batch: dict[str, torch.Tensor], mask: torch.Tensor | None = None) -> dict[str, object]:
+        return {"logits": self.fc2(torch.relu(self.bn(self.drop(self.fc1(batch["x"]))))), "mask": mask}
+
+
+def test_dict_inputs_and_optional_arguments() -> None:
+    model = Keywords()
+    inputs = Inputs(({"x": torch.randn(4, 4)},), {"mask": torch.ones(4)})
+    fixed = fix_graph(trace(model, inputs))
+    assert fixed.method == "graph"
+    batch = {"x": torch.randn(9, 4)}
+    expected = model.eval()(batch)
+    for twin in (fixed.model.eval(), pickle.loads(pickle.dumps(fixed.model)).eval()):
+        found = twin(batch)
+        assert torch.equal(found["logits"], expected["logits"]) and found["mask"] is None
+
+
 @pytest.mark.parametrize(
     "target",
     [

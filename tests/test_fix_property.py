@@ -16,6 +16,9 @@ from dropout_lint.target import resolve
 from dropout_lint.target.types import Built
 from dropout_lint.trace import trace
 
+# the random models also meet what torch warns about (Dropout2d on vectors)
+pytestmark = pytest.mark.filterwarnings("ignore:dropout2d")
+
 NUMBERS = itertools.count()
 JUDGE = judge_with()
 
@@ -58,13 +61,13 @@ def check_source(text: str, folder: Path) -> None:
     assert not again.changes, again.diff
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(sources())
 def test_graph(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     check_graph(text, tmp_path_factory.mktemp("graph"))
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(sources())
 def test_source(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     check_source(text, tmp_path_factory.mktemp("source"))

@@ -107,11 +107,11 @@ def test_published_code(target: str) -> None:
 
 
 QUICK = [
-    'fixtures.preresnet:build(position="P0", depth=8)',
     'fixtures.preresnet:build(position="P4", depth=8)',
     'fixtures.heads:build(position="H5")',
 ]
 LONG = [
+    'fixtures.preresnet:build(position="P0", depth=8)',
     *(f'fixtures.preresnet:build(position="P{number}", depth=8)' for number in (1, 2, 3, 7)),
     'fixtures.preresnet:build(position="P0-output", depth=8)',
     *(f'fixtures.heads:build(position="H{number}")' for number in (1, 2, 6, 7)),

@@ -193,7 +193,7 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
         name = skipped.dropout or "the model"
         console.say(f"{target}: left {name} ({', '.join(skipped.codes)}): {skipped.reason}")
         console.say(f"  by hand: {skipped.advice}")
-    if wanted.quiet:
+    if wanted.quiet or not (result.changes or wanted.verbose):
         return
     for note in result.notes:
         console.say(f"note: {note}")

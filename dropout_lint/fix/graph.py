@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import fx, nn
 
 from dropout_lint.errors import DropoutLintError, FixError, UsageError
 from dropout_lint.fix.judge import Judge, Verdict, default_judge
@@ -119,8 +120,23 @@ def from_graph(trace: Trace, steps: Sequence[Step], *, norms: bool) -> FixedModu
     """The rewritten graph on a deep copy of the model."""
     rewritten = Rewriter(trace, own_tree).apply(steps)
     follow_mode(rewritten, norms=norms)
+    keep_defaults(trace.model, rewritten.graph)
     rewritten.graph.lint()
     return FixedModule.adopt(rewritten.model, rewritten.graph)
+
+
+def keep_defaults(model: nn.Module, graph: fx.Graph) -> None:
+    """Give the recorded arguments of `forward` the defaults that they have in the model's own."""
+    try:
+        parameters = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return
+    for node in graph.nodes:
+        if node.op != "placeholder" or node.args or str(node.target).startswith("*"):
+            continue
+        parameter = parameters.get(str(node.target))
+        if parameter is not None and isinstance(parameter.default, (bool, int, float, str, type(None))):
+            node.args = (parameter.default,)
 
 
 def check_findings(model: nn.Module, trace: Trace, expected: Verdict, judge: Judge) -> str:
