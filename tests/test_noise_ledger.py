@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dropout_lint.errors import UsageError
-from dropout_lint.layers import NormSpec  # noqa: F401  (the spec that frozen norms are told by)
 from dropout_lint.noise import Prediction, available_basis, predict
 from dropout_lint.noise.equations import hendrycks_factors, li_eq6, li_eq12
 from dropout_lint.target.types import Inputs
@@ -171,7 +170,8 @@ def test_zero_mean_weights_make_case_a_and_b_alike(basis: str) -> None:
 
 def test_frozen_statistics_let_the_shortfall_travel_on() -> None:
     model = nn.Sequential(
-        nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(),
+        nn.Linear(8, 64), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.Linear(64, 64), nn.BatchNorm1d(64),
+        nn.ReLU(),
         nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 64), nn.BatchNorm1d(64),
     )  # fmt: skip
     found = deltas(model, torch.randn(4, 8), basis="initialisation")
@@ -231,8 +231,8 @@ def test_a_skip_dilutes_the_noise_of_its_branch() -> None:
 )
 def test_pooling_averages_away_masks_of_elements_but_not_of_channels(layer: nn.Module, kept: bool) -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.BatchNorm1d(32),
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), layer,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(32),
     )  # fmt: skip
     found = deltas(model, images(16), basis="initialisation")["6"]
     assert (found < 0.5) if kept else (found > 0.6)

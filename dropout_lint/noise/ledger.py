@@ -21,8 +21,9 @@ from dropout_lint.noise.transfer.norm import calibrated, values
 from dropout_lint.noise.types import Basis, NormShift, Prediction
 from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
 
-DECAY = 4.0
-"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r}, as in natural
+DECAY = 5.0
+"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r};
+as in natural
 images.
 """
 INPUT_ALIKE = 0.8

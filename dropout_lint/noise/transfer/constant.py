@@ -57,7 +57,7 @@ def without_noise(call: Call) -> Any:
 
 @function("mutated")
 def mutated(call: Call) -> State:
-    """A tensor after in-place changes: the last change of the whole tensor; a change of a part counts as none."""
+    """A tensor after in-place changes: the last change of the whole; a change of a part counts as none."""
     shape = call.shape
     for value, node in zip(reversed(call.args[1:]), reversed(call.node.args[1:]), strict=True):
         if isinstance(value, State) and first_shape(getattr(node, "meta", {}).get("value")) == shape:

@@ -300,7 +300,7 @@ def _normalised_axis(call: Call, x: State) -> tuple[int, int]:
 
 @function("normalize")
 def unit_length(call: Call) -> State:
-    """F.normalize: divides by the length over a dimension, in each mode by its own; as RMS norm up to a number."""
+    """F.normalize: divides by the length, in each mode by its own; RMS norm up to a number."""
     x = call.x
     scaled = self_norm(x, NormSpec("F.normalize", "rms", tracks=False, eps=0.0), None, None)
     dim = call.arg(2, "dim", 1)
