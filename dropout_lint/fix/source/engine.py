@@ -12,6 +12,8 @@ from dropout_lint.fix.planner import Plan, Planner
 from dropout_lint.fix.source.diff import shown_name, unified
 from dropout_lint.fix.source.errors import CannotExpress
 from dropout_lint.fix.source.express import Expression
+from dropout_lint.fix.source.locate import Sources
+from dropout_lint.fix.source.places import holder_of
 from dropout_lint.fix.source.prover import Proof, Prover, Question, shared
 from dropout_lint.fix.source.write import Change, write_all
 from dropout_lint.fix.types import Applied, Skipped, Step, Strategy, Weighed
@@ -209,10 +211,12 @@ def _fail(trace: Trace, plan: Plan, error: FixError, state: _State) -> None:
     order = ("move", "merge", "remove", "repair", "uout", "reduce")
     kind = min((step.action for step in plan.steps), key=order.index)
     action = "move" if kind == "merge" else kind
-    for step in plan.steps:
-        if step.action == kind or (action == "move" and step.action == "merge"):
-            state.barred.add((step.site.node.name, action))
-            state.reasons[step.site.name] = (error.message, GRAPH_FIX)
+    tried = [step for step in plan.steps if step.action in (kind, "merge" if action == "move" else kind)]
+    sources = Sources(trace)
+    listed = [step for step in tried if holder_of(sources, step.site) is not None]
+    for step in listed or tried:  # lists of layers are where an edit goes wrong first
+        state.barred.add((step.site.node.name, action))
+        state.reasons[step.site.name] = (error.message, GRAPH_FIX)
     state.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
 
 

@@ -32,6 +32,11 @@ class Call:
     guarded: bool = False
     new: bool = False
 
+    @property
+    def commented(self) -> bool:
+        """Whether the statement has a comment, which should move with it."""
+        return self.statement is not None and bool(m.findall(self.statement, m.Comment()))
+
     def on(self, name: str) -> Statement:
         """`name = drop(name)`, with the guards of the old place."""
         value = self.make(cst.Name(name))
@@ -151,7 +156,7 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
         if not dropout.guarded:
             edits.change(data, dropout.make)
             return
-    elif not wants_statement:
+    elif not wants_statement or not (dropout.guarded or dropout.commented):
         edits.change(data, dropout.make)
         return
     name = whole_target(statement, call) or temporary_name(source, statement, dropout)

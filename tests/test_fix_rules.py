@@ -1,0 +1,46 @@
+"""Every rule that names a fix: its own example is fixed, in the graph and in source, by one call each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dropout_lint.fix import fix_graph, fix_source, judge_with
+from dropout_lint.rules import Rule, load_rules
+from dropout_lint.target import resolve
+from dropout_lint.trace import trace
+
+JUDGE = judge_with()
+FIXABLE = [rule for rule in load_rules() if rule.fix is not None and rule.severity != "off"]
+
+
+def example(rule: Rule) -> str:
+    match = re.search(r"```python\n(.*?)```", rule.sections["Example"], re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+@pytest.mark.parametrize("rule", FIXABLE, ids=lambda rule: rule.code)
+def test_the_example_of_a_rule_is_fixed(rule: Rule, tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(example(rule))
+    (built,) = resolve(str(file))
+    before = trace(built.model, built.inputs, constructed=built.constructed)
+    findings = JUDGE(before).findings
+    assert rule.code in {finding.rule.code for finding in findings}
+    fixed = fix_graph(before, findings, judge=JUDGE)
+    assert fixed.applied and not fixed.skipped
+    assert not JUDGE(trace(fixed.model, before.inputs)).findings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", FIXABLE, ids=lambda rule: rule.code)
+def test_the_example_of_a_rule_is_fixed_in_source(rule: Rule, tmp_path: Path) -> None:
+    file = tmp_path / "example.py"
+    file.write_text(example(rule))
+    (built,) = resolve(str(file))
+    before = trace(built.model, built.inputs, constructed=built.constructed)
+    result = fix_source(built, before, judge=JUDGE)
+    assert result.changes and not result.skipped
