@@ -1,12 +1,19 @@
-"""The fix room: rewrite the graph or the user's source, and prove that nothing else changed."""
+"""The fix room: rewrite the graph or the user's source, and prove that nothing else changed.
+
+`fix_source` and `SourceFix` are loaded on first use: a lint run only asks for `plan` and needs no libcst.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from dropout_lint.fix.graph import fix_graph
 from dropout_lint.fix.info import plan
 from dropout_lint.fix.judge import Judge, Verdict, judge_with
-from dropout_lint.fix.source.engine import SourceFix, fix_source
 from dropout_lint.fix.types import STRATEGIES, Applied, Fixed, Skipped, Strategy, Weighed
+
+if TYPE_CHECKING:
+    from dropout_lint.fix.source.engine import SourceFix, fix_source
 
 __all__ = [
     "STRATEGIES",
@@ -23,3 +30,11 @@ __all__ = [
     "judge_with",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SourceFix", "fix_source"):
+        from dropout_lint.fix.source import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
