@@ -77,7 +77,23 @@ def timm_targets() -> Iterator[str]:
 
 def _size(name: str) -> tuple[int, str]:
     """Small models first, by the words that timm uses for sizes."""
-    words = ("test", "pico", "femto", "atto", "nano", "tiny", "xxs", "xs", "small", "_s", "mini", "18", "b0", "base", "_b")
+    words = (
+        "test",
+        "pico",
+        "femto",
+        "atto",
+        "nano",
+        "tiny",
+        "xxs",
+        "xs",
+        "small",
+        "_s",
+        "mini",
+        "18",
+        "b0",
+        "base",
+        "_b",
+    )
     order = next((index for index, word in enumerate(words) if word in name), len(words))
     return order, name
 
@@ -122,10 +138,13 @@ def table(rows: list[Row]) -> str:
         if chosen:
             lines.append(f"| {name} | " + " | ".join(summary(chosen)) + " |")
     head = (
-        "| models | traced | partial | failed | crashed | methods | median s | p90 s | × symbolic_trace, median "
-        "| plain symbolic_trace works |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| models | traced | partial | failed | crashed | methods | median s | p90 s "
+        "| × symbolic_trace, median | plain symbolic_trace works |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    detail = ["| target | method | nodes | dropouts | norms | opaque | seconds | × symbolic |", "|---|---|---|---|---|---|---|---|"]
+    detail = [
+        "| target | method | nodes | dropouts | norms | opaque | seconds | × symbolic |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         if row.trace is None:
             detail.append(f"| `{row.target}` | failed: {row.error} | | | | | | |")
@@ -134,8 +153,8 @@ def table(rows: list[Row]) -> str:
         ratio = "" if math.isnan(row.symbolic) else f"{row.seconds / row.symbolic:.2f}"
         opaque = ", ".join(part.name for part in found.opaque)
         detail.append(
-            f"| `{row.target}` | {found.method} | {len(found.graph.nodes)} | {len(found.dropouts)} | {len(found.norms)} "
-            f"| {opaque} | {row.seconds:.3f} | {ratio} |"
+            f"| `{row.target}` | {found.method} | {len(found.graph.nodes)} | {len(found.dropouts)} "
+            f"| {len(found.norms)} | {opaque} | {row.seconds:.3f} | {ratio} |"
         )
     return "\n".join([head, *lines, "", *detail])
 
@@ -164,7 +183,9 @@ def summary(rows: list[Row]) -> list[str]:
 
 def main() -> int:
     """Run the sweep; exit status 1 if fewer than 99 % traced or anything crashed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["torchvision", "timm"])
     parser.add_argument("--match", default="")
     parser.add_argument("--save", action="store_true")
@@ -185,7 +206,8 @@ def main() -> int:
     text = table(rows)
     print(text)
     if options.save:
-        versions = f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        versions = f"Python {platform.python_version()}, torch {torch.__version__}, {threads} threads"
         RESULTS.write_text(f"# Model zoo\n\n`python benchmarks/zoo.py --save` on {versions}.\n\n{text}\n")
     traced = sum(row.trace is not None for row in rows)
     return int(traced < 0.99 * len(rows) or any(row.crashed for row in rows))

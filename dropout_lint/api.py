@@ -1,4 +1,4 @@
-"""The public Python functions on models and batches: `lint` and `fix`; the rooms give the rest as they are."""
+"""The public Python functions `lint` and `fix`; the rooms give the rest as they are."""
 
 from __future__ import annotations
 
@@ -137,8 +137,6 @@ def fix(
         InputError, TraceError: as for `lint`.
     """
     given = None if inputs is None else as_inputs(inputs, model, "given")
-    judge = judge_with(
-        load_rules(), select=tuple(select) or None, ignore=tuple(ignore), threshold=threshold
-    )
+    judge = judge_with(load_rules(), select=tuple(select) or None, ignore=tuple(ignore), threshold=threshold)
     traced = trace(model, given, catalogue=catalogue)
     return fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)

@@ -63,7 +63,7 @@ class DropoutSpec:
     @property
     def is_noisy(self) -> bool:
         """False for p = 0, which changes nothing and is never reported."""
-        return not self.p == 0
+        return self.p != 0  # NaN, a ratio that cannot be read, counts as noise
 
 
 MODULES: Mapping[type[nn.Module], Noise] = {

@@ -39,41 +39,32 @@ class NormSpec:
 FROZEN_NAMES = frozenset(
     {"FrozenBatchNorm2d", "FrozenBatchNormAct2d", "FrozenBatchNorm", "FrozenBatchNorm3d"}
 )
-NAMED_FAMILIES = {
-    "LayerNorm2d": "layer",
-    "LayerNormFp32": "layer",
-    "RmsNorm": "rms",
-    "RMSNorm": "rms",
-    "LlamaRMSNorm": "rms",
-    "T5LayerNorm": "rms",
-    "GlobalResponseNorm": "rms",
-    "EvoNorm2dB0": "batch",
-}
+
+# torch's own classes that normalise by what they see, and the attribute that holds the channels.
+_STATELESS: tuple[tuple[type[nn.Module], str, str], ...] = (
+    (nn.GroupNorm, "group", "num_channels"),
+    (nn.LayerNorm, "layer", "normalized_shape"),
+    (nn.RMSNorm, "rms", "normalized_shape"),
+    (nn.LocalResponseNorm, "local-response", ""),
+)
 
 
 def describe_norm(module: nn.Module) -> NormSpec | None:
-    """The norm that `module` is, decided by `isinstance`, or None if it is none."""
+    """The norm that `module` is, decided by `isinstance` (frozen ones by name), or None if it is none."""
     kind = type(module).__name__
-    names = {base.__name__ for base in type(module).__mro__}
     eps = float(getattr(module, "eps", 1e-5) or 1e-5)
-    if names & FROZEN_NAMES:
+    if FROZEN_NAMES & {base.__name__ for base in type(module).__mro__}:
         channels = getattr(module, "num_features", None)
         return NormSpec(kind, "batch", tracks=True, frozen=True, channels=channels, eps=eps)
     if isinstance(module, _NormBase):
-        if isinstance(module, _InstanceNorm):
-            family = "instance"
-        elif isinstance(module, nn.SyncBatchNorm):
-            family = "sync-batch"
-        else:
-            family = "batch"
+        family = "sync-batch" if isinstance(module, nn.SyncBatchNorm) else "batch"
+        family = "instance" if isinstance(module, _InstanceNorm) else family
         channels = module.num_features or None
         return NormSpec(kind, family, tracks=module.track_running_stats, channels=channels, eps=eps)
-    if isinstance(module, nn.GroupNorm):
-        return NormSpec(kind, "group", tracks=False, channels=module.num_channels, eps=eps)
-    if isinstance(module, nn.LayerNorm):
-        return NormSpec(kind, "layer", tracks=False, channels=module.normalized_shape[-1], eps=eps)
-    if hasattr(nn, "RMSNorm") and isinstance(module, nn.RMSNorm):
-        return NormSpec(kind, "rms", tracks=False, channels=module.normalized_shape[-1], eps=eps)
-    if isinstance(module, nn.LocalResponseNorm):
-        return NormSpec(kind, "local-response", tracks=False)
+    for cls, family, attribute in _STATELESS:
+        if isinstance(module, cls):
+            size = getattr(module, attribute, None)
+            return NormSpec(
+                kind, family, tracks=False, channels=size[-1] if isinstance(size, tuple) else size, eps=eps
+            )
     return None
