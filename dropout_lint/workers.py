@@ -22,6 +22,7 @@ from typing import IO
 import msgspec
 
 from dropout_lint.config import Settings
+from dropout_lint.pipeline import failure
 from dropout_lint.report.convert import error_info
 from dropout_lint.report.outcome import Outcome
 
@@ -46,6 +47,10 @@ class Answer(msgspec.Struct, frozen=True):
     memory: int = 0
 
 
+class Stopped(Exception):
+    """The run was interrupted; nobody waits for results any more."""
+
+
 def lint_all(requests: Sequence[Request], jobs: int, timeout: float | None) -> list[list[Outcome]]:
     """Lint in `jobs` processes.
 
@@ -60,27 +65,42 @@ def lint_all(requests: Sequence[Request], jobs: int, timeout: float | None) -> l
         waiting.put(index)
     results: list[list[Outcome]] = [[] for _ in requests]
     stop = threading.Event()
+    workers: list[Worker] = []
 
     def work() -> None:
         with Worker(stop) as worker:
+            workers.append(worker)
             while not stop.is_set():
                 try:
                     index = waiting.get_nowait()
                 except queue.Empty:
                     return
-                results[index] = worker.lint(requests[index], timeout)
+                try:
+                    results[index] = worker.lint(requests[index], timeout)
+                except Stopped:
+                    return
+                except Exception as problem:  # a worker that cannot be started, an answer that cannot be read
+                    worker.end()
+                    results[index] = [failure(requests[index].target, problem)]
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, len(requests)))]
-    for thread in threads:
-        thread.start()
+    def guarded() -> None:
+        try:
+            work()
+        finally:
+            done.put(None)
+
+    # An interrupted `Thread.join` may call a thread finished that is not, so the threads say so themselves.
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
+    amount = min(jobs, len(requests))
+    for _ in range(amount):
+        threading.Thread(target=guarded, daemon=True).start()
     try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.1)
+        for _ in range(amount):
+            done.get()
     except BaseException:
         stop.set()
-        for thread in threads:
-            thread.join(5)
+        for worker in workers:
+            worker.end()
         raise
     return results
 
@@ -143,6 +163,7 @@ class Worker:
 
         Raises:
             TimeoutError: nothing came in time.
+            Stopped: the run was interrupted.
         """
         assert self.process is not None and self.process.stdout is not None
         number = self.process.stdout.fileno()
@@ -151,7 +172,9 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(number, selectors.EVENT_READ)
             while not data.endswith(b"\n"):
-                if self.stop.is_set() or (deadline is not None and time.monotonic() > deadline):
+                if self.stop.is_set():
+                    raise Stopped
+                if deadline is not None and time.monotonic() > deadline:
                     raise TimeoutError
                 if selector.select(0.1):
                     part = os.read(number, 1 << 20)
@@ -207,7 +230,7 @@ def serve() -> None:
 def answer(request: Request, answers: IO[bytes]) -> None:
     """Lint one target and write what came of it."""
     from dropout_lint.cache import Cache
-    from dropout_lint.pipeline import Lint, failure, lint_target, rules_of
+    from dropout_lint.pipeline import Lint, lint_target, rules_of
 
     lint: Lint = lint_target
     if request.cache_dir is not None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from dropout_lint import workers
 from dropout_lint.cli import run
 
 SOURCE = """\
@@ -29,6 +35,7 @@ def crashing():
 
 
 def hanging():
+    open(f"started-{os.getpid()}", "w").close()
     time.sleep(600)
 
 
@@ -65,3 +72,32 @@ def test_a_hang_ends_and_the_next_target_is_looked_at(here: Path, capfd: pytest.
     assert "took longer than 3 s" in targets[0]["error"]
     assert targets[1]["target"] == "none.py:x"
     assert targets[1]["status"] == "error"
+
+
+def test_ctrl_c_takes_the_processes_along(here: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dropout_lint", "net.py:hanging", "-j", "2", "--no-cache"],
+        cwd=here, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    started: list[Path] = []
+    for _ in range(1200):
+        started = list(here.glob("started-*"))
+        if started:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "\ninterrupted\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started[0].name.removeprefix("started-")), 0)
+
+
+def test_a_worker_that_cannot_start_loses_no_target(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.sys, "executable", str(here / "no-python"))
+    assert run(["net.py:good", "net.py:bad", "-j", "2", "--output-format", "json", "--no-cache"]) == 2
+    targets = json.loads(capfd.readouterr().out)["targets"]
+    assert [target["status"] for target in targets] == ["error", "error"]
+    assert "no-python" in targets[0]["error"]
