@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dropout_lint.errors import UsageError
 from dropout_lint.noise import Prediction, available_basis, predict
@@ -401,3 +402,39 @@ def test_the_prior_knows_width_where_initialisation_does_not() -> None:
     assert found[512][1] == pytest.approx(found[8][1], abs=0.01)
     factors = hendrycks_factors(nn.ReLU())
     assert found[512][0] >= li_eq12(factors.mean, factors.variance, 0.7, 1.0, 5.0)
+
+
+class Bounded(nn.Module):
+    """Limits that are tensors, and a call that its transfer function cannot read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.3))
+        self.last = nn.BatchNorm1d(16)
+        self.register_buffer("low", torch.tensor(-2.0))
+        self.register_buffer("high", torch.full((16,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x).clamp(min=self.low).clamp(max=self.high)
+        return self.last(F.max_pool1d(x[:, None], (1,), stride=(1,))[:, 0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_limits_that_are_tensors_do_not_end_the_prediction(device: str) -> None:
+    with torch.device(device):
+        model, x = Bounded(), torch.randn(4, 8)
+    result = predicted(model, x)
+    assert 0.5 < result.norms[-1].delta < 0.95
+    assert result.fallbacks["clamp"] >= 1
+
+
+def test_a_transfer_function_that_fails_is_a_counted_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropout_lint.noise.transfer import base
+
+    def fails(call: object) -> None:
+        raise RuntimeError("an argument of a form that it does not know")
+
+    monkeypatch.setitem(base._MODULES, "Tanh", fails)
+    result = predicted(chain(nn.Dropout(0.3), nn.Tanh()), torch.randn(4, 8))
+    assert result.fallbacks == {"Tanh": 1}
+    assert result.norms[-1].delta < 1

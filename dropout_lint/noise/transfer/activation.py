@@ -269,9 +269,22 @@ def activation_function(call: Call) -> State:
 def parametrised_function(call: Call) -> State:
     """A pointwise function with numbers for parameters, by quadrature."""
     target = PARAMETRISED[call.name]
-    rest = [value for value in call.args[1:] if not isinstance(value, bool) and _plain(value)]
-    keywords = {k: v for k, v in call.kwargs.items() if k not in IGNORED_KEYWORDS and _plain(v)}
+    rest = [_number(value) for value in call.args[1:] if not isinstance(value, bool)]
+    keywords = {k: _number(v) for k, v in call.kwargs.items() if k not in IGNORED_KEYWORDS}
+    if call.name in ("clamp", "clip") and not any(
+        isinstance(v, (int, float)) for v in (*rest, *keywords.values())
+    ):
+        # bounds that only a run would tell: taken as so wide that they cut nothing
+        call.ledger.fallback(call.name)
+        return call.x
     return pointwise(call.x, moments_by_quadrature(lambda t: target(t, *rest, **keywords)))
+
+
+def _number(value: Any) -> Any:
+    """A parameter of one element as a number; None for what has no value here."""
+    if isinstance(value, Parameter):
+        return float(value.tensor) if value.known and value.tensor.numel() == 1 else None
+    return value if _plain(value) else None
 
 
 def _plain(value: Any) -> bool:

@@ -11,7 +11,8 @@ Alpha dropout sets dropped values to α' and then maps a·x + b so that mean 0 a
 (Klambauer et al. 2017, Sec. 1): the dropped component is the constant a·α' + b, the kept one a·x + b.
 
 DropBlock zeroes blocks of b^d positions; its masks overlap and are no independent groups. Approximation: one
-mask for each block, so that two positions within a block share it.
+mask for each element. Noise per position is exact so; that neighbours share it is left out, so what is left
+of it behind kernels whose weights agree and behind average pooling comes out too small.
 """
 
 from __future__ import annotations
