@@ -7,7 +7,7 @@
 Three ways over the same batches, each warmed up once, then the fastest of `--repeats` interleaved rounds:
 
     bare      one forward in train mode and one in eval mode for every batch, nothing else
-    measure   `dropout_lint.measure` (all batches; random state, buffers and modes kept and put back)
+    measure   `dropout_lint.measurement` (all batches; random state, buffers and modes kept and put back)
     recipe    the same forwards with a hook on every norm that takes `input.var(dims).mean().item()`, as one
               finds it in notebooks: no exact merging, no means, and one synchronisation for every norm
 
@@ -38,7 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))
 
 from dropout_lint.layers import STANDARD  # noqa: E402
-from dropout_lint.measure import measure  # noqa: E402
+from dropout_lint.measurement import measure  # noqa: E402
 
 TIME_AIM, MEMORY_AIM = 1.15, 1.1
 NOT_MEASURED = "not measured yet"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dropout_lint.api import LintReport, fix, lint
     from dropout_lint.errors import DropoutLintError
-    from dropout_lint.measure import measure
+    from dropout_lint.measurement import measure
     from dropout_lint.remedies import Uout, correct_init_, dropout_on, monte_carlo, recalibrate
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _HOMES = {
     "dropout_on": "dropout_lint.remedies",
     "fix": "dropout_lint.api",
     "lint": "dropout_lint.api",
-    "measure": "dropout_lint.measure",
+    "measure": "dropout_lint.measurement",
     "monte_carlo": "dropout_lint.remedies",
     "recalibrate": "dropout_lint.remedies",
 }

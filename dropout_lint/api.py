@@ -10,7 +10,7 @@ from torch import nn
 
 from dropout_lint import pipeline
 from dropout_lint.config import Settings
-from dropout_lint.fix import Fixed, Strategy, fix_graph, judge_with
+from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules

@@ -119,7 +119,7 @@ def planned_fixes(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, Fix
     if not findings:
         return {}
     try:
-        from dropout_lint.fix import plan
+        from dropout_lint.fixes import plan
     except ImportError:
         return {}
     try:

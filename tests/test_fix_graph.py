@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dropout_lint.errors import UsageError
-from dropout_lint.fix import Fixed, fix_graph, judge_with
-from dropout_lint.measure import measure
+from dropout_lint.fixes import Fixed, fix_graph, judge_with
+from dropout_lint.measurement import measure
 from dropout_lint.noise import Prediction, predict
 from dropout_lint.survey import survey
 from dropout_lint.target import Inputs, resolve

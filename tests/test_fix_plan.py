@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dropout_lint.fix import judge_with, plan
+from dropout_lint.fixes import judge_with, plan
 from dropout_lint.report.schema import FixInfo
 from dropout_lint.target import resolve
 from dropout_lint.trace import trace

@@ -10,8 +10,8 @@ import torch
 from fix_models import sources
 from hypothesis import given, settings
 
-from dropout_lint.fix import fix_graph, fix_source
-from dropout_lint.fix.judge import judge_with
+from dropout_lint.fixes import fix_graph, fix_source
+from dropout_lint.fixes.judge import judge_with
 from dropout_lint.target import resolve
 from dropout_lint.target.types import Built
 from dropout_lint.trace import trace

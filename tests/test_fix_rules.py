@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dropout_lint.fix import fix_graph, fix_source, judge_with
+from dropout_lint.fixes import fix_graph, fix_source, judge_with
 from dropout_lint.rules import Rule, load_rules
 from dropout_lint.target import resolve
 from dropout_lint.trace import trace

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from dropout_lint.errors import FixError
-from dropout_lint.fix import SourceFix, fix_source
-from dropout_lint.fix.source.diff import unified
-from dropout_lint.fix.source.prover import Question, shared
-from dropout_lint.fix.source.syntax import read_raw
-from dropout_lint.fix.source.write import Change, write_all
+from dropout_lint.fixes import SourceFix, fix_source
+from dropout_lint.fixes.source.diff import unified
+from dropout_lint.fixes.source.prover import Question, shared
+from dropout_lint.fixes.source.syntax import read_raw
+from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.target import resolve
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
@@ -376,7 +376,7 @@ def test_installed_packages_are_never_edited(tmp_path: Path) -> None:
     result = fix(f"{file}:Net")
     assert not result.changes and file.read_bytes() == before
     assert "installed package" in result.skipped[0].reason
-    assert "dropout_lint.fix" in result.skipped[0].advice
+    assert "dropout_lint.fixes" in result.skipped[0].advice
 
 
 @pytest.mark.parametrize(

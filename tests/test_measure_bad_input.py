@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import DropoutLintError, MeasureError
-from dropout_lint.measure import measure
+from dropout_lint.measurement import measure
 
 
 def net() -> nn.Sequential:

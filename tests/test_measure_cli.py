@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dropout_lint.cli import run
-from dropout_lint.measure.sources import RandomBatches, load_batches
+from dropout_lint.measurement.sources import RandomBatches, load_batches
 from dropout_lint.target import Inputs
 
 MODEL = """

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dropout_lint.layers import STANDARD
-from dropout_lint.measure import Batches, measure
-from dropout_lint.measure.confidence import t_quantile
-from dropout_lint.measure.moments import Block, BlockList, Layout, channel_moments, merge_all
+from dropout_lint.measurement import Batches, measure
+from dropout_lint.measurement.confidence import t_quantile
+from dropout_lint.measurement.moments import Block, BlockList, Layout, channel_moments, merge_all
 from dropout_lint.target import Inputs, declare_missing_schemas, materialise, resolve
 from fixtures.truths import TRUTHS
 
@@ -434,14 +434,14 @@ def test_every_kind_of_source_gives_the_same_batches_to_both_modes(
     for keep_limit in (2**30, 0):
         if form == "generator" and keep_limit == 0:
             continue
-        monkeypatch.setattr("dropout_lint.measure.batches.KEEP_LIMIT", keep_limit)
+        monkeypatch.setattr("dropout_lint.measurement.batches.KEEP_LIMIT", keep_limit)
         shift = measure(model, makers[form](), max_batches=5, tolerance=None, device="cpu")
         assert shift.batches == 5
         assert shift.delta[""] == pytest.approx(1, abs=1e-9)
 
 
 def test_an_iterator_too_large_to_keep_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dropout_lint.measure.batches.KEEP_LIMIT", 1000)
+    monkeypatch.setattr("dropout_lint.measurement.batches.KEEP_LIMIT", 1000)
     shift = measure(nn.BatchNorm1d(4), (torch.randn(16, 4) for _ in range(100)), tolerance=None, device="cpu")
     assert shift.batches == 4
     assert any("read only once" in note for note in shift.notes)
@@ -459,7 +459,7 @@ def test_the_loader_draws_from_the_callers_random_state() -> None:
 
 def test_the_public_name_is_callable_whatever_was_imported_before() -> None:
     import dropout_lint as dl
-    import dropout_lint.measure
+    import dropout_lint.measurement
 
     shift = dl.measure(nn.BatchNorm1d(4), [torch.randn(16, 4)], device="cpu")
-    assert isinstance(shift, dropout_lint.measure.Shift)
+    assert isinstance(shift, dropout_lint.measurement.Shift)

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.measure import Shift, measure
+from dropout_lint.measurement import Shift, measure
 
 WORLD = 2
 BATCHES = 5  # an odd number, so that the ranks have different amounts

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.measure import Shift, measure, validate
-from dropout_lint.measure.plot import sparkline
+from dropout_lint.measurement import Shift, measure, validate
+from dropout_lint.measurement.plot import sparkline
 from dropout_lint.noise.types import NormShift, Prediction
 from dropout_lint.trace import trace
 

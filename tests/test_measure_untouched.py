@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.measure import measure
+from dropout_lint.measurement import measure
 from dropout_lint.target import resolve
 
 

@@ -12,7 +12,7 @@ from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, UsageError
 
 if TYPE_CHECKING:
-    from dropout_lint.fix import SourceFix
+    from dropout_lint.fixes import SourceFix
     from dropout_lint.rules import RuleSet
     from dropout_lint.rules.types import Finding
     from dropout_lint.target.types import Built
@@ -63,7 +63,7 @@ def command(
 
     Before a diff is shown, the edited files were imported in a process of their own, where eval-mode outputs
     were bit-identical, the old state_dict loaded with strict=True, and nothing new was found. Installed
-    packages are never edited; for them, and for what source cannot say, there is `dropout_lint.fix(model)`.
+    packages are never edited; for them, and for what source cannot say, there is `dropout_lint.fixes(model)`.
 
     Exit status: 0 nothing (left) to repair, 1 findings that are not repaired on disk, 2 the tool could not do
     its job.
@@ -136,7 +136,7 @@ class Shown:
 
 def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown: Shown) -> int:
     """Fix one model, print its diff and what there is to say; the exit status of it."""
-    from dropout_lint.fix import fix_source, judge_with
+    from dropout_lint.fixes import fix_source, judge_with
     from dropout_lint.pipeline import catalogue_of
     from dropout_lint.trace import trace
 

@@ -15,7 +15,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.errors import DropoutLintError, UsageError
 
 if TYPE_CHECKING:
-    from dropout_lint.measure.validate import Validation
+    from dropout_lint.measurement.validate import Validation
     from dropout_lint.report.schema import TargetInfo
 
 # FORMATS of `check` speak of findings; a measurement has these two.
@@ -138,10 +138,10 @@ def measured(
         DropoutLintError: it cannot be built, run, measured or fixed.
     """
     del plot
-    from dropout_lint.measure.place import move, place
-    from dropout_lint.measure.progress import progress_bar
-    from dropout_lint.measure.sources import find_inputs, load_batches, random_batches
-    from dropout_lint.measure.validate import validate
+    from dropout_lint.measurement.place import move, place
+    from dropout_lint.measurement.progress import progress_bar
+    from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
+    from dropout_lint.measurement.validate import validate
     from dropout_lint.report.schema import MeasuredInfo, TargetInfo
     from dropout_lint.target import resolve
 
@@ -254,7 +254,7 @@ def fixed_of(traced: Any) -> Any:
     Raises:
         DropoutLintError: there is nothing to fix, or nothing that can be.
     """
-    from dropout_lint.fix import fix_graph
+    from dropout_lint.fixes import fix_graph
 
     fixed = fix_graph(traced)
     if fixed.applied:
@@ -305,7 +305,7 @@ def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_f
     """The report for people."""
     from dataclasses import replace
 
-    from dropout_lint.measure.table import table
+    from dropout_lint.measurement.table import table
 
     shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""
     head = "" if quiet else f"{info.target}  {info.model}{shapes}\n"

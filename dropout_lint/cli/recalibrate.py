@@ -120,8 +120,8 @@ def recalibrated(
     **how: object,
 ) -> str:
     """Do it all, and return the report."""
-    from dropout_lint.measure.place import move, place
-    from dropout_lint.measure.sources import load_batches
+    from dropout_lint.measurement.place import move, place
+    from dropout_lint.measurement.sources import load_batches
     from dropout_lint.remedies.recalibrate import recalibrate
     from dropout_lint.remedies.rewrite import rewrite_checkpoint
     from dropout_lint.target import resolve

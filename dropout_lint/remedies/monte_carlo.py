@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue, Noise
-from dropout_lint.measure.batches import Picker, to_device
+from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.remedies.batches import device_of
 from dropout_lint.remedies.modes import DropoutSwitch, test_mode, unwrapped
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedBuffer
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
-from dropout_lint.measure.batches import Picker, to_device
+from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.moments import all_reduce_moments
 from dropout_lint.remedies.batches import device_of, rereadable
 from dropout_lint.remedies.estimate import (

@@ -1,0 +1,112 @@
+"""`plan`: for every finding, what a fix would do about it, cheaply enough for every lint run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from dropout_lint.fixes.anchors import anchors_for
+from dropout_lint.fixes.dropmodules import MOVABLE, beta_for
+from dropout_lint.fixes.flow import Flow
+from dropout_lint.fixes.merging import at_place
+from dropout_lint.fixes.rewrite import Rewriter
+from dropout_lint.fixes.types import Action, Anchor, Step
+from dropout_lint.fixes.words import advice_for, target_name
+from dropout_lint.report.schema import FixInfo
+from dropout_lint.rules.types import Finding
+from dropout_lint.trace.types import DropoutSite, Trace
+
+# Above this many nodes Δ after the fix is not predicted in a lint run: it costs a second prediction.
+PREDICT_LIMIT = 1500
+
+
+def plan(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
+    """What can be done about each finding, by `id(finding)`.
+
+    The strategy is the rule's own where the dropout can follow it. `delta_after` is Δ at the finding's norm
+    after all of these fixes, from one more prediction; None where no norm is concerned or the graph is large.
+    """
+    if not findings:
+        return {}
+    flow = Flow(trace)
+    infos: dict[int, FixInfo] = {}
+    steps: dict[fx.Node, Step] = {}
+    for finding in findings:
+        info, step = _of(flow, finding)
+        infos[id(finding)] = info
+        if step is not None:
+            steps.setdefault(step.site.node, step)
+    if steps and len(flow.nodes) <= PREDICT_LIMIT:
+        after = _deltas_after(trace, list(steps.values()))
+        for finding in findings:
+            norm = finding.norm
+            info = infos[id(finding)]
+            if norm is not None and info.applicability == "automatic" and norm.node.name in after:
+                infos[id(finding)] = FixInfo(
+                    applicability=info.applicability,
+                    strategy=info.strategy,
+                    title=info.title,
+                    delta_after=after[norm.node.name],
+                )
+    return infos
+
+
+def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
+    site, fix = finding.dropout, finding.rule.fix
+    if not isinstance(site, DropoutSite) or fix is None or site.inside:
+        _, advice = advice_for(finding)
+        kind = "manual" if finding.rule.code != "DL502" else "none"
+        return FixInfo(applicability=kind, strategy=None, title=advice), None  # type: ignore[arg-type]
+    action: Action = "repair" if fix == "repair" else "move"
+    if fix in ("uout", "reduce", "remove") or (action == "move" and site.spec.noise not in MOVABLE):
+        action = "reduce" if fix in ("move", "repair") else fix  # type: ignore[assignment]
+    if action == "move":
+        anchors = anchors_for(flow, site)
+        if not anchors:
+            beta = beta_for(site.spec)
+            step = Step(site, "uout", value=beta, kind="Uout")
+            return FixInfo(
+                applicability="automatic", strategy="uout", title=f"exchange it for Uout(beta={beta:g})"
+            ), step
+        return _move(flow, site, anchors[0])
+    titles = {
+        "repair": "make it follow train() and eval(), out of place",
+        "reduce": "lower its ratio until Δ is above the threshold",
+        "remove": "remove it",
+        "uout": "exchange it for Uout",
+    }
+    return FixInfo(applicability="automatic", strategy=action, title=titles[action]), None
+
+
+def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[FixInfo, Step]:
+    resident = next((other for other in at_place(flow, anchor) if other.node is not site.node), None)
+    users = ", ".join(dict.fromkeys(target_name(user) for user in anchor.users))
+    if resident is not None and resident.spec.is_noisy:
+        title = f"delete it: {resident.name} already is the one dropout there"
+        return FixInfo(applicability="automatic", strategy="move", title=title), Step(
+            site, "merge", anchor, into=resident
+        )
+    title = (
+        f"move it to {anchor.place}, before {users}" if users != "output" else f"move it to {anchor.place}"
+    )
+    return FixInfo(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
+
+
+def _deltas_after(trace: Trace, steps: Sequence[Step]) -> dict[str, float]:
+    """Δ after these steps by the norms' old node names; one dropout for each place."""
+    from dropout_lint.noise import predict
+
+    places: set[tuple[str, ...]] = set()
+    kept: list[Step] = []
+    for step in steps:
+        if step.action == "move" and step.anchor is not None:
+            if step.anchor.key in places:
+                kept.append(Step(step.site, "merge", step.anchor))
+                continue
+            places.add(step.anchor.key)
+        kept.append(step)
+    rewriter = Rewriter(trace)
+    rewritten = rewriter.apply(kept)
+    old = {rewriter.mapped[site.node].name: site.node.name for site in trace.norms}
+    return {old[shift.node]: shift.delta for shift in predict(rewritten).norms if shift.node in old}

@@ -1,0 +1,225 @@
+"""Edits where a dropout is constructed: swap the class, lower the ratio, add an attribute, take one away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import libcst as cst
+from libcst import matchers as m
+
+from dropout_lint.fixes.source.edits import Edits, is_docstring
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.forward import imported
+from dropout_lint.fixes.source.syntax import SourceFile
+
+RATE_NAMES = (
+    "dropout",
+    "drop_rate",
+    "dropout_rate",
+    "dropout_p",
+    "p_dropout",
+    "dropout_prob",
+    "drop_prob",
+    "drop",
+    "p",
+    "droprate",
+    "dropRate",
+    "dropout_ratio",
+)
+
+
+def ratio_argument(call: cst.Call) -> cst.Arg | None:
+    """The argument of a dropout's constructor that holds its ratio."""
+    for argument in call.args:
+        if argument.keyword is not None and argument.keyword.value in ("p", "beta", "drop_prob", "alpha"):
+            return argument
+    first = call.args[0] if call.args else None
+    return first if first is not None and first.keyword is None and first.star == "" else None
+
+
+def number(value: float) -> cst.BaseExpression:
+    """A number as one writes it."""
+    return cst.parse_expression(f"{value:g}")
+
+
+def is_number(node: cst.BaseExpression) -> bool:
+    """Whether an expression is a literal number."""
+    return isinstance(node, (cst.Float, cst.Integer))
+
+
+def swap_for_uout(edits: Edits, call: cst.Call, beta: float) -> None:
+    """`nn.Dropout(p)` → `Uout(beta)`; where p is an argument, p = 0 still means no noise."""
+    argument = ratio_argument(call)
+    value = number(beta)
+    if argument is not None and not is_number(argument.value):
+        value = cst.IfExp(test=argument.value, body=value, orelse=cst.Float("0.0"))
+    edits.replace(call, cst.Call(cst.Name("Uout"), [cst.Arg(value)]))
+    edits.imports.add(("dropout_lint", "Uout"))
+
+
+def lower_ratio(edits: Edits, call: cst.Call, value: float) -> None:
+    """`nn.Dropout(0.5)` → `nn.Dropout(0.03)`, `nn.Dropout(p)` → `nn.Dropout(min(p, 0.03))`."""
+    argument = ratio_argument(call)
+    if argument is None and any(item.star for item in call.args):
+        raise CannotExpress("its ratio comes from `**kwargs`", "lower it where these are made")
+    if argument is None:
+        edits.change(call, lambda updated: updated.with_changes(args=[cst.Arg(number(value)), *updated.args]))
+        return
+    edits.change(argument, lambda updated: updated.with_changes(value=lowered(updated.value, value)))
+
+
+def lowered(old: cst.BaseExpression, value: float) -> cst.BaseExpression:
+    """A ratio that is at most `value`."""
+    if is_number(old):
+        return number(value)
+    return cst.Call(cst.Name("min"), [cst.Arg(old, comma=COMMA), cst.Arg(number(value))])
+
+
+COMMA = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def without_inplace(call: cst.Call) -> cst.Call:
+    """A dropout constructor or call that does not overwrite its input."""
+    constructor = m.matches(
+        call.func, m.OneOf(m.Name(m.MatchRegex("[A-Z].*")), m.Attribute(attr=m.Name(m.MatchRegex("[A-Z].*"))))
+    )
+    position = 1 if constructor else 3
+    kept = [
+        argument
+        for index, argument in enumerate(call.args)
+        if not (argument.keyword is not None and argument.keyword.value == "inplace")
+        and not (argument.keyword is None and index == position)
+    ]
+    if len(kept) == len(call.args):
+        return call
+    if kept:
+        kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+    return call.with_changes(args=kept)
+
+
+def rename_class(call: cst.Call, kind: str) -> cst.Call:
+    """`nn.Dropout2d(p)` → `nn.Dropout(p)`."""
+    if isinstance(call.func, cst.Attribute):
+        return call.with_changes(func=call.func.with_changes(attr=cst.Name(kind)))
+    return call.with_changes(func=cst.Name(kind))
+
+
+def nn_prefix(edits: Edits) -> str:
+    """How the file writes `torch.nn`; imports it where it does not."""
+    names = imported(edits.source)
+    if "nn" in names:
+        return "nn"
+    if "torch" in names:
+        return "torch.nn"
+    edits.imports.add(("torch", "nn"))
+    return "nn"
+
+
+def new_dropout(edits: Edits, kind: str, value: cst.BaseExpression) -> cst.Call:
+    """`nn.Dropout(p)` or `Uout(beta)`."""
+    if kind == "Uout":
+        edits.imports.add(("dropout_lint", "Uout"))
+        return cst.Call(cst.Name("Uout"), [cst.Arg(value)])
+    return cst.Call(cst.parse_expression(f"{nn_prefix(edits)}.{kind}"), [cst.Arg(value)])
+
+
+def init_of(klass: cst.ClassDef) -> cst.FunctionDef | None:
+    """The `__init__` of a class, None where it has none of its own."""
+    for statement in klass.body.body:
+        if isinstance(statement, cst.FunctionDef) and statement.name.value == "__init__":
+            return statement
+    return None
+
+
+def new_init(source: SourceFile, klass: cst.ClassDef, attribute: cst.SimpleStatementLine) -> cst.FunctionDef:
+    """An `__init__` for a class that inherits its own, handing on what the base class takes."""
+    bases = {source.code(base.value) for base in klass.bases}
+    known = [
+        node
+        for node in m.findall(source.module, m.ClassDef())
+        if isinstance(node, cst.ClassDef) and node.name.value in bases
+    ]
+    inherited = next((init for base in known if (init := init_of(base)) is not None), None)
+    plain = (
+        inherited is not None and len(inherited.params.params) == 1 and inherited.params.star_kwarg is None
+    )
+    typed = inherited is not None and inherited.returns is not None
+    taken = "self" if plain else "self, *args, **kwargs"
+    handed = "" if plain else "*args, **kwargs"
+    text = f"def __init__({taken}){' -> None' if typed else ''}:\n    super().__init__({handed})\n"
+    made = cst.parse_statement(text, config=source.module.config_for_parsing)
+    assert isinstance(made, cst.FunctionDef)
+    body = made.body.with_changes(body=[*made.body.body, attribute])
+    return made.with_changes(body=body)
+
+
+def free_attribute(source: SourceFile, klass: cst.ClassDef, wish: str, taken: set[str]) -> str:
+    """`wish`, or `wish_1`, …: the first attribute that the class does not mention."""
+    used = {
+        node.attr.value for node in m.findall(klass, m.Attribute()) if isinstance(node, cst.Attribute)
+    } | taken
+    name, count = wish, 0
+    while name in used:
+        count += 1
+        name = f"{wish}_{count}"
+    return name
+
+
+def add_attribute(
+    edits: Edits, klass: cst.ClassDef, name: str, value: cst.BaseExpression, near: cst.Call | None
+) -> None:
+    """`self.name = value` in `__init__`, before the layer `near` if that is made there, else at its end."""
+    source = edits.source
+    init = init_of(klass)
+    target = cst.Attribute(cst.Name("self"), cst.Name(name))
+    statement = cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(target)], value)])
+    if init is None:
+        first: Any = next((item for item in klass.body.body if not is_docstring(item)), None)
+        if not isinstance(klass.body, cst.IndentedBlock) or first is None or klass in edits.classes:
+            raise CannotExpress(
+                f"class {klass.name.value} has no __init__ of its own that a dropout could be added to",
+                "give it one, with `super().__init__(…)` and the dropout",
+            )
+        edits.classes.add(klass)
+        new = new_init(source, klass, statement)
+        edits.insert_before(first, new.with_changes(leading_lines=first.leading_lines))
+        if not first.leading_lines:
+            blank = [cst.EmptyLine(indent=False)]
+            edits.change(first, lambda node: node.with_changes(leading_lines=blank))
+        return
+    place = source.statement(near) if near is not None else None
+    if place is not None and source.function(place) is init and source.parent(place) is init.body:
+        edits.insert_before(place, statement)
+    elif isinstance(init.body, cst.IndentedBlock):
+        edits.insert_after(init.body.body[-1], statement)
+    else:
+        raise CannotExpress("its __init__ is written on one line", "add the dropout by hand")
+
+
+def rate_parameter(source: SourceFile, klass: cst.ClassDef, value: float) -> cst.BaseExpression:
+    """The `__init__` parameter that is this ratio by name and default, or the number."""
+    init = init_of(klass)
+    if init is None:
+        return number(value)
+    for parameter in (*init.params.params, *init.params.kwonly_params):
+        default = parameter.default
+        if (
+            parameter.name.value in RATE_NAMES
+            and isinstance(default, (cst.Float, cst.Integer))
+            and float(default.evaluated_value) == value
+        ):
+            return cst.Name(parameter.name.value)
+    return number(value)
+
+
+def drop_attribute(edits: Edits, call: cst.Call, uses_left: int) -> bool:
+    """Take away `self.drop = nn.Dropout(p)` if nothing uses it any more; False where it has to stay."""
+    source = edits.source
+    statement = source.statement(call)
+    if uses_left or statement is None or len(statement.body) != 1:
+        return False
+    (small,) = statement.body
+    if not (isinstance(small, cst.Assign) and small.value is call and len(small.targets) == 1):
+        return False
+    edits.remove(statement)
+    return True

@@ -1,0 +1,230 @@
+"""Edits on one syntax tree, collected first and applied in one pass, so that they may nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import libcst as cst
+
+from dropout_lint.fixes.source.syntax import SourceFile, Statement
+
+Change = Callable[[Any], Any]
+
+
+class Edits:
+    """Edits of one file. Nodes are those of `source.module`; each is changed after its parts were."""
+
+    def __init__(self, source: SourceFile) -> None:
+        self.source = source
+        self.changes: dict[cst.CSTNode, list[Change]] = {}
+        self.before: dict[cst.CSTNode, list[Statement]] = {}
+        self.after: dict[cst.CSTNode, list[Statement]] = {}
+        self.removed: set[cst.CSTNode] = set()
+        self.maybe_idle: set[cst.CSTNode] = set()
+        self.imports: set[tuple[str, str]] = set()
+        self.unfolded: dict[cst.CSTNode, Change] = {}
+        self.classes: set[cst.CSTNode] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.before or self.after or self.removed or self.unfolded)
+
+    def change(self, node: cst.CSTNode, change: Change) -> None:
+        """Change a node (an expression, an argument, …) by a function of its already changed self."""
+        self.changes.setdefault(node, []).append(change)
+
+    def replace(self, node: cst.CSTNode, new: cst.CSTNode) -> None:
+        """Put another node in the place of one."""
+        self.change(node, lambda _: new)
+
+    def erase_call(self, call: cst.Call) -> None:
+        """Replace `drop(x, …)` by `x`; a statement `x = x` that this leaves is removed."""
+        self.change(call, bare)
+        statement = self.source.statement(call)
+        if statement is not None:
+            self.maybe_idle.add(statement)
+
+    def unfold(self, statement: cst.CSTNode, change: Change) -> None:
+        """Change a statement into several."""
+        self.unfolded[statement] = change
+
+    def insert_before(self, statement: cst.CSTNode, new: Statement) -> None:
+        """Put a statement in front of another one."""
+        self.before.setdefault(statement, []).append(new)
+
+    def insert_after(self, statement: cst.CSTNode, new: Statement) -> None:
+        """Put a statement behind another one."""
+        self.after.setdefault(statement, []).append(new)
+
+    def remove(self, statement: Statement) -> None:
+        """Remove a statement; an empty line above it goes to the next statement, so that paragraphs stay."""
+        if statement in self.removed:
+            return
+        self.removed.add(statement)
+        lines = statement.leading_lines
+        if any(line.comment is None for line in lines):
+            follower = self._follower(statement)
+            if follower is not None and not follower.leading_lines:
+                self.change(
+                    follower, lambda node: node.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
+                )
+
+    def _follower(self, statement: Statement) -> Statement | None:
+        block = self.source.parent(statement)
+        body = getattr(block, "body", None)
+        if not isinstance(body, (list, tuple)) or statement not in body:
+            return None
+        position = body.index(statement) + 1
+        return body[position] if position < len(body) and position > 1 else None
+
+    def result(self) -> str:
+        """Text of the file after the edits."""
+        module = self.source.module.visit(_Applier(self))
+        for package, name in sorted(self.imports):
+            module = add_import(module, package, name)
+        return module.code
+
+
+class _Applier(cst.CSTTransformer):
+    def __init__(self, edits: Edits) -> None:
+        super().__init__()
+        self.edits = edits
+
+    def on_leave(self, original_node: Any, updated_node: Any) -> Any:
+        edits = self.edits
+        result = updated_node
+        for change in edits.changes.get(original_node, ()):
+            result = change(result)
+        if original_node in edits.maybe_idle and idle(result):
+            edits.removed.add(original_node)
+        if original_node in edits.removed:
+            return self._with_neighbours(original_node, None)
+        if isinstance(result, cst.If) and not result.body.body:
+            if result.orelse is None:
+                return self._with_neighbours(original_node, None)
+            result = result.with_changes(body=passing(result.body))
+        elif isinstance(result, BLOCKS) and not result.body.body:
+            result = result.with_changes(body=passing(result.body))
+        return self._with_neighbours(original_node, result)
+
+    def _with_neighbours(self, original: Any, result: Any) -> Any:
+        before, after = self.edits.before.get(original, []), self.edits.after.get(original, [])
+        if original in self.edits.unfolded and result is not None:
+            return cst.FlattenSentinel([*before, *self.edits.unfolded[original](result), *after])
+        if not before and not after:
+            return cst.RemovalSentinel.REMOVE if result is None else result
+        if before and result is not None and result.leading_lines and not before[0].leading_lines:
+            head = before[0].with_changes(
+                leading_lines=[line for line in result.leading_lines if line.comment is None]
+            )
+            result = result.with_changes(
+                leading_lines=[line for line in result.leading_lines if line.comment]
+            )
+            before = [head, *before[1:]]
+        return cst.FlattenSentinel([*before, *([] if result is None else [result]), *after])
+
+
+def passing(body: Any) -> Any:
+    """A block with `pass` in it."""
+    statement = cst.SimpleStatementLine([cst.Pass()])
+    return body.with_changes(body=[statement] if isinstance(body, cst.IndentedBlock) else [cst.Pass()])
+
+
+def idle(statement: Any) -> bool:
+    """Whether a statement assigns a name to itself."""
+    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+        return False
+    (small,) = statement.body
+    return (
+        isinstance(small, cst.Assign)
+        and len(small.targets) == 1
+        and small.targets[0].target.deep_equals(small.value)
+    )
+
+
+def first_argument(call: cst.Call) -> cst.BaseExpression | None:
+    """The data argument of a dropout call."""
+    for argument in call.args:
+        if argument.star == "" and (argument.keyword is None or argument.keyword.value in ("input", "x")):
+            return argument.value
+    return None
+
+
+def bare(call: cst.Call) -> cst.BaseExpression:
+    """The data argument of a dropout call as an expression that can stand in its place."""
+    value = first_argument(call)
+    if value is None:
+        return call
+    return in_parentheses(value)
+
+
+BLOCKS = (cst.For, cst.While, cst.With, cst.Else, cst.FunctionDef, cst.ClassDef)
+ATOMS = (
+    cst.Name,
+    cst.Attribute,
+    cst.Call,
+    cst.Subscript,
+    cst.BaseNumber,
+    cst.BaseString,
+    cst.List,
+    cst.Dict,
+    cst.Tuple,
+)
+
+
+def in_parentheses(value: cst.BaseExpression) -> cst.BaseExpression:
+    """An expression with parentheses where an operand needs them."""
+    if isinstance(value, ATOMS) or value.lpar:
+        return value
+    return value.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+
+
+def add_import(module: cst.Module, package: str, name: str) -> cst.Module:
+    """Add `from package import name` among the imports at the top of a module, if it is not there.
+
+    It goes before the first `from …` of the last group that sorts behind it, else behind the last import.
+    """
+    group: list[int] = []
+    for position, statement in enumerate(module.body):
+        if not isinstance(statement, cst.SimpleStatementLine):
+            continue
+        for small in statement.body:
+            if isinstance(small, cst.ImportFrom) and _source_of(module, small) == package:
+                names = () if isinstance(small.names, cst.ImportStar) else small.names
+                if any(alias.evaluated_name == name and alias.asname is None for alias in names):
+                    return module
+            if isinstance(small, (cst.Import, cst.ImportFrom)):
+                apart = bool(statement.leading_lines) or (group and group[-1] != position - 1)
+                group = [position] if apart else [*group, position]
+    new: Any = cst.parse_statement(f"from {package} import {name}", config=module.config_for_parsing)
+    body = list(module.body)
+    if not group:
+        start = 1 if body and is_docstring(body[0]) else 0
+        body.insert(start, new)
+        return module.with_changes(body=body)
+    for position in group:
+        small = body[position].body[0]  # type: ignore[index]
+        if isinstance(small, cst.ImportFrom) and _source_of(module, small) > package:
+            first: Any = body[position]
+            if first.leading_lines:
+                new = new.with_changes(leading_lines=first.leading_lines)
+                body[position] = first.with_changes(leading_lines=[])
+            body.insert(position, new)
+            return module.with_changes(body=body)
+    body.insert(group[-1] + 1, new)
+    return module.with_changes(body=body)
+
+
+def _source_of(module: cst.Module, statement: cst.ImportFrom) -> str:
+    dots = "." * len(statement.relative)
+    return dots if statement.module is None else dots + module.code_for_node(statement.module)
+
+
+def is_docstring(statement: cst.CSTNode) -> bool:
+    """Whether a statement is a bare string."""
+    return (
+        isinstance(statement, cst.SimpleStatementLine)
+        and len(statement.body) == 1
+        and isinstance(statement.body[0], cst.Expr)
+        and isinstance(statement.body[0].value, (cst.SimpleString, cst.ConcatenatedString))
+    )

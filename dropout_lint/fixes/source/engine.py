@@ -1,0 +1,238 @@
+"""`fix_source`: plan, write the plan as edits, prove them in a process of their own, hand back the diff."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dropout_lint.errors import DropoutLintError, FixError
+from dropout_lint.fixes.graph import applied, check_options
+from dropout_lint.fixes.judge import Judge, default_judge
+from dropout_lint.fixes.planner import Plan, Planner
+from dropout_lint.fixes.source.diff import shown_name, unified
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.express import Expression
+from dropout_lint.fixes.source.locate import Sources
+from dropout_lint.fixes.source.places import holder_of
+from dropout_lint.fixes.source.prover import Proof, Prover, Question, shared
+from dropout_lint.fixes.source.write import Change, write_all
+from dropout_lint.fixes.types import Applied, Skipped, Step, Strategy, Weighed
+from dropout_lint.layers import ExtraDropout
+from dropout_lint.noise.types import Prediction
+from dropout_lint.rules.types import Finding
+from dropout_lint.target.types import Built
+from dropout_lint.trace.types import DropoutSite, Trace
+
+ROUNDS = 24
+GRAPH_FIX = "use the graph fix, `dropout_lint.fixes(model, inputs)`"
+
+
+@dataclass(frozen=True)
+class SourceFix:
+    """A fix of the user's files, proven and not yet written.
+
+    Attributes:
+        changes: the edited files.
+        applied: what the edits do.
+        skipped: what was left, why, and what to do by hand.
+        notes: why a dropout got another fix than the first choice.
+        checks: the proofs that were passed, in words.
+        before: predicted Δ as it is.
+        after: predicted Δ with the edits.
+        weighed: what `auto` weighed.
+        measured: measured Δ at every norm, before and after, where that was asked for.
+    """
+
+    changes: tuple[Change, ...]
+    applied: tuple[Applied, ...]
+    skipped: tuple[Skipped, ...]
+    before: Prediction
+    after: Prediction
+    notes: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    weighed: tuple[Weighed, ...] = field(default=())
+    measured: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {})
+
+    @property
+    def diff(self) -> str:
+        """All edits as one unified diff that `git apply` accepts."""
+        return "".join(
+            unified(change.before, change.after, shown_name(change.path)) for change in self.changes
+        )
+
+    def write(self) -> None:
+        """Write the files, all or none.
+
+        Raises:
+            FixError: a file changed meanwhile, or cannot be written.
+        """
+        write_all(self.changes)
+
+
+@dataclass
+class _State:
+    """What the search for a provable plan has learned."""
+
+    barred: set[tuple[str, str]] = field(default_factory=set)
+    reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fix_source(
+    built: Built,
+    trace: Trace,
+    findings: Sequence[Finding] | None = None,
+    *,
+    resolve: str | None = None,
+    strategy: Strategy = "auto",
+    threshold: float = 0.95,
+    beta: float | None = None,
+    judge: Judge = default_judge,
+    texts: Sequence[str] = (),
+    rules: Sequence[str] = (),
+    select: Sequence[str] | None = None,
+    ignore: Sequence[str] = (),
+    dropouts: Mapping[str, ExtraDropout] | None = None,
+    batches: int = 0,
+    prover: Prover | None = None,
+) -> SourceFix:
+    """Fix what was found in the user's own files; nothing is written before `SourceFix.write`.
+
+    Args:
+        built: the target as it was resolved.
+        trace: its trace, with the lines that constructed its modules.
+        findings: what to fix; None for everything that `judge` finds.
+        resolve: the target as the user typed it, where that names several models.
+        strategy: see `fix_graph`.
+        threshold: Δ from which on a shift counts.
+        beta: β for Uout.
+        judge: predicts Δ and matches the rules on a trace.
+        texts: the `--input` options.
+        rules, select, ignore: folders of own rules and the selection, for the check of the edited source.
+        dropouts: further dropout classes that the project names.
+        batches: random batches to measure Δ with, before and after.
+        prover: the proof process; None for the shared one.
+
+    Returns:
+        the edits that passed every proof, and what could not be expressed in source.
+
+    Raises:
+        UsageError: an unknown strategy, or β outside (0, 1].
+    """
+    check_options(strategy, beta)
+    found = tuple(findings) if findings is not None else judge(trace).findings
+    state = _State()
+    prover = prover or shared()
+    for _ in range(ROUNDS):
+        plan = Planner(
+            trace, found, judge, strategy=strategy, threshold=threshold, beta=beta, barred=state.barred
+        ).plan()
+        if not plan.steps:
+            return _result(plan, (), Proof(()), state)
+        try:
+            changes, orphans = _changes(trace, plan.steps)
+        except CannotExpress as error:
+            _bar(trace, plan, error, state)
+            continue
+        if not changes:
+            _bar(
+                trace, plan, CannotExpress("no line of source would change", GRAPH_FIX, plan.steps[0]), state
+            )
+            continue
+        question = Question(
+            resolve=resolve or built.target,
+            target=built.target,
+            inputs=trace.inputs,
+            files={str(change.path): change.after for change in changes},
+            expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
+            texts=texts,
+            checkpoint=built.checkpoint,
+            meta=built.on_meta,
+            repaired=any("DL401" in step.codes for step in plan.steps),
+            rules=rules,
+            select=select,
+            ignore=ignore,
+            threshold=threshold,
+            dropouts=dropouts or {},
+            batches=batches,
+        )
+        try:
+            proof = prover.ask(question)
+        except FixError as error:
+            _fail(trace, plan, error, state)
+            continue
+        if orphans:
+            state.notes.append(
+                "a constructor stays, since other lines of its class still use the dropout (DL406)"
+            )
+        return _result(plan, changes, proof, state)
+    raise FixError(
+        "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
+    )
+
+
+def _changes(trace: Trace, steps: Sequence[Step]) -> tuple[tuple[Change, ...], int]:
+    """The edited files, and how many dropouts stay constructed for other users of their class."""
+    expression = Expression(trace, steps)
+    try:
+        edits = expression.write()
+    except DropoutLintError as error:
+        raise CannotExpress(error.message, error.hint or GRAPH_FIX, steps[0]) from error
+    changes = []
+    for edit in edits.values():
+        after = edit.result()
+        if after != edit.source.raw.text:
+            changes.append(Change(edit.source.path, edit.source.raw, after))
+    return tuple(changes), len(expression.orphans)
+
+
+def _bar(trace: Trace, plan: Plan, error: CannotExpress, state: _State) -> None:
+    """Keep a step that source cannot say, and all that share its line, out of the next plan."""
+    step = error.step or plan.steps[0]
+    action = "move" if step.action == "merge" else step.action
+    same = [site for site in trace.dropouts if _shares_line(step.site, site)]
+    sites = {site.node.name: site for site in (*same, step.site)}
+    if step.action == "merge" and step.into is not None:
+        sites[step.into.node.name] = step.into
+    for name, site in sites.items():
+        state.barred.add((name, action))
+        state.reasons[site.name] = (error.reason, error.advice)
+    state.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
+
+
+def _shares_line(site: DropoutSite, other: DropoutSite) -> bool:
+    if site.call is not None and site.call == other.call and site.functional == other.functional:
+        return True
+    return site.constructed is not None and site.constructed == other.constructed
+
+
+def _fail(trace: Trace, plan: Plan, error: FixError, state: _State) -> None:
+    """A proof failed: the most far-reaching kind of step of this plan is not tried again."""
+    order = ("move", "merge", "remove", "repair", "uout", "reduce")
+    kind = min((step.action for step in plan.steps), key=order.index)
+    action = "move" if kind == "merge" else kind
+    tried = [step for step in plan.steps if step.action in (kind, "merge" if action == "move" else kind)]
+    sources = Sources(trace)
+    listed = [step for step in tried if holder_of(sources, step.site) is not None]
+    for step in listed or tried:  # lists of layers are where an edit goes wrong first
+        state.barred.add((step.site.node.name, action))
+        state.reasons[step.site.name] = (error.message, GRAPH_FIX)
+    state.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
+
+
+def _result(plan: Plan, changes: tuple[Change, ...], proof: Proof, state: _State) -> SourceFix:
+    skipped = []
+    for item in plan.skipped:
+        reason = state.reasons.get(item.dropout or "")
+        skipped.append(Skipped(item.dropout, item.codes, *reason) if reason is not None else item)
+    return SourceFix(
+        changes=changes,
+        applied=tuple(applied(step) for step in plan.steps) if changes else (),
+        skipped=tuple(skipped),
+        before=plan.before.prediction,
+        after=plan.after.prediction,
+        notes=tuple(dict.fromkeys(state.notes)),
+        checks=proof.checks,
+        weighed=plan.weighed,
+        measured=(proof.before, proof.after),
+    )

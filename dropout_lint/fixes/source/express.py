@@ -1,0 +1,394 @@
+"""Write the steps of a plan as edits of the user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import libcst as cst
+
+from dropout_lint.fixes.dropmodules import class_name
+from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.source import constructor, elements, forward, functional
+from dropout_lint.fixes.source.edits import Edits
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.locate import Sources
+from dropout_lint.fixes.source.places import (
+    BY_HAND,
+    New,
+    Old,
+    holder_of,
+    new_place,
+    old_key,
+    old_place,
+    users_at,
+)
+from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.types import Step
+from dropout_lint.trace.types import DropoutSite, Trace
+
+ERASING = ("move", "merge", "remove")
+
+
+def partly_wrong(wrong: DropoutSite, right: DropoutSite) -> CannotExpress:
+    """One expression makes several calls, of which only some are wrong."""
+    if wrong.name != right.name:
+        reason = f"one line makes {wrong.name} and {right.name}, and only the first is wrong"
+    elif wrong.owner != right.owner:
+        reason = f"one line calls it in {wrong.owner} and in {right.owner}, and only the first is wrong"
+    else:
+        reason = f"one line calls it several times, and call {wrong.call_index + 1} is wrong but not each one"
+    return CannotExpress(
+        reason, "give the class an argument that says whether it drops there, or use the graph fix"
+    )
+
+
+class Expression:
+    """Edits for one plan.
+
+    Args:
+        trace: the model that was linted.
+        steps: what is to be done.
+    """
+
+    def __init__(self, trace: Trace, steps: Sequence[Step]) -> None:
+        self.trace = trace
+        self.steps = tuple(steps)
+        self.sources = Sources(trace)
+        self.edits: dict[Path, Edits] = {}
+        self.by_node = {step.site.node: step for step in steps}
+        self.taken: set[str] = set()
+        self.erased_calls: list[Old] = []
+        self.orphans: set[str] = set()
+
+    def write(self) -> dict[Path, Edits]:
+        """The edits by file.
+
+        Raises:
+            CannotExpress: a step cannot be written; its `step` says which.
+        """
+        done: set[tuple[object, ...]] = set()
+        for step in self.steps:
+            try:
+                if step.action in ERASING:
+                    continue
+                key = (step.action, step.value, step.kind, *old_key(self.sources, step.site))
+                if key not in done:
+                    done.add(key)
+                    self._exchange(step)
+            except CannotExpress as error:
+                error.step = error.step or step
+                raise
+        self._move_all()
+        self._clean()
+        return {path: edits for path, edits in self.edits.items() if edits}
+
+    def of(self, source: SourceFile) -> Edits:
+        """The edits of a file."""
+        return self.edits.setdefault(source.path, Edits(source))
+
+    # taking away and putting in
+
+    def _move_all(self) -> None:
+        groups: dict[tuple[object, ...], list[Step]] = {}
+        for step in self.steps:
+            if step.action in ERASING:
+                groups.setdefault(old_key(self.sources, step.site), []).append(step)
+        places: dict[tuple[object, ...], list[tuple[Step, New]]] = {}
+        for group in groups.values():
+            try:
+                self._check_all_erased(group)
+            except CannotExpress as error:
+                error.step = error.step or group[0]
+                raise
+            for step in group:
+                if step.action == "move" and step.anchor is not None:
+                    try:
+                        place = new_place(self.sources, step.anchor, holder_of(self.sources, step.site))
+                    except CannotExpress as error:
+                        error.step = error.step or step
+                        raise
+                    places.setdefault(place.key, []).append((step, place))
+        used: set[int] = set()
+        for moves in places.values():
+            step, place = moves[0]
+            try:
+                self._check_all_used(moves)
+                self._put(step, place, used)
+            except CannotExpress as error:
+                error.step = error.step or step
+                raise
+        for group in groups.values():
+            try:
+                self._erase(group[0], used)
+            except CannotExpress as error:
+                error.step = error.step or group[0]
+                raise
+
+    def _check_all_erased(self, group: Sequence[Step]) -> None:
+        key = old_key(self.sources, group[0].site)
+        kept = [
+            site
+            for site in self.trace.dropouts
+            if not site.inside
+            and old_key(self.sources, site) == key
+            and (site.node not in self.by_node or self.by_node[site.node].action not in ERASING)
+        ]
+        if kept and not all(step.action == "move" for step in group):
+            raise partly_wrong(group[0].site, kept[0])
+
+    def _check_all_used(self, moves: Sequence[tuple[Step, New]]) -> None:
+        place = moves[0][1]
+        users = users_at(self.sources, place)
+        olds = {old_key(self.sources, step.site) for step, _ in moves}
+        sites = [site for site in self.trace.dropouts if old_key(self.sources, site) in olds]
+        everywhere = len(users) == len(sites) and all(self._moves(site) for site in sites)
+        if len(users) != len(moves) and not everywhere:
+            raise CannotExpress(
+                f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
+                "give the class an argument that says whether it drops, or use the graph fix",
+            )
+        if len(olds) > 1:
+            raise CannotExpress("several lines would move to one place", BY_HAND)
+
+    def _moves(self, site: DropoutSite) -> bool:
+        """Whether a call is moved, or left alone because nothing was found about it."""
+        step = self.by_node.get(site.node)
+        return step is None or step.action == "move"
+
+    def _put(self, step: Step, place: New, used: set[int]) -> None:
+        old = old_place(self.sources, step.site)
+        edits = self.of(place.source)
+        if place.form in ("before", "end"):
+            self._put_element(step, old, place, edits, used)
+            return
+        call = self._call_for(step, old, place, edits, used)
+        assert isinstance(place.node, cst.Call)
+        if place.form == "input":
+            forward.drop_input(edits, place.node, call)
+        else:
+            forward.drop_output(edits, place.node, call)
+
+    def _call_for(self, step: Step, old: Old, place: New, edits: Edits, used: set[int]) -> forward.Call:
+        """How the dropout is called at its new place: as it was within one class, else by a new attribute."""
+        source = place.source
+        old_class = old.source.klass(old.call)
+        new_class = source.klass(place.node)
+        if old.holder is None and old_class is not None and old_class is new_class:
+            found = forward.call_of(old.source, old.call)
+            used.add(id(old.call))
+            if old.site.functional:
+                make, kind = found.make, step.kind
+                fix = "DL401" in step.codes
+
+                def functional_make(value: cst.BaseExpression) -> cst.BaseExpression:
+                    made = make(value)
+                    assert isinstance(made, cst.Call)
+                    return functional.adjusted(made, kind=kind, follow=fix)
+
+                return forward.Call(functional_make, found.statement, found.guarded)
+            self._calm(step, old)
+            return found
+        if new_class is None:
+            raise CannotExpress("the new place is in no class", BY_HAND)
+        name = constructor.free_attribute(source, new_class, "dropout", self.taken)
+        self.taken.add(name)
+        kind = step.kind or class_name(step.site.spec) or "Dropout"
+        ratio = step.site.spec.p if step.value is None else step.value
+        value = constructor.new_dropout(edits, kind, constructor.rate_parameter(source, new_class, ratio))
+        constructor.add_attribute(edits, new_class, name, value, self._near(place))
+        callee = cst.Attribute(cst.Name("self"), cst.Name(name))
+        return forward.Call(lambda data: cst.Call(callee, [cst.Arg(data)]), new=True)
+
+    def _near(self, place: New) -> cst.Call | None:
+        """Constructor of the layer that the dropout is put before."""
+        if place.graph.op != "call_module":
+            return None
+        name = self.sources.container(place.graph) or str(place.graph.target)
+        try:
+            source, call = self.sources.construction(name)
+        except CannotExpress:
+            return None
+        return call if source is place.source else None
+
+    def _calm(self, step: Step, old: Old) -> None:
+        """A moved module keeps its line, but for another class (before pooling) and without `inplace`."""
+        spec = step.site.spec
+        if step.kind is None and not spec.inplace:
+            return
+        assert step.site.module is not None
+        source, call = self.sources.construction(step.site.module)
+        edits = self.of(source)
+        if step.kind is not None and step.kind != spec.kind:
+            kind = step.kind
+            self.sources.check_static(step.site.module, call)
+            edits.change(call, lambda updated: constructor.rename_class(updated, kind))
+        if spec.inplace:
+            edits.change(call, constructor.without_inplace)
+
+    def _put_element(self, step: Step, old: Old, place: New, edits: Edits, used: set[int]) -> None:
+        """Put a dropout into a Sequential, without moving the index of a layer that has parameters."""
+        model, holder = self.trace.model, place.holder
+        assert holder is not None and isinstance(place.node, cst.Call)
+        prefix = constructor.nn_prefix(edits)
+        children = list(module_at(model, holder)._modules)
+        key = str(place.graph.target).rpartition(".")[2]
+        same = old.holder == holder and old.source is place.source
+        new: cst.BaseExpression
+        if same and place.source.function(old.call) is place.source.function(place.node):
+            new = constructor.without_inplace(old.call)
+            if step.kind is not None and isinstance(new, cst.Call):
+                new = constructor.rename_class(new, step.kind)
+        else:
+            kind = step.kind or class_name(step.site.spec) or "Dropout"
+            ratio = step.site.spec.p if step.value is None else step.value
+            new = constructor.new_dropout(edits, kind, constructor.number(ratio))
+        form, element = elements.form_of(place.source, place.node)
+        if form == "other" and same:
+            form, element = elements.named_beside(place.source, place.node, old.call)
+        named = not key.isdigit()
+        old_name = (step.site.module or "dropout").rpartition(".")[2]
+        name = old_name if same and not old_name.isdigit() else "dropout"
+        if place.form == "end":
+            if form != "other" and children[-1] == key:
+                elements.insert_element(edits, element, new, after=True, name=name)
+            else:
+                elements.wrap(edits, self._parameterless(holder, key), prefix, new)
+            return
+        between = self._between(holder, old_name, key) if same else None
+        if form != "other" and (named or (between is not None and not any(map(self._has_state, between)))):
+            elements.insert_element(edits, element, new, after=False, name=name)
+            used.add(id(old.call))
+            return
+        previous = children[children.index(key) - 1]
+        if same and previous == old_name:
+            previous = children[children.index(key) - 2]
+        elements.wrap(edits, self._parameterless(holder, previous), prefix, new)
+
+    def _parameterless(self, holder: str, key: str) -> cst.Call:
+        name = f"{holder}.{key}" if holder else key
+        if self._has_state(name):
+            raise CannotExpress(
+                f"a layer behind {name} would move the index of the next one in checkpoints",
+                "give the layers names (an OrderedDict), or use the graph fix",
+            )
+        location = self.trace.constructed.get(name)
+        if location is not None and self.sources.made_at(location) != {name}:
+            others = [other for other in self.sources.made_at(location) if other != name]
+            alike = {
+                str(step.anchor.users[0].target).rpartition(".")[0] for step in self.steps if step.anchor
+            }
+            if any(other.rpartition(".")[0] not in alike for other in others):
+                raise CannotExpress(f"the line that makes {name} makes {others[0]} as well", BY_HAND)
+        return self.sources.construction(name)[1]
+
+    def _between(self, holder: str, start: str, end: str) -> list[str]:
+        children = list(module_at(self.trace.model, holder)._modules)
+        if start not in children or end not in children:
+            return []
+        first, last = children.index(start), children.index(end)
+        # a dropout that comes from behind pushes the layer at `end` itself
+        moved = children[first + 1 : last] if first < last else children[last:first]
+        return [f"{holder}.{key}" if holder else key for key in moved]
+
+    def _has_state(self, name: str) -> bool:
+        return bool(module_at(self.trace.model, name).state_dict())
+
+    # taking away
+
+    def _erase(self, step: Step, used: set[int]) -> None:
+        old = old_place(self.sources, step.site)
+        edits = self.of(old.source)
+        if old.holder is None:
+            forward.erase(edits, old.call)
+            if id(old.call) not in used:
+                self.erased_calls.append(old)
+            return
+        name = step.site.module or ""
+        key = name.rpartition(".")[2]
+        children = list(module_at(self.trace.model, old.holder)._modules)
+        after = [
+            f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]
+        ]
+        self.sources.check_static(name, old.call)
+        keeps = key.isdigit() and any(map(self._has_state, after)) and id(old.call) not in used
+        elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)
+
+    def _clean(self) -> None:
+        """Take away the constructors of modules that nothing calls any more."""
+        for old in self.erased_calls:
+            if old.site.functional or old.site.module is None or not isinstance(old.call.func, cst.Attribute):
+                continue
+            name = old.call.func.attr.value
+            gone = {id(item.call.func) for item in self.erased_calls if item.source is old.source}
+            try:
+                source, call = self.sources.construction(old.site.module)
+            except CannotExpress:
+                continue
+            if any(
+                site.module == old.site.module
+                and (
+                    site.node not in self.by_node
+                    or self.by_node[site.node].action not in ("merge", "remove", "move")
+                )
+                for site in self.trace.dropouts
+            ):
+                continue
+            left = [use for use in source.uses_of_attribute(name) if id(use) not in gone]
+            edits = self.of(source)
+            left = [
+                use
+                for use in left
+                if source.statement(use) not in edits.removed
+                and not self._stores(source, use)
+                and not self._guards(source, use)
+            ]
+            if not constructor.drop_attribute(edits, call, len(left)):
+                self.orphans |= {
+                    step.site.module
+                    for step in self.steps
+                    if step.site.module is not None and old_key(self.sources, step.site) == old.key
+                }
+
+    def _guards(self, source: SourceFile, use: cst.Attribute) -> bool:
+        """Whether a use stands in the head of an `if` that goes with its call."""
+        holder = source.up(use, (cst.If, cst.SimpleStatementLine))
+        return isinstance(holder, cst.If) and holder in self.of(source).removed
+
+    @staticmethod
+    def _stores(source: SourceFile, use: cst.Attribute) -> bool:
+        return isinstance(source.parent(use), cst.AssignTarget)
+
+    # changing in place
+
+    def _exchange(self, step: Step) -> None:
+        site = step.site
+        if step.action == "repair":
+            functional.repair(self, step)
+            return
+        assert step.value is not None
+        if site.functional:
+            functional.exchange(self, step)
+            return
+        assert site.module is not None
+        location = self.trace.constructed.get(site.module)
+        made = self.sources.made_at(location) if location is not None else {site.module}
+        others = [
+            other
+            for other in self.trace.dropouts
+            if other.module in made and not self._alike(step, self.by_node.get(other.node))
+        ]
+        if others:
+            functional.split(self, step)
+            return
+        source, call = self.sources.construction(site.module)
+        edits = self.of(source)
+        if step.action == "uout":
+            self.sources.check_static(site.module, call)
+            constructor.swap_for_uout(edits, call, step.value)
+        else:
+            constructor.lower_ratio(edits, call, step.value)
+
+    @staticmethod
+    def _alike(step: Step, other: Step | None) -> bool:
+        return other is not None and (other.action, other.value) == (step.action, step.value)

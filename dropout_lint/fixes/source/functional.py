@@ -1,0 +1,200 @@
+"""Functional dropouts and modules made in `forward`: follow the mode, become attributes, split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from dropout_lint.fixes.dropmodules import FUNCTION_CLASSES, class_name
+from dropout_lint.fixes.source import constructor
+from dropout_lint.fixes.source.edits import first_argument
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.types import Step
+
+if TYPE_CHECKING:
+    from dropout_lint.fixes.source.express import Expression
+
+NAMES = {kind: name for name, kind in reversed(FUNCTION_CLASSES.items())}
+SELF_TRAINING = cst.Attribute(cst.Name("self"), cst.Name("training"))
+
+
+def adjusted(call: cst.Call, *, kind: str | None = None, follow: bool = False) -> cst.Call:
+    """A functional dropout as another function, out of place, and with `training=self.training`."""
+    new = constructor.without_inplace(call)
+    if kind is not None:
+        name = NAMES.get(kind, "dropout")
+        function = (
+            call.func.with_changes(attr=cst.Name(name))
+            if isinstance(call.func, cst.Attribute)
+            else cst.Name(name)
+        )
+        new = new.with_changes(func=function)
+    return with_training(new) if follow else new
+
+
+def with_training(call: cst.Call) -> cst.Call:
+    """`F.dropout(x, p)` → `F.dropout(x, p, training=self.training)`; a given flag is exchanged."""
+    arguments = list(call.args)
+    for position, argument in enumerate(arguments):
+        keyword = argument.keyword.value if argument.keyword is not None else None
+        if keyword in ("training", "train") or (keyword is None and position == 2):
+            arguments[position] = argument.with_changes(value=SELF_TRAINING)
+            return call.with_changes(args=arguments)
+    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    if arguments:
+        arguments[-1] = arguments[-1].with_changes(comma=comma)
+    equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    arguments.append(cst.Arg(SELF_TRAINING, keyword=cst.Name("training"), equal=equal))
+    return call.with_changes(args=arguments)
+
+
+def repair(expression: Expression, step: Step) -> None:
+    """Make a dropout follow the mode, drop out of place, or drop elements instead of channels.
+
+    Raises:
+        CannotExpress: the call is in a function that knows no `self`.
+    """
+    site = step.site
+    if not site.functional:
+        assert site.module is not None
+        source, call = expression.sources.construction(site.module)
+        edits = expression.of(source)
+        if step.kind is not None:
+            kind = step.kind
+            edits.change(call, lambda updated: constructor.rename_class(updated, kind))
+        edits.change(call, constructor.without_inplace)
+        return
+    source, call = expression.sources.call(site.node)
+    edits = expression.of(source)
+    if isinstance(call.func, cst.Call):
+        hoist(expression, step, call)
+        return
+    _needs_self(expression, call)
+    other, follow = step.kind, bool({"DL401", "DL402"} & set(step.codes))
+    edits.change(call, lambda updated: adjusted(updated, kind=other, follow=follow))
+
+
+def _needs_self(expression: Expression, call: cst.Call) -> None:
+    for source in expression.sources.files.values():
+        if call in source.calls:
+            function = source.function(call)
+            first = (
+                function.params.params[0].name.value
+                if function is not None and function.params.params
+                else ""
+            )
+            if first != "self":
+                raise CannotExpress(
+                    "it is called in a function that has no `self` whose mode it could follow",
+                    "hand `training=self.training` down to that function",
+                )
+
+
+def hoist(expression: Expression, step: Step, call: cst.Call) -> None:
+    """`nn.Dropout(p)(x)` → `self.dropout(x)`, constructed in `__init__`.
+
+    Raises:
+        CannotExpress: the call is in no class, or p is a local variable of `forward`.
+    """
+    made = call.func
+    assert isinstance(made, cst.Call)
+    source = next(item for item in expression.sources.files.values() if call in item.calls)
+    for argument in made.args:
+        if not constructor.is_number(argument.value) and not source.code(argument.value).startswith("self."):
+            raise CannotExpress(
+                f"`{source.code(made)}` takes its ratio from inside forward",
+                "construct the dropout in __init__ by hand",
+            )
+    new_made = made if step.kind is None else constructor.rename_class(made, step.kind)
+    _attribute_for(expression, step, call, constructor.without_inplace(new_made))
+
+
+def exchange(expression: Expression, step: Step) -> None:
+    """Uout in place of a functional dropout, or a lower ratio for it."""
+    source, call = expression.sources.call(step.site.node)
+    edits = expression.of(source)
+    assert step.value is not None
+    value = step.value
+    if step.action == "reduce":
+        target = call.func if isinstance(call.func, cst.Call) else call
+        argument = _ratio(target, constructed=target is not call)
+        if argument is None:
+            keyword = cst.Arg(
+                constructor.number(value),
+                keyword=cst.Name("p"),
+                equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
+            )
+            edits.change(target, lambda updated: updated.with_changes(args=[*updated.args, keyword]))
+        else:
+            edits.change(
+                argument,
+                lambda updated: updated.with_changes(value=constructor.lowered(updated.value, value)),
+            )
+        return
+    made = constructor.new_dropout(edits, "Uout", constructor.number(value))
+    _attribute_for(expression, step, call, made, wish="uout")
+
+
+def _ratio(call: cst.Call, *, constructed: bool) -> cst.Arg | None:
+    if constructed:
+        return constructor.ratio_argument(call)
+    for position, argument in enumerate(call.args):
+        keyword = None if argument.keyword is None else argument.keyword.value
+        if keyword == "p" or (keyword is None and position == 1):
+            return argument
+    return None
+
+
+def split(expression: Expression, step: Step) -> None:
+    """A dropout of its own for the one call of a shared module that is wrong.
+
+    Raises:
+        CannotExpress: the calls cannot be told apart in source.
+    """
+    site = step.site
+    if expression.sources.container(site.node) is not None:
+        raise CannotExpress(
+            f"{site.name} runs in a Sequential, and its constructor makes other dropouts as well",
+            "give it a constructor of its own, or use the graph fix",
+        )
+    same_line = [
+        other
+        for other in expression.trace.dropouts
+        if other.call == site.call and not expression._alike(step, expression.by_node.get(other.node))
+    ]
+    if same_line:
+        from dropout_lint.fixes.source.express import partly_wrong
+
+        raise partly_wrong(site, same_line[0])
+    source, call = expression.sources.call(site.node)
+    edits = expression.of(source)
+    assert step.value is not None
+    kind = step.kind or class_name(site.spec) or "Dropout"
+    made = constructor.new_dropout(edits, kind, constructor.number(step.value))
+    _attribute_for(expression, step, call, made, wish=(site.module or "dropout").rpartition(".")[2])
+
+
+def _attribute_for(
+    expression: Expression, step: Step, call: cst.Call, made: cst.BaseExpression, wish: str = "dropout"
+) -> None:
+    """Call a new attribute instead of what is called."""
+    source = next(item for item in expression.sources.files.values() if call in item.calls)
+    klass = source.klass(call)
+    data = first_argument(call)
+    if klass is None or data is None:
+        raise CannotExpress("it is called outside a class", "make it a module by hand")
+    edits = expression.of(source)
+    name = constructor.free_attribute(
+        source, klass, wish if wish.isidentifier() else "dropout", expression.taken
+    )
+    expression.taken.add(name)
+    constructor.add_attribute(edits, klass, name, made, None)
+    callee = cst.Attribute(cst.Name("self"), cst.Name(name))
+
+    def exchange_call(updated: cst.Call) -> cst.Call:
+        value = first_argument(updated)
+        assert value is not None
+        return cst.Call(callee, [cst.Arg(value)])
+
+    edits.change(call, exchange_call)

@@ -1,0 +1,181 @@
+"""Where in source a step takes a dropout away and where it puts one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import libcst as cst
+from torch import fx
+
+from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.locate import Sources
+from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.types import Anchor
+from dropout_lint.target.types import Location
+from dropout_lint.trace.types import DropoutSite
+
+BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fixes(model)`)"
+
+
+@dataclass(frozen=True)
+class Old:
+    """Where a dropout is now.
+
+    Attributes:
+        key: equal for all calls that one expression makes.
+        source: the file.
+        call: the call in `forward`, or the constructor of an element.
+        holder: the Sequential that runs it, None for a call in `forward`.
+        site: one of the calls.
+    """
+
+    key: tuple[object, ...]
+    source: SourceFile
+    call: cst.Call
+    holder: str | None
+    site: DropoutSite
+
+
+@dataclass(frozen=True)
+class New:
+    """Where a dropout goes.
+
+    Attributes:
+        key: equal for all places that one expression makes.
+        form: `input` of a call in forward, `output` of an expression in forward, `before` an element of a
+            Sequential, `end` of a Sequential.
+        source: the file.
+        node: the call, or for `before` and `end` the constructor of the element beside it.
+        graph: the graph node that the place belongs to.
+        holder: the Sequential, for `before` and `end`.
+        owner: qualified name of the module whose class is edited.
+    """
+
+    key: tuple[object, ...]
+    form: Literal["input", "output", "before", "end"]
+    source: SourceFile
+    node: cst.CSTNode
+    graph: fx.Node
+    holder: str | None
+    owner: str
+
+
+def holder_of(sources: Sources, site: DropoutSite) -> str | None:
+    """The Sequential that runs a dropout module, None for a call in the user's forward."""
+    if site.functional or site.module is None or sources.container(site.node) is None:
+        return None
+    return site.module.rpartition(".")[0]
+
+
+def old_key(sources: Sources, site: DropoutSite) -> tuple[object, ...]:
+    """What all calls of one expression share."""
+    if holder_of(sources, site) is not None and site.module is not None:
+        return ("made", sources.trace.constructed.get(site.module) or site.module)
+    return ("called", site.call, site.module is None)
+
+
+def old_place(sources: Sources, site: DropoutSite) -> Old:
+    """Where a dropout is now.
+
+    Raises:
+        CannotExpress: no single expression of the user's can be told to be it.
+    """
+    holder = holder_of(sources, site)
+    if holder is not None and site.module is not None:
+        source, call = sources.construction(site.module)
+    else:
+        source, call = sources.call(site.node)
+    return Old(old_key(sources, site), source, call, holder, site)
+
+
+def new_place(sources: Sources, anchor: Anchor, old_holder: str | None = None) -> New:
+    """Where an anchor is in source; `old_holder` is the Sequential that runs the dropout now.
+
+    Raises:
+        CannotExpress: no single expression of the user's can be told to be it.
+    """
+    user = anchor.users[0]
+    joined = (
+        len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
+    )
+    if joined or user.op == "output":
+        return _output_place(sources, anchor)
+    return _input_place(sources, user, old_holder)
+
+
+def _input_place(sources: Sources, user: fx.Node, old_holder: str | None) -> New:
+    container = sources.container(user)
+    owner = sources.user_owner(user)
+    if container is None or user.op != "call_module":
+        source, call = sources.call(user)
+        return New(("input", source.path, call), "input", source, call, user, None, owner)
+    holder, _, key = str(user.target).rpartition(".")
+    if _is_first(sources, holder, key) and holder != old_holder:
+        if holder == container:
+            source, call = sources.call(user)
+            return New(("input", source.path, call), "input", source, call, user, None, owner)
+        raise CannotExpress(f"the place is before the first layer of {holder}", BY_HAND)
+    source, call = sources.construction(str(user.target))
+    return New(("before", source.path, call), "before", source, call, user, holder, holder)
+
+
+def _is_first(sources: Sources, holder: str, key: str) -> bool:
+    return next(iter(module_at(sources.trace.model, holder)._modules)) == key
+
+
+def _output_place(sources: Sources, anchor: Anchor) -> New:
+    producer = anchor.producer
+    if producer.op == "placeholder":
+        raise CannotExpress("the place is the model's input", BY_HAND)
+    container = sources.container(producer)
+    owner = sources.user_owner(producer)
+    if container is not None and producer.op == "call_module":
+        holder, _, key = str(producer.target).rpartition(".")
+        last = holder
+        children = list(module_at(sources.trace.model, holder)._modules)
+        if last == container and children.index(key) < len(children) - 1:
+            after = [
+                module_at(sources.trace.model, f"{holder}.{child}")
+                for child in children[children.index(key) + 1 :]
+            ]
+            if any(len(module.state_dict()) for module in after):
+                raise CannotExpress(f"the place is in the middle of {holder}", BY_HAND)
+        source, call = sources.construction(str(producer.target))
+        return New(("end", source.path, call), "end", source, call, producer, holder, holder)
+    if producer.op in ("call_module", "call_function"):
+        source, call = sources.call(producer)
+        return New(("output", source.path, call), "output", source, call, producer, None, owner)
+    location: Location | None = producer.meta.get("call")
+    source = sources.file(location)
+    assert location is not None
+    raise CannotExpress(
+        f"line {location.line} of {source.path.name} makes the place in more than one step", BY_HAND
+    )
+
+
+def users_at(sources: Sources, place: New) -> list[fx.Node]:
+    """All nodes of the graph that one place in source makes."""
+    if place.form in ("before", "end"):
+        location = sources.trace.constructed.get(str(place.graph.target))
+        names = sources.made_at(location) if location is not None else {str(place.graph.target)}
+        return [
+            node
+            for node in sources.trace.graph.nodes
+            if node.op == "call_module" and str(node.target) in names
+        ]
+    location = place.graph.meta.get("call")
+    target, module = place.graph.target, place.graph.op == "call_module"
+    same: Sequence[fx.Node] = [
+        node
+        for node in sources.trace.graph.nodes
+        if node.meta.get("call") is not None
+        and node.op == place.graph.op
+        and (node.meta["call"].file, node.meta["call"].line) == (location.file, location.line)  # type: ignore[union-attr]
+    ]
+    if module:
+        callees = sources.callees(place.graph)
+        return [node for node in same if sources.callees(node) == callees or node is place.graph]
+    return [node for node in same if node.target == target]

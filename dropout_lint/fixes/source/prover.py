@@ -1,0 +1,184 @@
+"""The client of the proof process: it asks for a proof of edited files and gets the checks or the failure."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dropout_lint.errors import FixError
+from dropout_lint.fixes.source.worker import FORK
+from dropout_lint.layers import ExtraDropout
+from dropout_lint.target.types import Inputs
+
+TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be proven.
+
+    Attributes:
+        resolve: the target as the user typed it.
+        target: the one model of it that was fixed.
+        inputs: what the model is run with.
+        files: edited text by path.
+        expected: codes that may still be found.
+        texts: `--input` options, as they were typed.
+        checkpoint: weights to load.
+        meta: the model was linted without weights.
+        repaired: an always-on dropout was repaired (then the original runs with functional dropouts off).
+        rules, select, ignore, threshold: as the user linted.
+        dropouts: further dropout classes that the project names.
+        batches: number of random batches to measure Δ with before and after, 0 for none.
+    """
+
+    resolve: str
+    target: str
+    inputs: Inputs
+    files: Mapping[str, str]
+    expected: Sequence[str]
+    texts: Sequence[str] = ()
+    checkpoint: str | None = None
+    meta: bool = True
+    repaired: bool = False
+    rules: Sequence[str] = ()
+    select: Sequence[str] | None = None
+    ignore: Sequence[str] = ()
+    threshold: float = 0.95
+    dropouts: Mapping[str, ExtraDropout] = field(default_factory=dict)
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A proof that was given.
+
+    Attributes:
+        checks: what was checked, in words.
+        before: measured Δ at every norm of the original, where that was asked for.
+        after: the same of the edited model.
+    """
+
+    checks: tuple[str, ...]
+    before: Mapping[str, float] = field(default_factory=dict)
+    after: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Prover:
+    """One proof process, started when it is first asked."""
+
+    process: subprocess.Popen[str] | None = None
+
+    def ask(self, question: Question) -> Proof:
+        """Prove the edited files.
+
+        Raises:
+            FixError: a check failed; the message names it.
+        """
+        import torch
+
+        with tempfile.TemporaryDirectory(prefix="dropout-lint-") as folder:
+            here = Path(folder)
+            torch.save((question.inputs.args, dict(question.inputs.kwargs)), here / "tensors.pt")
+            job: dict[str, Any] = {
+                "kind": "expected",
+                "resolve": question.resolve,
+                "target": question.target,
+                "inputs": list(question.texts),
+                "checkpoint": question.checkpoint,
+                "meta": question.meta,
+                "tensors": str(here / "tensors.pt"),
+                "kept": str(here / "kept.pt"),
+                "repaired": question.repaired,
+                "files": dict(question.files),
+                "expected": list(question.expected),
+                "rules": list(question.rules),
+                "select": list(question.select) if question.select else None,
+                "ignore": list(question.ignore),
+                "threshold": question.threshold,
+                "dropouts": {
+                    name: {"noise": extra.noise.value, "p": extra.p, "keeps": extra.keeps}
+                    for name, extra in question.dropouts.items()
+                },
+                "batches": question.batches,
+                "cwd": str(Path.cwd()),
+                "path": list(sys.path),
+            }
+            first = self._run(here / "original.json", job)
+            second = self._run(here / "edited.json", {**job, "kind": "actual", "trains": first["trains"]})
+        return Proof(tuple(second["checks"]), first["measured"], second["measured"])
+
+    def _run(self, path: Path, job: dict[str, Any]) -> dict[str, Any]:
+        path.write_text(json.dumps(job))
+        process = self._start()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(f"{path}\n")
+            process.stdin.flush()
+            if FORK:
+                ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+                if not ready:
+                    self.close()
+                    raise FixError(
+                        f"the proof took longer than {TIMEOUT:.0f} s", "the files stay as they were"
+                    )
+            process.stdout.readline()
+        except BrokenPipeError:
+            self.close()
+        answer = path.with_suffix(".answer")
+        if not answer.is_file():
+            self.close()
+            raise FixError("the proof process ended without an answer", "the files stay as they were")
+        if not FORK:
+            self.close()
+        found: dict[str, Any] = json.loads(answer.read_text())
+        if "failed" in found:
+            raise FixError(found["failed"], "the files stay as they were", details=found.get("details"))
+        return found
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self.process is not None and self.process.poll() is None:
+            return self.process
+        root = str(Path(__file__).resolve().parents[3])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from dropout_lint.fixes.source.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        )
+        return self.process
+
+    def close(self) -> None:
+        """End the process."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        with contextlib.suppress(OSError):
+            process.terminate()
+        process.wait()
+
+
+_shared = Prover()
+atexit.register(_shared.close)
+
+
+def shared() -> Prover:
+    """The proof process of this program."""
+    return _shared

@@ -1,0 +1,220 @@
+"""A process of its own that builds the original and the edited model and compares them.
+
+`main` loads torch once, then forks for each job, so that no edited module is ever imported into a process
+that goes on living. A job is the path of a JSON file; its answer is written beside it.
+Where there is no fork the job runs in this process, which the client then ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections import Counter
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+FORK = hasattr(os, "fork")
+
+
+def overlay(files: dict[str, str]) -> None:
+    """From now on import these files from the given texts instead of from disk."""
+    original = SourceFileLoader.get_code
+    by_path = {os.path.realpath(path): text for path, text in files.items()}
+
+    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
+        path = os.path.realpath(self.get_filename(fullname))
+        text = by_path.get(path)
+        if text is None:
+            return original(self, fullname)
+        code: CodeType = self.source_to_code(text.encode(), path)
+        return code
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
+    sys.dont_write_bytecode = True
+
+
+def build(job: dict[str, Any], *, meta: bool = False) -> Any:
+    """The target of a job, with real weights unless `meta`."""
+    from dropout_lint.target import resolve
+
+    models = resolve(
+        job["resolve"], inputs=tuple(job["inputs"]), checkpoint=job["checkpoint"], prefer_meta=meta
+    )
+    return next((built for built in models if built.target == job["target"]), models[0])
+
+
+def expected(job: dict[str, Any]) -> dict[str, Any]:
+    """Build the original; keep its state_dict, its inputs and its eval-mode outputs in a file."""
+    import torch
+
+    from dropout_lint.fixes.proof import run, to_device, trains, twin
+
+    built = build(job)
+    args, kwargs = torch.load(job["tensors"], weights_only=False)
+    model = twin(built.model) if _is_meta(built.model) else built.model
+    model.eval()
+    torch.manual_seed(1)
+    device = torch.device("cpu")
+    args, kwargs = to_device(args, device), to_device(kwargs, device)
+    output = run(model, args, kwargs, job["repaired"])
+    torch.save(
+        {"state": model.state_dict(), "args": args, "kwargs": kwargs, "output": list(_tensors(output))},
+        job["kept"],
+    )
+    measured = measure_all(job, model, args, kwargs)
+    return {"trains": trains(model, args, kwargs), "measured": measured}
+
+
+def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict[str, float]:
+    """Measured Δ at every norm over random batches like the inputs; {} where none was asked for."""
+    if not job["batches"]:
+        return {}
+    import torch
+
+    from dropout_lint.measurement import measure
+    from dropout_lint.target.types import Inputs
+
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return (
+                value.new_empty(value.shape).normal_(generator=generator)
+                if value.is_floating_point()
+                else value
+            )
+        if isinstance(value, (list, tuple)):
+            return type(value)(drawn(item) for item in value)
+        if isinstance(value, dict):
+            return {key: drawn(item) for key, item in value.items()}
+        return value
+
+    batches = [Inputs(drawn(tuple(args)), drawn(dict(kwargs))) for _ in range(job["batches"])]
+    return dict(measure(model, batches, device="cpu", seed=0).delta)
+
+
+def _tensors(value: Any) -> Any:
+    from dropout_lint.fixes.proof import tensors_of
+
+    return tensors_of(value)
+
+
+def _is_meta(model: Any) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def actual(job: dict[str, Any]) -> dict[str, Any]:
+    """Build the edited model and run every check against what `expected` kept; the first failure is named."""
+    import torch
+
+    from dropout_lint.fixes.proof import run, same, trains
+
+    overlay(job["files"])
+    try:
+        built = build(job)
+    except Exception as error:
+        return {"failed": f"the edited source does not build: {error}", "details": traceback.format_exc()}
+    kept = torch.load(job["kept"], weights_only=False)
+    model = built.model
+    if _is_meta(model):
+        model = model.to_empty(device="cpu")
+    try:
+        model.load_state_dict(kept["state"], strict=True)
+    except RuntimeError as error:
+        return {"failed": f"the old state_dict does not load: {error}"}
+    checks = ["the edited source builds in its own process", "the old state_dict loads with strict=True"]
+    output = run(model.eval(), kept["args"], kwargs=kept["kwargs"], dropouts_off=False)
+    if not same(list(_tensors(output)), kept["output"]):
+        return {"failed": "the eval-mode outputs are not bit-identical"}
+    checks.append("eval-mode outputs are bit-identical")
+    measured = measure_all(job, model, kept["args"], kept["kwargs"])  # before training touches the statistics
+    if job["trains"]:
+        if not trains(model, kept["args"], kept["kwargs"]):
+            return {"failed": "the edited model does not train"}
+        checks.append("a training step runs, forward and backward")
+    return {**lint_again(job, checks), "measured": measured}
+
+
+def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
+    """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
+    from dropout_lint.fixes.judge import judge_with
+    from dropout_lint.rules import load_rules
+    from dropout_lint.trace import trace
+
+    model = build(job, meta=job["meta"])
+    judge = judge_with(
+        load_rules(job["rules"]), select=job["select"], ignore=job["ignore"], threshold=job["threshold"]
+    )
+    traced = trace(model.model, model.inputs, catalogue=catalogue_of(job), constructed=model.constructed)
+    verdict = judge(traced)
+    surplus = Counter(item.rule.code for item in verdict.findings) - Counter(job["expected"])
+    if surplus:
+        return {"failed": f"the edited model still has findings: {', '.join(sorted(surplus.elements()))}"}
+    checks.append("the edited source was linted again: the findings are gone, nothing new is found")
+    return {"checks": checks}
+
+
+def catalogue_of(job: dict[str, Any]) -> Any:
+    """The catalogue with the dropout classes that the project names."""
+    from dropout_lint.layers import Catalogue, ExtraDropout, Noise
+
+    extra = {
+        name: ExtraDropout(Noise(entry["noise"]), entry["p"], entry["keeps"])
+        for name, entry in job["dropouts"].items()
+    }
+    return Catalogue(extra)
+
+
+def do(path: str) -> None:
+    """Run one job and write its answer."""
+    file = Path(path)
+    job = json.loads(file.read_text())
+    os.chdir(job["cwd"])
+    sys.path[:] = job["path"]
+    try:
+        answer = {"expected": expected, "actual": actual}[job["kind"]](job)
+    except BaseException as error:
+        answer = {"failed": f"{type(error).__name__}: {error}", "details": traceback.format_exc()}
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(answer))
+    partial.replace(file.with_suffix(".answer"))
+
+
+def main() -> None:
+    """Read job paths from stdin until it ends."""
+    from dropout_lint.target import own_process
+
+    own_process()
+    import torch
+
+    torch.set_num_threads(1)
+    import dropout_lint.fixes.judge
+    import dropout_lint.fixes.proof
+    import dropout_lint.noise
+    import dropout_lint.survey.surveyor
+    import dropout_lint.trace  # noqa: F401
+
+    sys.stdout.flush()
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        path = line.strip()
+        if not path:
+            continue
+        if FORK:
+            child = os.fork()
+            if child == 0:
+                try:
+                    do(path)
+                finally:
+                    sys.stderr.flush()
+                    os._exit(0)
+            os.waitpid(child, 0)
+        else:
+            do(path)
+        channel.write(f"{path}\n")
+        channel.flush()
