@@ -72,6 +72,8 @@ class State:
             channel.
         lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
             add up, which only a trained norm's statistics tell); None: the same as `t_var / data`.
+        skew: (G,) skewness of the data part; None for 0. A weight layer adds up many inputs and leaves none,
+            but a rectified skip keeps its own.
         under: while the tensor is mask times ReLU of something, that something.
         gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
             layer.
@@ -102,6 +104,7 @@ class State:
     alike: float = 0.0
     uneven: float = 0.0
     lift: Array | None = None
+    skew: Array | None = None
     under: Underlying | None = None
     gain: float = 1.0
     weighed: bool = False
@@ -200,8 +203,9 @@ class State:
             )
         }
         lift = None if self.lift is None else self.lift[index]
+        skew = None if self.skew is None else self.skew[index]
         under = None if self.under is None else self.under.pick(index)
-        return replace(self, counts=counts, lift=lift, under=under, **take)
+        return replace(self, counts=counts, lift=lift, skew=skew, under=under, **take)
 
     def per_channel(self) -> State:
         """Every channel its own group."""
@@ -238,6 +242,7 @@ class State:
             shared=shared[:, None],
             old=old[:, None],
             lift=None,
+            skew=None,
             under=None,
         )
 
@@ -264,6 +269,7 @@ class State:
             data=self.data * square,
             noise=self.noise * square,
             levels=self.levels if np.all(np.asarray(shift) == 0) else (),
+            skew=None if self.skew is None else self.skew * np.sign(factor),
             under=None,
         )
 

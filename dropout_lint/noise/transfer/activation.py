@@ -28,21 +28,27 @@ from dropout_lint.noise.quadrature import (
     PointFunction,
     moments_by_quadrature,
     rectified,
+    rectified_skewness,
+    skewed_nodes,
 )
 from dropout_lint.noise.state import State, Underlying
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 
-PAIR = 0.3
+PAIR = 0.1
 """Assumed correlation of the channels that trained weights add up."""
 
 _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
 
 
-def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
+def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False, skewed: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
-    mean, dev, var, linear = _spread(moments, x.mean, x.dev, x.var)
-    t_mean, t_dev, t_var, t_linear = _spread(moments, x.t_mean, x.t_dev, x.t_var)
+    if skewed and x.skew is not None and not np.any(x.dev) and not np.any(x.t_dev):
+        mean, dev, var, linear = _skewed(x.mean, x.var, x.skew)
+        t_mean, t_dev, t_var, t_linear = _skewed(x.t_mean, x.t_var, x.skew)
+    else:
+        mean, dev, var, linear = _spread(moments, x.mean, x.dev, x.var)
+        t_mean, t_dev, t_var, t_linear = _spread(moments, x.t_mean, x.t_dev, x.t_var)
     ratio = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
     ratio = np.clip(ratio, 0.0, 1.0)
     first = np.minimum(linear**2, var)
@@ -68,6 +74,7 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
         rho=share * x.rho + (1 - share) * x.rho**2,
         alike=(share * x.alike**0.5 + (1 - share) * x.alike) ** 2,
         weighed=False,
+        skew=None,
         under=None,
         spread_over=0.0,
     ).balanced()
@@ -83,8 +90,9 @@ def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio
         first, rest = first * apart, rest * apart
     else:
         first, rest = (train[0] * ratio)[0], (np.maximum(train[1] - train[0], 0.0) * ratio**2)[0]
+    came = np.divide(x.t_var, x.data, out=np.ones_like(x.data), where=x.data > 0)
     now = first + rest * PAIR
-    then = test[0] + np.maximum(test[1] - test[0], 0.0) * PAIR
+    then = test[0] * x.lifted / came + np.maximum(test[1] - test[0], 0.0) * PAIR
     result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
     return result
 
@@ -104,6 +112,15 @@ def _spread(
     return overall, np.where(sign < 0, -spread, spread), variance @ _DEV_WEIGHTS, linear @ _DEV_WEIGHTS
 
 
+def _skewed(mean: Array, var: Array, skew: Array) -> tuple[Array, Array, Array, Array]:
+    """Moments of ReLU of a skewed variable, by quadrature: it passes the large values in either mode."""
+    h, z, w = skewed_nodes(skew)
+    values = np.maximum(mean[..., None] + np.sqrt(np.maximum(var, 0.0))[..., None] * h, 0.0)
+    first = values @ w
+    centred = values - first[..., None]
+    return first, np.zeros_like(first), (centred**2) @ w, centred @ (w * z)
+
+
 RELU = rectified()
 
 
@@ -112,7 +129,8 @@ RELU = rectified()
 def relu(call: Call) -> State:
     """max(x, 0)."""
     x = call.x
-    y = pointwise(x, RELU, homogeneous=True)
+    y = pointwise(x, RELU, homogeneous=True, skewed=True)
+    y = replace(y, skew=rectified_skewness(x.t_mean, x.t_var))
     if x.components > 1 and not x.levels:
         return y
     flat = x

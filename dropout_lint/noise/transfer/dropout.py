@@ -2,7 +2,7 @@
 
 Derivation. x·m has the component x·m_j with probability π_j. Inverted dropout: m is 0 with probability p and
 1/k with probability k. Uout and Gaussian dropout: two values at 1 ± s^½ have the same mean and variance. The
-noise that the mask adds is s·E[x²], E[x²] taken in train mode, so noise from further up is amplified too.
+noise that the mask adds is s·E[x²], E[x²] taken in train mode, so it masks noise from further up as well.
 What the mask is shared over decides how the noise adds up later: a channel's mask (Dropout2d) is the same at
 all positions, a sample's (DropPath) in all channels as well. The shared part of the noise is the part of
 E[x²] that is the same everywhere.
@@ -59,7 +59,7 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     column = values[:, None]
     square = prob @ values**2
     second = x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2
-    noise, shared = x.noise * square, x.shared.copy()
+    noise, shared = x.noise.copy(), x.shared.copy()  # x·m = x + x·(m - 1): older noise stays what it was
     added = (square - (prob @ values) ** 2) * second
     if over != "element":
         steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]

@@ -97,7 +97,7 @@ def linear_map(  # noqa: PLR0917
     bias: torch.Tensor | None,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
-    x = replace(x, under=None)
+    x = replace(x, under=None, skew=None)
     if x.mask != "sample" and not (x.mask == "channel" and groups == c_in):
         x = x.collapse()
     overlap = _overlap(x, c_in / groups, taps)

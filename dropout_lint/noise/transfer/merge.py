@@ -23,7 +23,7 @@ from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, align
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
 
-AGREEMENT = 0.2
+AGREEMENT = 0.3
 """Assumed correlation of what the data cause on a trained skip and in its branch."""
 
 
@@ -94,12 +94,30 @@ def add(a: State, b: State, sign: float = 1.0) -> State:
         gain=1.0,
         rho=_mixed_rho(a, b),
         **_mixed_spread(a, b),
-        lift=np.sqrt(a.lifted * b.lifted),
+        lift=_mean_lift(a, b),
+        skew=_mean_skew(a, b, sign),
         under=None,
         levels=a.levels if same else (),
         spread_over=max(a.spread_over, b.spread_over),
     )
     return result.balanced() if result.components > 1 else result
+
+
+def _mean_lift(a: State, b: State) -> Array:
+    total = a.data + b.data
+    lifted = a.lifted * a.data + b.lifted * b.data
+    return np.divide(lifted, total, out=np.ones_like(total), where=total > 0)
+
+
+def _mean_skew(a: State, b: State, sign: float) -> Array | None:
+    """Third cumulants of independent parts add up."""
+    if a.skew is None and b.skew is None:
+        return None
+    total = (a.data + b.data) ** 1.5
+    third = (0.0 if a.skew is None else a.skew * a.data**1.5) + (
+        0.0 if b.skew is None else np.sign(sign) * b.skew * b.data**1.5
+    )
+    return np.divide(third, total, out=np.zeros_like(total), where=total > 0)
 
 
 def agreeing(total: State, a: State, b: State) -> State:
@@ -137,6 +155,7 @@ def product(a: State, b: State) -> State:
         sig=np.sqrt(np.maximum((a_mid + a.sig**2) * (b_mid + b.sig**2) - a_mid * b_mid, 0.0)),
         var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
         lift=None,
+        skew=None,
         under=None,
         data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
         **_mixed_noise(a, b, left, right),
@@ -256,6 +275,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         }
         alike = float(weight**2 @ np.array([s.alike for s in states]))
         uneven = float(weight @ np.array([s.uneven for s in states]))
+        joined["skew"] = np.concatenate([np.zeros(p.groups) if p.skew is None else p.skew for p in parts])
         joined["lift"] = np.concatenate([p.lifted for p in parts])
         return parts[0].changed(
             axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
@@ -269,7 +289,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
         }
         mixed = _mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
-        result, done = a.changed(rho=rho, lift=None, under=None, **mixed, **blended), done + size
+        result, done = a.changed(rho=rho, lift=None, skew=None, under=None, **mixed, **blended), done + size
     return result
 
 

@@ -59,7 +59,7 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
         before = _before_mask(x, levels, q)
         energy = (variance + mean**2) / q
         fitted = _fit(before, mean, np.maximum(energy - mean**2, FLOOR * variance))
-        noise = fitted.noise * q
+        noise = fitted.noise.copy()
         own = (q - 1) * energy
         old = fitted.old.copy()
         old[x.source] = noise[x.source] * old[x.source] / np.maximum(noise[x.source] + own, 1e-30)
@@ -78,7 +78,7 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
             noise=noise,
             old=old,
             uneven=0.0,
-            lift=None,
+            lift=fitted.lift,
             gain=fitted.gain,
         )
     return _fit(x.collapse(), mean, variance)
@@ -88,8 +88,8 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
     kept = int(np.argmax(levels))
     level = levels[kept]
     var = x.var[kept] / level**2
-    noise = x.noise / q
-    own = (q - 1) / q * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
+    noise = x.noise.copy()
+    own = (q - 1) * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
     before = noise[x.source] * x.old[x.source]
     noise[x.source] = np.maximum(noise[x.source] - own, 0.0)
     old = x.old.copy()
@@ -145,7 +145,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
         data=data,
         noise=noise,
         uneven=0.0,
-        lift=None,
+        lift=x.lifted,
         gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed or x.under is not None else x.gain,
     )
 

@@ -41,7 +41,7 @@ def averaged(x: State, keep: float, n: float, window: Sequence[int] = ()) -> Sta
     noise = x.noise * loose
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
-    x = replace(x, under=None)
+    x = replace(x, under=None, skew=None)
     sig2 = x.sig**2 * keep
     rho = strided(x.rho, max(window)) if len(window) else x.rho
     return replace(
