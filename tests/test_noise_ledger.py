@@ -438,3 +438,29 @@ def test_a_transfer_function_that_fails_is_a_counted_fallback(monkeypatch: pytes
     result = predicted(chain(nn.Dropout(0.3), nn.Tanh()), torch.randn(4, 8))
     assert result.fallbacks == {"Tanh": 1}
     assert result.norms[-1].delta < 1
+
+
+def test_a_shared_mask_on_a_map_smaller_than_the_kernel() -> None:
+    """At 1×1 a 3×3 kernel sees one tap: noise that a channel shares is no more than any other."""
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(64, 64, 1), nn.BatchNorm2d(64), nn.ReLU())
+    model = nn.Sequential(*one, nn.Dropout2d(0.5), nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64))
+    x = torch.randn(256, 64, 1, 1)
+    got = deltas(model, x, basis="weights")["5"]
+    assert got == pytest.approx(measured(model, x, 8)["5"], abs=0.03)
+
+
+def test_an_activation_inside_a_norm_module_is_applied() -> None:
+    class BatchNormAct2d(nn.BatchNorm2d):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.act = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(super().forward(x))
+
+    def network(*middle: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(8, 16, 1), *middle, nn.Dropout(0.5), nn.BatchNorm2d(16))
+
+    inside = predicted(network(BatchNormAct2d(16)), images(4, 8)).norms[-1].delta
+    assert inside == pytest.approx(li_eq6(1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi), 0.5), abs=1e-3)

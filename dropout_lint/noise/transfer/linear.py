@@ -6,10 +6,11 @@ power:
     Var noise(z_o) = Σ_t f_t Σ_i w_oit² Var noise(x_i)
 
 f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with
-padding 1 a 3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the taps
-first: (Σ_t w_oit)². The signal's variance is taken the same way, which for zero-mean weights is its
-expectation. Where the padding cuts taps off, a mean becomes a pattern over positions, and that is variance of
-the norm's input as well: with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+padding 1 a 3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the
+taps first: Σ_tt' f_tt' w_t w_t', f_tt' the fraction at which both taps see the input. The signal's
+variance is taken as that of separate values, which for zero-mean weights is its expectation. Where the
+padding cuts taps off, a mean becomes a pattern over positions, and that is variance of the norm's input
+as well: with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
 
 With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as
 torch's layers use it. The factor hardly matters, it cancels at the next norm.
@@ -120,7 +121,7 @@ def linear_map(  # noqa: PLR0917
     noise, older, lifted = power[2 + 2 * k : 2 + 2 * k + rows], power[2 + 2 * k + rows : -1], power[-1]
     shared = x.shared
     if np.any(x.noise * x.shared > 0):
-        coherent = _apply(_square(weight.sum(2, keepdim=True), np.ones(1)), x.noise * x.shared, groups)
+        coherent = _apply(_together(weight, taps.pair), x.noise * x.shared, groups)
         loose = _apply(square, x.noise * (1 - x.shared), groups)
         noise = loose + coherent
         shared = np.divide(coherent, noise, out=np.zeros_like(noise), where=noise > 0)
@@ -200,6 +201,12 @@ def _square(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
     return w.square() @ torch.from_numpy(fraction).float()
 
 
+def _together(weight: torch.Tensor, pair: Array) -> torch.Tensor:
+    """(c_out, c_in / groups): Σ_tt' f_tt' w_t w_t', the power of what all positions of a channel share."""
+    w = weight.detach().float()
+    return ((w @ torch.from_numpy(pair).float()) * w).sum(2)
+
+
 def _times(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
     return weight.detach().float() @ torch.from_numpy(fraction).float()
 
@@ -247,7 +254,8 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         result: Array = np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
         return result
 
-    x = replace(x, lift=None)
+    lifted, plain = power(x.lifted * x.data), power(x.data)
+    x = replace(x, lift=np.divide(lifted, plain, out=np.ones(len(counts)), where=plain > 0))
     t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
     noise = inside * power(x.noise)
     return replace(

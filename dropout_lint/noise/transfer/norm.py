@@ -22,7 +22,7 @@ import torch
 from dropout_lint.layers import NormSpec
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State
-from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+from dropout_lint.noise.transfer.base import Call, Parameter, find_module, function, module
 from dropout_lint.noise.transfer.linear import NOISE_GAIN, amplified
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
@@ -282,8 +282,23 @@ def norm(call: Call) -> State:
         axis = 1 if len(call.in_shape) > 1 else 0
         x = x.on(axis, call.in_shape[axis])
     if spec.family in ("batch", "sync-batch") or (spec.family == "instance" and spec.tracks):
-        return batch_norm(x, spec, weight, bias, running, call.ledger.trained)
-    return self_norm(x, spec, weight, bias)
+        y = batch_norm(x, spec, weight, bias, running, call.ledger.trained)
+    else:
+        y = self_norm(x, spec, weight, bias)
+    return _activated(call, y)
+
+
+def _activated(call: Call, y: State) -> State:
+    """The activation that a norm module of timm's has inside (`BatchNormAct2d.act`)."""
+    inner = getattr(call.module, "act", None)
+    if not isinstance(inner, torch.nn.Module) or isinstance(inner, torch.nn.Identity):
+        return y
+    transfer = find_module(type(inner))
+    if transfer is None:
+        call.ledger.fallback(type(inner).__name__)
+        return y
+    result: State = transfer(replace(call, name=type(inner).__name__, args=(y,), kwargs={}, module=inner))
+    return result
 
 
 def _normalised_axis(call: Call, x: State) -> tuple[int, int]:

@@ -43,10 +43,11 @@ def averaged(x: State, keep: float, n: float, window: Sequence[int] = ()) -> Sta
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
     x = replace(x, under=None, skew=None)
     sig2 = x.sig**2 * keep
+    alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
     rho = strided(x.rho, max(window)) if len(window) else x.rho
     return replace(
         x,
-        t_var=x.t_var * keep,
+        t_var=x.t_var * alone + x.lifted * x.data * (keep - alone),
         sig=np.sqrt(sig2),
         var=sig2 + np.maximum(x.var - x.sig**2, 0.0) * fade,
         data=x.data * keep,
