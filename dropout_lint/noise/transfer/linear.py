@@ -23,8 +23,8 @@ of separate masks has no such spread.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,13 +56,14 @@ class Taps:
     window: tuple[int, ...] = ()
 
 
+@functools.lru_cache(maxsize=256)
 def taps_of(  # noqa: PLR0917
-    sizes: Sequence[int],
-    outputs: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    sizes: tuple[int, ...],
+    outputs: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
     transposed: bool = False,
 ) -> Taps:
     """Fractions for a kernel of any number of dimensions; they factor into one per dimension."""
@@ -113,8 +114,7 @@ def linear_map(  # noqa: PLR0917
     power = _apply(square, energies, groups)
     k = x.components
     means = np.concatenate([x.t_mean[None], x.train_mean[None], x.mean])
-    responses = _apply(_times(weight, taps.single), means, groups)
-    border = _border(weight, means, taps, groups)
+    responses, border = _responses(weight, means, taps, groups)
     spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
     shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
     rows = len(x.noise)
@@ -207,10 +207,6 @@ def _together(weight: torch.Tensor, pair: Array) -> torch.Tensor:
     return ((w @ torch.from_numpy(pair).float()) * w).sum(2)
 
 
-def _times(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
-    return weight.detach().float() @ torch.from_numpy(fraction).float()
-
-
 def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
     """(R, c_in) through a (c_out, c_in / groups) matrix."""
     x = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
@@ -222,16 +218,22 @@ def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
     return np.asarray(result.numpy(), dtype=np.float64)
 
 
-def _border(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> Array:
-    """(R, c_out) variance over positions of the mean, which the padding cuts."""
+def _responses(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> tuple[Array, Array]:
+    """(R, c_out) mean, and its variance over positions where the padding cuts it."""
+    if weight.shape[2] == 1:
+        matrix = weight.detach().float()[:, :, 0] * float(taps.single[0])
+        first = _apply(matrix, means, groups)
+        if taps.pair[0, 0] - taps.single[0] ** 2 <= 1e-12:
+            return first, np.zeros_like(first)
+        return first, (first / taps.single[0]) ** 2 * (taps.pair[0, 0] - taps.single[0] ** 2)
+    rows, count = len(means), weight.shape[2]
+    w = weight.detach().float().view(groups, weight.shape[0] // groups, -1, count)
+    x = torch.from_numpy(means.astype(np.float32)).view(rows, groups, 1, 1, -1)
+    u = torch.stack([(row @ w)[:, :, 0] for row in x]).reshape(rows, weight.shape[0], count)
+    per_tap: Array = np.asarray(u.numpy(), dtype=np.float64)
     cut = taps.pair - np.outer(taps.single, taps.single)
-    if not np.any(np.abs(cut) > 1e-12):
-        return np.zeros((len(means), weight.shape[0]))
-    w = weight.detach().float().view(groups, -1, *weight.shape[1:])
-    x = torch.from_numpy(means.astype(np.float32)).view(len(means), groups, -1)
-    u = torch.einsum("goit,rgi->rgot", w, x).reshape(len(means), weight.shape[0], -1)
-    result: Any = torch.einsum("rot,ts,ros->ro", u, torch.from_numpy(cut).float(), u)
-    return np.maximum(np.asarray(result.numpy(), dtype=np.float64), 0.0)
+    border: Array = np.maximum(((per_tap @ cut) * per_tap).sum(-1), 0.0)
+    return per_tap @ taps.single, border
 
 
 def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917

@@ -144,14 +144,21 @@ def product(a: State, b: State) -> State:
     a_all, b_all = a.train_mean**2 + a.train_dev**2, b.train_mean**2 + b.train_dev**2
     left = a.noise * (b_all + b.train_var)
     right = b.noise * (a_all + a.data)
+    spread, t_spread = (
+        np.maximum(mid - product**2, 0.0) if np.any(one) or np.any(other) else np.zeros_like(mid)
+        for mid, product, one, other in (
+            (a_mid * b_mid, mean, a.dev, b.dev),
+            (at_mid * bt_mid, t_mean, a.t_dev, b.t_dev),
+        )
+    )
     levels = a.levels if b.levels == () and not np.any(b.noise) else ()
     return a.changed(
         axis=max(a.axis, b.axis),
         t_mean=t_mean,
-        t_dev=np.sqrt(np.maximum(at_mid * bt_mid - t_mean**2, 0.0)),
+        t_dev=np.sqrt(t_spread),
         t_var=(at_mid + a.t_var) * (bt_mid + b.t_var) - at_mid * bt_mid,
         mean=mean,
-        dev=np.sqrt(np.maximum(a_mid * b_mid - mean**2, 0.0)),
+        dev=np.sqrt(spread),
         sig=np.sqrt(np.maximum((a_mid + a.sig**2) * (b_mid + b.sig**2) - a_mid * b_mid, 0.0)),
         var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
         lift=None,
@@ -275,7 +282,8 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         }
         alike = float(weight**2 @ np.array([s.alike for s in states]))
         uneven = float(weight @ np.array([s.uneven for s in states]))
-        joined["skew"] = np.concatenate([np.zeros(p.groups) if p.skew is None else p.skew for p in parts])
+        if any(p.skew is not None for p in parts):
+            joined["skew"] = np.concatenate([np.zeros(p.groups) if p.skew is None else p.skew for p in parts])
         joined["lift"] = np.concatenate([p.lifted for p in parts])
         return parts[0].changed(
             axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
