@@ -52,7 +52,7 @@ _STATELESS: tuple[tuple[type[nn.Module], str, str], ...] = (
 def describe_norm(module: nn.Module) -> NormSpec | None:
     """The norm that `module` is, decided by `isinstance` (frozen ones by name), or None if it is none."""
     kind = type(module).__name__
-    eps = float(getattr(module, "eps", 1e-5) or 1e-5)
+    eps = _eps(module)
     if FROZEN_NAMES & {base.__name__ for base in type(module).__mro__}:
         channels = getattr(module, "num_features", None)
         return NormSpec(kind, "batch", tracks=True, frozen=True, channels=channels, eps=eps)
@@ -68,3 +68,9 @@ def describe_norm(module: nn.Module) -> NormSpec | None:
                 kind, family, tracks=False, channels=size[-1] if isinstance(size, tuple) else size, eps=eps
             )
     return None
+
+
+def _eps(module: nn.Module) -> float:
+    """What the norm adds to the variance; others call other things `eps` (GIN: a weight)."""
+    eps = getattr(module, "eps", None)
+    return float(eps) if isinstance(eps, int | float) and eps else 1e-5
