@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 	$(BIN)/dropout-lint fix 'fixtures.pointnet:build'
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -59,7 +59,7 @@ def test_the_fixture_in_a_project(pytester: pytest.Pytester, monkeypatch: pytest
             assert_no_dropout_shift(model, torch.randn(4, 4))
         """
     )
-    result = pytester.runpytest_subprocess("-p", "dropout_lint.pytest_plugin", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["E*AssertionError: Sequential has misplaced dropout*", "E*DL101*"])
     # the failure points at the test's own line

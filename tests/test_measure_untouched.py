@@ -133,7 +133,7 @@ def test_ctrl_c_at_any_moment() -> None:
 
     def tracer(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal counted
-        if f"{os.sep}measure{os.sep}" not in frame.f_code.co_filename:
+        if f"{os.sep}measurement{os.sep}" not in frame.f_code.co_filename:
             return None
         if event == "line":
             counted += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,7 +347,7 @@ def test_first_party_files(folder: Path) -> None:
     net = write(folder, "toynet.py", NET)
     found = first_party_files(resolve("toynet:build")[0])
     assert net.resolve() in found
-    assert not any("site-packages" in str(path) for path in found)
+    assert not any(str(path).startswith(sysconfig.get_path("purelib")) for path in found)
     assert list(found) == sorted(found)
 
 
