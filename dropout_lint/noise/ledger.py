@@ -110,13 +110,27 @@ def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...])
 def _walk(trace: Trace, ledger: Ledger) -> None:
     env: dict[fx.Node, Any] = {}
     sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
+    needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
     for node in trace.graph.nodes:
-        if node.op == "output":
+        if node.op == "output" or node not in needed:
             continue
         result = _evaluate(node, env, trace, ledger, sites)
         if ledger.trained and isinstance(result, State):
             result = _measured(result, node, trace.model, ledger)
         env[node] = result
+
+
+def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
+    """Nodes that some norm behind a dropout depends on; at all other norms Δ is 1."""
+    noisy = {site.node for site in ledger.dropouts}
+    for node in trace.graph.nodes:
+        if any(source in noisy for source in node.all_input_nodes):
+            noisy.add(node)
+    needed = {node for node in ledger.norms if node in noisy}
+    for node in reversed(trace.graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return needed
 
 
 def _evaluate(  # noqa: PLR0911

@@ -15,8 +15,9 @@ that do not commute with a mask as well. A linear layer adds up many masks and l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,24 @@ from dropout_lint.noise.quadrature import Array
 
 LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
+
+
+_T = TypeVar("_T")
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def replace(old: _T, /, **values: Any) -> _T:
+    """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
+    kind = type(old)
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(item.name for item in dataclasses.fields(old))  # type: ignore[arg-type]
+    if not values.keys() <= set(names):
+        raise TypeError(f"{kind.__name__} has no {sorted(values.keys() - set(names))}")
+    new = object.__new__(kind)
+    for name in names:
+        object.__setattr__(new, name, values[name] if name in values else getattr(old, name))
+    return new
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ Correlations between positions go the same way. The mask of a pending dropout ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from dropout_lint.noise.quadrature import (
     rectified_skewness,
     skewed_nodes,
 )
-from dropout_lint.noise.state import State, Underlying
+from dropout_lint.noise.state import State, Underlying, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 
 PAIR = 0.1

@@ -8,13 +8,12 @@ positions, and loose noise falls to 1/L_eff. Dropout on the weights adds s·Σa�
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State, fresh
+from dropout_lint.noise.state import State, fresh, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 from dropout_lint.noise.transfer.dropout import drop
 from dropout_lint.noise.transfer.linear import ONE_TAP, linear_map

@@ -18,13 +18,12 @@ of it behind kernels whose weights agree and behind average pooling comes out to
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, replace
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from torch import fx
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
 
 DEFAULT_GAIN = 1 / 3
@@ -108,28 +108,39 @@ def linear_map(  # noqa: PLR0917
         return _expected(x, axis, c_in, c_out, groups, taps)
     x = x.on(x.axis, c_in).per_channel()
     square = _square(weight, taps.single)
-    energies = np.concatenate(
-        [x.t_var[None], x.data[None], x.var, x.sig**2, x.noise, x.noise * x.old, (x.lifted * x.data)[None]]
-    )
-    power = _apply(square, energies, groups)
-    k = x.components
+    k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
+    active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
+    loud = x.noise[active]
+    parts = [x.t_var[None], x.data[None], (x.lifted * x.data)[None], x.var, x.sig**2, loud]
+    if gain != 1:
+        parts.append(loud * x.old[active])
+    common = loud * x.shared[active]
+    coherent = bool(common.any())
+    if coherent:
+        parts.append(common)
+    power = _apply(square, np.concatenate(parts), groups)
     means = np.concatenate([x.t_mean[None], x.train_mean[None], x.mean])
     responses, border = _responses(weight, means, taps, groups)
-    spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
-    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
-    rows = len(x.noise)
-    noise, older, lifted = power[2 + 2 * k : 2 + 2 * k + rows], power[2 + 2 * k + rows : -1], power[-1]
-    shared = x.shared
-    if np.any(x.noise * x.shared > 0):
-        coherent = _apply(_together(weight, taps.pair), x.noise * x.shared, groups)
-        loose = _apply(square, x.noise * (1 - x.shared), groups)
-        noise = loose + coherent
-        shared = np.divide(coherent, noise, out=np.zeros_like(noise), where=noise > 0)
-        power[2 : 2 + k] += (noise - power[2 + 2 * k : 2 + 2 * k + rows]).sum(
-            0
-        )  # the train variance holds the same noise
+    if np.any(x.dev) or np.any(x.t_dev):
+        spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
     else:
-        shared = np.zeros_like(noise)
+        spreads = np.zeros((1 + k, c_out))
+    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
+    start, count = 3 + 2 * k, len(active)
+    carried, lifted = power[start : start + count], power[2]
+    older = power[start + count : start + 2 * count] if gain != 1 else carried
+    tied = np.zeros_like(carried)
+    if coherent:
+        tied, alone = power[-count:], power[-count:]
+        if len(taps.single) > 1:
+            tied = _apply(_together(weight, taps.pair), common, groups)
+        power[3 : 3 + k] += (tied - alone).sum(0)  # the train variance holds the same noise
+        carried = carried + tied - alone
+    noise, shared, old = (np.zeros((len(x.noise), c_out)) for _ in range(3))
+    noise[active] = carried
+    np.divide(tied, carried, out=tied, where=carried > 0)
+    shared[active] = tied
+    old[active] = np.divide(older, carried, out=np.zeros_like(carried), where=carried > 0)
     result = replace(
         x,
         axis=axis,
@@ -139,18 +150,17 @@ def linear_map(  # noqa: PLR0917
         t_var=power[0] + border[0],
         mean=responses[2:] + shift,
         dev=np.sqrt(spreads[1:]),
-        sig=np.sqrt(power[2 + k : 2 + 2 * k] + border[2:]),
-        var=power[2 : 2 + k] + border[2:],
+        sig=np.sqrt(power[3 + k : 3 + 2 * k] + border[2:]),
+        var=power[3 : 3 + k] + border[2:],
         data=power[1] + border[1],
         lift=np.divide(lifted, power[1], out=np.ones(c_out), where=power[1] > 0),
         noise=noise,
         shared=shared,
-        old=np.divide(older, noise, out=np.zeros_like(noise), where=noise > 0),
+        old=old,
         levels=() if bias is not None else x.levels,
         weighed=True,
     )
     # what went into the layer is common to its outputs from here on
-    gain = x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     return replace(amplified(result, np.full(c_out, gain), power[1]), old=np.ones_like(noise), gain=gain)
 
 

@@ -13,7 +13,6 @@ it was.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 
 from dropout_lint.layers import NormSpec
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, find_module, function, module
 from dropout_lint.noise.transfer.linear import NOISE_GAIN, amplified
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array, normal_cdf
-from dropout_lint.noise.state import State, Underlying
+from dropout_lint.noise.state import State, Underlying, replace
 from dropout_lint.noise.transfer.base import Call, function, module
 
 

@@ -7,12 +7,11 @@ A reshape keeps the channels together where it can be read off the sizes; where 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dropout_lint.noise.state import State
+from dropout_lint.noise.state import State, replace
 from dropout_lint.noise.transfer.base import Call, first_shape, function, module
 
 
