@@ -28,6 +28,7 @@ from dropout_lint.errors import DropoutLintError
 from dropout_lint.target import resolve
 from dropout_lint.trace import Trace, trace
 
+SLOW = 5.0  # seconds from which on the first, cold trace is the one that is reported
 RESULTS = Path(__file__).parent / "results" / "zoo.md"
 
 
@@ -103,10 +104,12 @@ def run(target: str) -> Row:
     row = Row(target)
     try:
         built = resolve(target)[0]
-        trace(built.model, built.inputs, constructed=built.constructed)
-        start = time.perf_counter()
-        row.trace = trace(built.model, built.inputs, constructed=built.constructed)
-        row.seconds = time.perf_counter() - start
+        for _ in range(2):
+            start = time.perf_counter()
+            row.trace = trace(built.model, built.inputs, constructed=built.constructed)
+            row.seconds = time.perf_counter() - start
+            if row.seconds > SLOW:
+                break
         row.symbolic = time_symbolic(built.model)
     except DropoutLintError as error:
         row.error = error.message

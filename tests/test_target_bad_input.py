@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dropout_lint.errors import DropoutLintError, InputError, TargetError
@@ -237,6 +237,8 @@ def test_any_text_is_a_model_or_one_clear_line(text: str) -> None:
 
 
 @given(st.text(alphabet="0123456789x:=-,abfloint6 ", max_size=20))
+@example("--0")
+@example("²x3")
 def test_any_input_text_is_read_or_refused(text: str) -> None:
     from dropout_lint.target import parse_inputs
 

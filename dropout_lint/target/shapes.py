@@ -82,7 +82,7 @@ def parse_input(text: str) -> tuple[str | None, torch.Tensor]:
 
 def _size(text: str, part: str) -> int:
     part = part.strip().strip("()")
-    if not part.lstrip("-").isdigit():
+    if not re.fullmatch("-?[0-9]+", part):
         raise InputError(f"`{part}` in `--input {text}` is no size", _FORM)
     size = int(part)
     if size < 1:
