@@ -159,6 +159,7 @@ def _evaluate(  # noqa: PLR0911
     if node in sites:
         x = call.x
         ledger.at_dropout[node] = x
+        ledger.masks(sites[node], x)
         return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
     if node in ledger.silent:
         return call.x
@@ -223,7 +224,7 @@ def _input(value: Any, rows: int) -> Any:
 
 def _record(call: Call, ledger: Ledger) -> None:
     x = call.x
-    ledger.shifts[call.node] = (x.delta, x.noise @ x.counts)
+    ledger.shifts[call.node] = (x.delta, ledger.causes(x))
 
 
 def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> State:

@@ -48,6 +48,8 @@ class Ledger:
         trained: running statistics are those of training.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
+        owed: (row, older row) → part of a dropout's own noise that is masked noise of an older dropout, and
+            so would go with that one as well.
     """
 
     dropouts: tuple[DropoutSite, ...]
@@ -58,12 +60,30 @@ class Ledger:
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
+    owed: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
         for index, site in enumerate(self.dropouts):
             if site.node is node:
                 yield index, site
+
+    def causes(self, x: State) -> Array:
+        """(S,) noise power of `x` that would go with each dropout; their sum may exceed all of it."""
+        noise: Array = x.noise @ x.counts
+        credit = noise.copy()
+        for (row, older), part in self.owed.items():
+            credit[older] += noise[row] * part
+        return credit
+
+    def masks(self, row: int, x: State) -> None:
+        """Dropout `row` is about to mask `x`: its noise is s·E[x²], and E[x²] holds noise of older ones."""
+        y = x.collapse()
+        energy = float(y.counts @ (y.var[0] + y.mean[0] ** 2 + y.dev[0] ** 2))
+        if energy > 0:
+            for older, power in enumerate(self.causes(y)):
+                if power > 0:
+                    self.owed[row, older] = float(power) / energy
 
     def fallback(self, name: str) -> None:
         """Count an operation that has no transfer function."""
