@@ -580,8 +580,8 @@ pass of these small images; for usual sizes see below, where the page was made w
   for ResNetV1 (ReLU behind the add) too large by 10 to 20 %, because trained features are more
   skewed than the ledger knows; for pre-activation networks too small in the last stage.
 - *Trained, few steps*: running variances are averages over steps in which the weights still move. In
-  the MLP at p = 0.5 they are 16 to 31 % above the variance of the final weights: no reading of the
-  file alone can tell.
+  the MLP at p = 0.5 the train-mode variance of the final weights is 16 and 31 % below the two running
+  variances behind dropouts: no reading of the file alone can tell.
 - *Noise of older dropouts* through trained weights takes part in their amplification to a degree
   that is assumed (`NOISE_GAIN`); no norm measures it apart.
 - *Time*: predictions take some tenths of a millisecond for each node of the graph, whatever the image
