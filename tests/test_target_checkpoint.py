@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +134,37 @@ def test_many_keys_are_cut_short(trained: nn.Module) -> None:
         resolve("ckptnet:Net", checkpoint="w.pt")
 
 
-def test_files_that_cannot_be_read(trained: nn.Module, tmp_path: Path) -> None:
+def refused(name: str, folder: Path, write: Callable[[Path], Any]) -> str:
+    """The message for a file that `write` makes: one plain sentence, and a hint that runs no code."""
+    write(folder / name)
+    with pytest.raises(CheckpointError) as caught:
+        resolve("ckptnet:Net", checkpoint=name)
+    message, hint = caught.value.message, caught.value.hint or ""
+    assert name in message
+    assert "\n" not in message and "\x1b" not in message and caught.value.details is None
+    assert "state_dict()" in hint and "weights_only" not in message + hint
+    return message
+
+
+def test_files_that_hold_something_else_are_said_in_our_own_words(trained: nn.Module, tmp_path: Path) -> None:
+    whole = refused("whole.pt", tmp_path, lambda path: torch.save(trained, path))
+    assert "holds pickled Python objects (ckptnet.Net)" in whole
+    extra = {"state_dict": trained.state_dict(), "args": Namespace(lr=0.1)}
+    assert "argparse.Namespace" in refused("extra.pt", tmp_path, lambda path: torch.save(extra, path))
+    traced = torch.jit.trace(trained.eval(), torch.randn(2, 3))
+    assert "TorchScript" in refused("script.pt", tmp_path, traced.save)
+    assert "is empty" in refused("empty.pt", tmp_path, Path.touch)
+    torch.save(trained.state_dict(), "full.pt")
+    half = Path("full.pt").read_bytes()[:600]
+    for name, text in {"junk.pt": b"junk junk", "half.pt": half, "junk.safetensors": b"junk"}.items():
+        assert "damaged or cut short" in refused(
+            name, tmp_path, lambda path, text=text: path.write_bytes(text)
+        )
+
+
+def test_a_file_that_is_not_there(trained: nn.Module) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint `gone\.pt`"):
         resolve("ckptnet:Net", checkpoint="gone.pt")
-    for name in ("junk.pt", "junk.safetensors"):
-        (tmp_path / name).write_bytes(b"junk")
-        with pytest.raises(CheckpointError, match="junk"):
-            resolve("ckptnet:Net", checkpoint=name)
-    torch.save(trained, "whole.pt")
-    with pytest.raises(CheckpointError) as caught:
-        resolve("ckptnet:Net", checkpoint="whole.pt")
-    assert "weights_only=True" in caught.value.message
-    assert "state_dict" in (caught.value.hint or "")
 
 
 def test_a_checkpoint_fits_one_model(trained: nn.Module, tmp_path: Path) -> None:

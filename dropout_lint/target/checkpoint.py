@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import nn
@@ -24,6 +27,8 @@ _WRAPPERS = (
 )
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _SHOWN = 3
+_OBJECT = re.compile(r"Unsupported (?:global|class|operand): (?:GLOBAL )?([\w.]+)")
+_SAVE = "save the weights alone: torch.save(model.state_dict(), path), or as a .safetensors file"
 
 
 def load_checkpoint(model: nn.Module, file: str) -> None:
@@ -63,11 +68,28 @@ def _read(file: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(
-            f"`{file}` cannot be read with torch.load(weights_only=True)",
-            "save a plain state dict: torch.save(model.state_dict(), path)",
-            details=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-        ) from error
+        raise _unreadable(file, path, error) from error
+
+
+def _unreadable(file: str, path: Path, error: Exception) -> CheckpointError:
+    """Why `torch.load(weights_only=True)` refused; its own text advises to run the file's code."""
+    if isinstance(error, OSError) and error.strerror:
+        return CheckpointError(f"`{file}` cannot be read: {error.strerror}", "check its permissions")
+    found = _OBJECT.search(str(error))
+    if found or (isinstance(error, UnpicklingError) and is_zipfile(path)):
+        kind = f" ({found[1]})" if found else ""
+        return CheckpointError(
+            f"`{file}` holds pickled Python objects{kind}, not weights alone; they would run code",
+            _SAVE,
+        )
+    if "TorchScript" in str(error):
+        return CheckpointError(f"`{file}` is a TorchScript archive, not a state dict", _SAVE)
+    if path.stat().st_size == 0:
+        return CheckpointError(f"`{file}` is empty", _SAVE)
+    return CheckpointError(
+        f"`{file}` is no checkpoint that torch.save wrote, or it is damaged or cut short",
+        f"fetch it again, or {_SAVE}",
+    )
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -81,7 +103,10 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except Exception as error:
-        raise CheckpointError(f"`{path}` is no safetensors file: {error}") from error
+        raise CheckpointError(
+            f"`{path}` is no safetensors file, or it is damaged or cut short: {error}",
+            "fetch it again, or save it anew with safetensors.torch.save_file(model.state_dict(), path)",
+        ) from error
 
 
 def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
