@@ -72,6 +72,24 @@ def failing():
 """
 
 
+NESTED = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.fc, self.bn = nn.Dropout(0.5), nn.Linear(8, 8), nn.BatchNorm1d(8)
+
+    def forward(self, batch: dict):
+        return self.bn(self.fc(self.drop(batch["image"]["values"])))
+
+
+example_inputs = ({"scale": torch.tensor(2.0), "image": {"values": torch.randn(16, 8)}},)
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net_under_test.py").write_text(MODEL)
@@ -125,6 +143,8 @@ def test_the_users_loader(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert target["measured"]["samples"] == 32 + 33 + 34 + 35
     assert target["measured"]["statistics"] == "stored"
     assert target["inputs_origin"] == options[1]
+    # the first batch of the data, not the inputs that the prediction was traced with
+    assert target["inputs"] == ["32x8"]
     assert any("2 parts the first 1" in note for note in target["notes"])
     limited = as_json(
         "net_under_test:build", "--data", "net_under_test.py:data", "--batches", "3", capsys=capsys
@@ -160,7 +180,7 @@ def test_a_fix_is_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         (("net_under_test:build", "--input", "4x9"), "4x9"),
         (("net_under_test:build", "--device", "gpu7"), "gpu7"),
         (("net_under_test:build(p=0.0)", "--compare-fixed"), "nothing was found"),
-        (("net_under_test:build", "--plot", "no/such/folder.png"), "cannot be written"),
+        (("net_under_test:build", "--plot", "no/such/folder.png"), "there is no folder no/such"),
         (("net_under_test.py",), "one is measured at a time"),
         ((), "missing argument"),
     ],
@@ -177,9 +197,21 @@ def test_what_cannot_be_measured_is_one_error_with_a_way_out(
 
 
 def test_the_report_goes_to_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = measured("net_under_test:build", "--output-file", "out/report.txt", capsys=capsys)
+    options = ("--output-file", "out/report.txt")
+    status, out, err = measured("net_under_test:build", *options, capsys=capsys)
+    assert (status, out) == (2, "")
+    assert "there is no folder out" in err
+    (folder / "out").mkdir()
+    status, out, _ = measured("net_under_test:build", *options, capsys=capsys)
     assert (status, out) == (0, "")
     assert "shift ratio" in (folder / "out" / "report.txt").read_text()
+
+
+def test_samples_inside_a_nested_batch_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "nested_under_test.py").write_text(NESTED)
+    target = as_json("nested_under_test:Net", "--batches", "3", "--tolerance", "0", capsys=capsys)
+    assert target["measured"]["batches"] == 3
+    assert target["measured"]["samples"] == 3 * 16
 
 
 def test_loaders_of_every_form(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from typing import IO, TextIO
 
 import rich_click as click
 
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, UsageError
 
 
 def exists(path: str) -> bool:
@@ -86,6 +87,11 @@ def report_usage(problem: click.ClickException) -> None:
     report_error(DropoutLintError(message, f"`{path} --help` lists what is allowed"))
 
 
+def is_full(problem: OSError) -> bool:
+    """Whether what was written to has no room left."""
+    return problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def flush() -> None:
     """Write out what is buffered; a reader that has gone is no error."""
     try:
@@ -132,16 +138,32 @@ def report_stream() -> Iterator[TextIO]:
         os.close(saved)
 
 
+def require_folder(path: str) -> None:
+    """Refuse a file whose folder is missing: a folder that is made for a slip of the keys goes unnoticed.
+
+    Raises:
+        UsageError: the folder is missing.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"cannot write {path}: there is no folder {folder}", "make it first, or correct the name"
+        )
+
+
 def write_file(path: str, text: str) -> None:
-    """Write `text` to `path` atomically, with its folder.
+    """Write `text` to `path`, a regular file atomically; a device or pipe is written to, not replaced.
 
     Raises:
         DropoutLintError: the file cannot be written.
     """
+    require_folder(path)
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
         partial.write_text(text, encoding="utf-8")
         partial.replace(target)
     except OSError as problem:

@@ -87,6 +87,9 @@ def command(*, output_format: str, output_file: str | None, quiet: bool, verbose
     from dropout_lint.target import own_process
 
     own_process()
+    for file in (output_file, given["plot"]):
+        if file:
+            console.require_folder(file)
     with ExitStack() as stack:
         stdout = stack.enter_context(console.report_stream())
         rank = stack.enter_context(process_group(given["device"]))
@@ -198,7 +201,7 @@ def measured(
         target=built.target,
         status="ok",
         model=type(built.model).__name__,
-        inputs=list(source[0].describe()) if data is None else list(inputs.describe()) if inputs else [],
+        inputs=list(shift.inputs),
         inputs_guessed=data is None and bool(inputs and inputs.guessed),
         inputs_origin=data if data is not None else inputs.origin if inputs else None,
         measurements=result.measurements(),

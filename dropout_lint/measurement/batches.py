@@ -245,13 +245,27 @@ def to_device(value: Any, device: torch.device, *, copy: bool) -> Any:  # noqa: 
 
 
 def samples_of(inputs: Inputs) -> int:
-    """The size of the first dimension of the first tensor, 0 where there is none."""
+    """The size of the first dimension of the first tensor, also inside dicts, lists and tuples; 0 for none.
+
+    A list of tensors at the top, as detectors take it, holds one sample in each.
+    """
     for value in (*inputs.args, *inputs.kwargs.values()):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            return int(value.shape[0])
         if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
             return len(value)
+        size = _first_size(value)
+        if size is not None:
+            return size
     return 0
+
+
+def _first_size(value: Any) -> int | None:
+    if isinstance(value, Tensor):
+        return int(value.shape[0]) if value.dim() > 0 else None
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return next((size for item in value if (size := _first_size(item)) is not None), None)
+    return None
 
 
 def describe(inputs: Inputs) -> str:

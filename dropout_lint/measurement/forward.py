@@ -24,6 +24,9 @@ class Forward:
         device: where the inputs go.
         autocast: a dtype or True for mixed precision as in training, None to leave it as it is.
         seed: batch `i` runs under `seed + i`, on whichever rank it runs.
+
+    Attributes:
+        first: the shapes of the first batch that ran in train mode, one text for each argument.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class Forward:
         self.pick = Picker(model)
         self.autocast = autocast
         self.samples = 0
-        self._first: str | None = None
+        self.first: tuple[str, ...] = ()
 
     def inputs(self, batch: Any) -> Inputs:
         """The arguments that a batch stands for, on the device."""
@@ -67,7 +70,7 @@ class Forward:
             buffers.restore()
         if train:
             self.samples += samples_of(inputs)
-            self._first = self._first or describe(inputs)
+            self.first = self.first or inputs.describe()
         return True
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -87,8 +90,8 @@ class Forward:
                 " or measure on the CPU (`--device cpu`)",
             )
         text = f"the model failed on batch {index} ({describe(inputs)}) in {mode} mode: {_one_line(error)}"
-        if self._first is not None and self._first != describe(inputs):
-            hint = f"the first batch was {self._first}; let the loader yield batches of one form"
+        if self.first and self.first != inputs.describe():
+            hint = f"the first batch was {', '.join(self.first)}; let the loader yield batches of one form"
         else:
             hint = "batches must fit forward's arguments: a tensor, a tuple in their order, or a dict by name"
         return MeasureError(text, hint, details=own_traceback(error))

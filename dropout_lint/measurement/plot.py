@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropout_lint.errors import MeasureError
+from dropout_lint.measurement.predicted import predicted_deltas
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.shift import Shift
@@ -30,8 +31,6 @@ def plot(
     Raises:
         MeasureError: matplotlib is missing, or the file cannot be written in the format of its suffix.
     """
-    from dropout_lint.measurement.validate import predicted_deltas
-
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator

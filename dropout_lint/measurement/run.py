@@ -146,6 +146,7 @@ def measure(
         alone=alone,
         baseline=baseline,
         notes=tuple(notes),
+        inputs=forward.first,
     )
 
 

@@ -95,6 +95,7 @@ class Shift:
         alone: dropout name → norm name → Δ with that dropout switched off (only with `per_dropout`).
         baseline: norm name → Δ with all dropouts on, under the same statistics as `alone`.
         notes: things to say aloud.
+        inputs: the shapes of the first batch as forward got it, one text for each argument.
     """
 
     norms: tuple[NormMeasurement, ...]
@@ -107,6 +108,7 @@ class Shift:
     alone: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     baseline: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> NormMeasurement:
         """The measurement of the norm called `name`.

@@ -10,6 +10,7 @@ import msgspec
 from torch import nn
 
 from dropout_lint.measurement.batches import Batches
+from dropout_lint.measurement.predicted import predicted_deltas
 from dropout_lint.measurement.ranks import Ranks
 from dropout_lint.measurement.run import measure
 from dropout_lint.measurement.shift import NormMeasurement, Shift
@@ -100,20 +101,6 @@ def _info(norm: NormMeasurement, after: float | None) -> MeasurementInfo:
         high=high,
         mean_shift=norm.mean_shift,
     )
-
-
-def predicted_deltas(predicted: Prediction | Mapping[str, float] | None) -> dict[str, float]:
-    """Δ by norm name; of a norm that is called several times the one furthest from 1."""
-    if predicted is None:
-        return {}
-    if isinstance(predicted, Mapping):
-        return dict(predicted)
-    deltas: dict[str, float] = {}
-    for shift in predicted.norms:
-        known = deltas.get(shift.norm)
-        if known is None or abs(shift.delta - 1) > abs(known - 1):
-            deltas[shift.norm] = shift.delta
-    return deltas
 
 
 def validate(
