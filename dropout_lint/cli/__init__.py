@@ -74,10 +74,22 @@ def refuse_misspelt_command(word: str) -> None:
         return
     close = suggest(word, COMMANDS)
     hint = f"did you mean `dropout-lint {close}`?" if close else f"commands are {', '.join(COMMANDS)}"
+    if word.isidentifier() and (console.exists(f"{word}.py") or (not close and is_module(word))):
+        hint = f"for the module, name what to build: `{word}:attr`"
     raise UsageError(
         f"{word!r} is no command and no target",
         f"{hint}; a target is package.module:attr, file.py:attr, a file or a folder",
     )
+
+
+def is_module(word: str) -> bool:
+    """Whether a top-level module of this name can be imported; nothing is."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(word) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def versions() -> str:
@@ -148,6 +160,10 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911
         console.abandon_stdout()
         return 2
     except Exception as problem:
+        if isinstance(problem, OSError) and console.is_full(problem):
+            console.abandon_stdout()
+            console.report_error(DropoutLintError(f"cannot write the report: {problem.strerror}"))
+            return 2
         if verbose:
             traceback.print_exc()
         console.report_error(

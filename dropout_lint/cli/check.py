@@ -41,7 +41,7 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
     """The formats of one run.
 
     Raises:
-        UsageError: an unknown format, or two formats for stdout.
+        UsageError: an unknown format, two formats for stdout or for one file, or a file in no folder.
     """
     found = []
     for entry in settings.output_format or ["text"]:
@@ -59,9 +59,21 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
         bare = bare[1:]
     if len(bare) > 1:
         names = " and ".join(output.format for output in bare)
-        raise UsageError(
-            f"{names} cannot both go to stdout", f"give one of them a file: {bare[0].format}=report.txt"
-        )
+        suffix = {"text": "txt", "concise": "txt", "github": "txt", "junit": "xml", "markdown": "md"}
+        example = f"{bare[0].format}=report.{suffix.get(bare[0].format, bare[0].format)}"
+        raise UsageError(f"{names} cannot both go to stdout", f"give one of them a file: {example}")
+    taken: dict[Path, str] = {}
+    for output in found:
+        if output.file is None:
+            continue
+        console.require_folder(output.file)
+        place = Path(output.file).resolve()
+        if place in taken:
+            raise UsageError(
+                f"{taken[place]} and {output.format} would both go to {output.file}",
+                "give each a file of its own",
+            )
+        taken[place] = output.format
     return found
 
 
@@ -147,6 +159,8 @@ def command(
         click.echo(settings_text(loaded), nl=False)
         return 0
     wanted = outputs(settings, quiet)
+    if write_baseline:
+        console.require_folder(settings.baseline or DEFAULT_FILE)
     rules = rules_of(settings)
     names = options.chosen_targets(targets, settings)
     for name in names:
