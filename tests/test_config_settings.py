@@ -181,3 +181,9 @@ def test_settings_and_targets_share_their_names() -> None:
 
 def test_a_string_of_output_format_is_one_format() -> None:
     assert convert({"output-format": "json"}, "x.toml").output_format == ["json"]
+
+
+def test_a_tool_that_is_no_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("tool = 3\n")
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: `tool` must be a table, not int"):
+        load(start=tmp_path)

@@ -184,3 +184,11 @@ def test_the_guide_for_authors_names_every_fact_and_comparison() -> None:
         assert f"| `{name}` |" in text
     for word in COMPARISONS:
         assert re.search(rf"\b{word} = ", text)
+
+
+def test_a_folder_without_rule_files_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Our rules\n")
+    with pytest.raises(RuleError, match="no rule files in this folder") as caught:
+        load_rules([tmp_path])
+    assert str(tmp_path) in caught.value.message
+    assert caught.value.hint

@@ -70,9 +70,13 @@ def read_table(path: Path) -> Mapping[str, Any] | None:
             f"cannot read {display(path)}: {problem.strerror}", "check its permissions"
         ) from None
     tool = document.get("tool", {})
-    table = tool.get("dropout-lint") if isinstance(tool, dict) else None
+    if not isinstance(tool, dict):
+        raise ConfigError(
+            f"{display(path)}: `tool` must be a table, not {type(tool).__name__}", f"write [{TABLE}]"
+        )
+    table = tool.get("dropout-lint")
     if table is None:
-        if isinstance(tool, dict) and "dropout_lint" in tool:
+        if "dropout_lint" in tool:
             raise ConfigError(
                 f"{display(path)}: [tool.dropout_lint] is not read", f"write [{TABLE}], with a hyphen"
             )

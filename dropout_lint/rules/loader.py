@@ -58,12 +58,18 @@ def load_rules(extra: Iterable[str | Path] = ()) -> RuleSet:
         extra: rule files, or folders of them (every `*.md` but `README.md`).
 
     Raises:
-        RuleError: a file is missing or malformed (it names file, key and what is allowed), or a code or a
-            name is used twice.
+        RuleError: a file is missing or malformed (it names file, key and what is allowed), a folder holds
+            none, or a code or a name is used twice.
     """
     rules = list(_builtin())
     for entry in extra:
-        rules.extend(read_rule(path) for path in _files(Path(entry)))
+        files = _files(Path(entry))
+        if not files:
+            raise RuleError(
+                f"{entry}: no rule files in this folder",
+                "A rule is a Markdown file (*.md, but not README.md) directly in it.",
+            )
+        rules.extend(read_rule(path) for path in files)
     for key in ("code", "name"):
         seen: dict[str, Rule] = {}
         for rule in rules:
