@@ -109,21 +109,26 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
         ignore=settings.ignore,
         threshold=settings.delta_threshold,
     )
-    fixes = planned_fixes(traced, findings)
+    fixes = planned_fixes(traced, findings, settings, rules)
     info = target_info(built, traced, prediction, findings, fixes)
     return TargetResult(built, traced, prediction, facts, tuple(findings), info)
 
 
-def planned_fixes(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
+def planned_fixes(
+    trace: Trace, findings: Sequence[Finding], settings: Settings, rules: RuleSet
+) -> Mapping[int, FixInfo]:
     """What the fix room would do about each finding, by `id(finding)`."""
     if not findings:
         return {}
     try:
-        from dropout_lint.fixes import plan
+        from dropout_lint.fixes import judge_with, plan
     except ImportError:
         return {}
     try:
-        plans: Mapping[int, FixInfo] = plan(trace, findings)
+        judge = judge_with(
+            rules, select=settings.select or None, ignore=settings.ignore, threshold=settings.delta_threshold
+        )
+        plans: Mapping[int, FixInfo] = plan(trace, findings, judge)
     except DropoutLintError:  # no plan is no reason to withhold the findings
         return {}
     return plans

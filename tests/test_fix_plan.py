@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-from dropout_lint.fixes import judge_with, plan
+from dropout_lint.fixes import fix_graph, judge_with, plan
 from dropout_lint.report.schema import FixInfo
 from dropout_lint.target import resolve
+from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
 
 JUDGE = judge_with()
@@ -49,6 +52,34 @@ def test_delta_after_is_predicted() -> None:
 def test_what_only_a_person_can_decide_is_manual(target: str) -> None:
     ((_, info),) = planned(target)
     assert info.applicability == "manual" and info.strategy is None and info.title
+
+
+class Discriminator(nn.Module):
+    """Dropout before each of several batch norms: moved to one place they still answer not all findings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels_in, channels in ((1, 16), (16, 32), (32, 64), (64, 128)):
+            layers += [nn.Conv2d(channels_in, channels, 3, 2, 1), nn.LeakyReLU(0.2), nn.Dropout2d(0.25)]
+            if channels_in > 1:
+                layers.append(nn.BatchNorm2d(channels))
+        self.model = nn.Sequential(*layers)
+        self.score = nn.Linear(128 * 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.score(self.model(x).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_no_move_is_promised_that_the_graph_fix_does_not_make() -> None:
+    traced = trace(Discriminator(), Inputs((torch.randn(4, 1, 32, 32),)))
+    findings = JUDGE(traced).findings
+    infos = plan(traced, findings, JUDGE)
+    assert not any(item.action == "move" for item in fix_graph(traced, findings).applied)
+    for finding in findings:
+        info = infos[id(finding)]
+        assert (info.strategy, info.delta_after) == ("auto", None)
+        assert "are weighed" in info.title and "move it" not in info.title
 
 
 def test_nothing_found_plans_nothing() -> None:

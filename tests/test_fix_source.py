@@ -365,7 +365,60 @@ def test_what_source_cannot_say_is_explained(tmp_path: Path) -> None:
     assert not result.changes
     (left,) = result.skipped
     assert left.codes == ("DL101",)
-    assert "only the first is wrong" in left.reason and "graph fix" in left.advice
+    assert left.reason == "one line makes adn1.D and adn2.D, and only adn1.D is wrong"
+    assert "graph fix" in left.advice
+
+
+THREE_BLOCKS = """\
+def block(channels_in, channels):
+    conv = nn.Conv2d(channels_in, channels, 3, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(), nn.Dropout(0.4))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(block(3, 8), block(8, 8), block(8, 8))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks(x).mean((2, 3)))
+"""
+
+
+def test_a_refusal_names_all_that_is_wrong_on_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "three.py"
+    file.write_text(HEAD + THREE_BLOCKS)
+    result = fix(f"{file}:Net")
+    assert not result.changes
+    reasons = {item.dropout: item.reason for item in result.skipped}
+    assert set(reasons) == {"blocks.0.3", "blocks.1.3"}
+    assert set(reasons.values()) == {
+        "one line makes blocks.0.3, blocks.1.3 and blocks.2.3, and only blocks.0.3 and blocks.1.3 are wrong"
+    }
+
+
+TWO_HEADS = """\
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(0.4))
+        self.left = nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3))
+
+    def forward(self, x):
+        return self.left(self.trunk(x))
+"""
+
+
+def test_the_chosen_strategy_is_the_one_in_the_diff(tmp_path: Path) -> None:
+    file = tmp_path / "heads.py"
+    file.write_text(HEAD + TWO_HEADS)
+    result = fix(f"{file}:Net")
+    assert result.changes and {item.action for item in result.applied} == {"uout"}
+    assert [item.strategy for item in result.weighed if item.chosen] == ["uout"]
+    move = result.weighed[0]
+    assert move.describe().startswith("move (here uout: source cannot say it) keeps ")
+    assert any("cannot move in source" in note for note in result.notes)
 
 
 def test_installed_packages_are_never_edited(tmp_path: Path) -> None:

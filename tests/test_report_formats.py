@@ -45,7 +45,9 @@ def test_text_shows_the_line_the_path_the_shift_and_what_to_do(here: Path) -> No
     assert lines[marked + 1][start : start + len("self.drop(out)")] == "^" * len("self.drop(out)")
     assert "blocks.1.drop → add() → bn2" in text
     assert "0.42 to 0.61 severe" in text
-    assert "dropout-lint fix: move it behind conv2 (Δ 0.42 → 0.98)" in text
+    flat = " ".join(text.split())
+    assert "graph fix (dl.fix): move it behind conv2 (Δ 0.42 → 0.98)" in flat
+    assert "; dropout-lint fix tries it in source" in flat
     assert "3 times on this line: blocks.0.drop, blocks.1.drop, blocks.2.drop" in text
     assert re.search(r"why +\S", text)
     assert "dropout-lint rule DL101 · Li et al. 2019, Eq. 6" in text

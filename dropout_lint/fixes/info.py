@@ -9,6 +9,7 @@ from torch import fx
 from dropout_lint.fixes.anchors import anchors_for
 from dropout_lint.fixes.dropmodules import MOVABLE, beta_for
 from dropout_lint.fixes.flow import Flow
+from dropout_lint.fixes.judge import Judge, default_judge
 from dropout_lint.fixes.merging import at_place
 from dropout_lint.fixes.rewrite import Rewriter
 from dropout_lint.fixes.types import Action, Anchor, Step
@@ -20,12 +21,16 @@ from dropout_lint.trace.types import DropoutSite, Trace
 # Above this many nodes Δ after the fix is not predicted in a lint run: it costs a second prediction.
 PREDICT_LIMIT = 1500
 
+WEIGHED = "no first choice answers all findings; other places, Uout, a lower ratio and removal are weighed"
 
-def plan(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
-    """What can be done about each finding, by `id(finding)`.
+
+def plan(trace: Trace, findings: Sequence[Finding], judge: Judge = default_judge) -> Mapping[int, FixInfo]:
+    """What the graph fix can do about each finding, by `id(finding)`.
 
     The strategy is the rule's own where the dropout can follow it. `delta_after` is Δ at the finding's norm
     after all of these fixes, from one more prediction; None where no norm is concerned or the graph is large.
+    Where `judge` still finds something about these dropouts then, or something new, the title promises no
+    more than that the strategies are weighed (one plan holds for all), and `delta_after` is None.
     """
     if not findings:
         return {}
@@ -38,11 +43,17 @@ def plan(trace: Trace, findings: Sequence[Finding]) -> Mapping[int, FixInfo]:
         if step is not None:
             steps.setdefault(step.site.node, step)
     if steps and len(flow.nodes) <= PREDICT_LIMIT:
-        after = _deltas_after(trace, list(steps.values()))
+        after, left = _after(trace, list(steps.values()), judge)
+        sites = ((item.dropout, item.rule.code) for item in findings)
+        known = {(site.node, code) for site, code in sites if isinstance(site, DropoutSite)}
+        undecided = any(node in steps or (node, code) not in known for node, code in left)
         for finding in findings:
             norm = finding.norm
             info = infos[id(finding)]
-            if norm is not None and info.applicability == "automatic" and norm.node.name in after:
+            site = finding.dropout
+            if undecided and isinstance(site, DropoutSite) and site.node in steps:
+                infos[id(finding)] = FixInfo(applicability=info.applicability, strategy="auto", title=WEIGHED)
+            elif norm is not None and info.applicability == "automatic" and norm.node.name in after:
                 infos[id(finding)] = FixInfo(
                     applicability=info.applicability,
                     strategy=info.strategy,
@@ -93,10 +104,11 @@ def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[FixInfo, Step]
     return FixInfo(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
 
 
-def _deltas_after(trace: Trace, steps: Sequence[Step]) -> dict[str, float]:
-    """Δ after these steps by the norms' old node names; one dropout for each place."""
-    from dropout_lint.noise import predict
-
+def _after(
+    trace: Trace, steps: Sequence[Step], judge: Judge
+) -> tuple[dict[str, float], set[tuple[fx.Node, str]]]:
+    """Δ after these steps by the norms' old node names, one dropout for each place; and what is found then,
+    as old nodes of dropouts with rule codes."""
     places: set[tuple[str, ...]] = set()
     kept: list[Step] = []
     for step in steps:
@@ -109,4 +121,11 @@ def _deltas_after(trace: Trace, steps: Sequence[Step]) -> dict[str, float]:
     rewriter = Rewriter(trace)
     rewritten = rewriter.apply(kept)
     old = {rewriter.mapped[site.node].name: site.node.name for site in trace.norms}
-    return {old[shift.node]: shift.delta for shift in predict(rewritten).norms if shift.node in old}
+    verdict = judge(rewritten)
+    deltas = {old[shift.node]: shift.delta for shift in verdict.prediction.norms if shift.node in old}
+    found = {
+        (rewriter.origin.get(item.dropout.node, item.dropout.node), item.rule.code)
+        for item in verdict.findings
+        if isinstance(item.dropout, DropoutSite)
+    }
+    return deltas, found

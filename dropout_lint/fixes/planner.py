@@ -148,6 +148,9 @@ class Planner:
             ),
         )
         chosen, best = ranked[0]
+        same = [name for name, outcome in outcomes.items() if _doing(outcome) == _doing(best)]
+        # strategies that fall back to one result: named after what is done in it
+        chosen = next((name for name in same if not self._fallback(name, outcomes[name])), chosen)
         weighed = tuple(
             Weighed(
                 option,
@@ -155,6 +158,7 @@ class Planner:
                 outcome.verdict.worst,
                 len(outcome.left),
                 chosen=option == chosen,
+                fallback=self._fallback(option, outcome),
             )
             for option, outcome in outcomes.items()
         )
@@ -168,6 +172,20 @@ class Planner:
             weighed if self.strategy == "auto" else (),
             tuple(finding for _, finding in outcome.left),
         )
+
+    def _fallback(self, option: Action, outcome: Outcome) -> str:
+        """What a strategy does instead where it cannot do its own, and why; "" where it can."""
+        own = {option, "repair"} | ({"merge"} if option == "move" else set())
+        other = [step for step in outcome.steps if step.action not in own]
+        if not other:
+            return ""
+        actions = " and ".join(dict.fromkeys(step.action for step in other))
+        barred = any((step.site.node.name, option) in self.barred for step in other)
+        why = "source cannot say it" if barred else f"no {option} answers the findings"
+        some = (
+            f" for {', '.join(step.site.name for step in other)}" if len(other) < len(outcome.steps) else ""
+        )
+        return f"here {actions}{some}: {why}"
 
     def _without_failures(self, outcome: Outcome) -> tuple[tuple[Step, ...], Outcome]:
         """Take back the steps of dropouts that are still found: what does not help is not done."""
@@ -410,6 +428,11 @@ class Planner:
             if origin in self.cases or (origin, finding.rule.code) not in self.known:
                 left.append((origin, finding))
         return Outcome(steps, trace, verdict, tuple(left))
+
+
+def _doing(outcome: Outcome) -> set[tuple[str, Action, float | None]]:
+    """What is done to which dropout, to compare outcomes by."""
+    return {(step.site.node.name, step.action, step.value) for step in outcome.steps}
 
 
 def deltas_of(outcome: Outcome) -> dict[str, float]:

@@ -103,6 +103,7 @@ class Weighed:
         worst_delta: lowest predicted Δ over all norms, None where there is no norm that shifts.
         remaining: how many of the findings would stay.
         chosen: whether it was taken.
+        fallback: what is done instead where the strategy cannot do it, and why, in words; "" where it can.
     """
 
     strategy: str
@@ -110,12 +111,15 @@ class Weighed:
     worst_delta: float | None
     remaining: int
     chosen: bool = False
+    fallback: str = ""
 
     def describe(self) -> str:
-        """One line: `move keeps 100 % of the noise, worst Δ 0.98`."""
+        """One line: `move keeps 100 % of the noise, worst Δ 0.98`, with what it falls back to."""
         delta = "no norm that shifts" if self.worst_delta is None else f"worst Δ {self.worst_delta:.2f}"
-        left = f", {self.remaining} finding(s) left" if self.remaining else ""
-        return f"{self.strategy} keeps {self.kept:.0%} of the noise, {delta}{left}"
+        findings = "finding" if self.remaining == 1 else "findings"
+        left = f", {self.remaining} {findings} left" if self.remaining else ""
+        name = f"{self.strategy} ({self.fallback})" if self.fallback else self.strategy
+        return f"{name} keeps {self.kept:.0%} of the noise, {delta}{left}"
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class Writer:
         )
 
     def fix(self, group: Group) -> None:
-        """What `dropout-lint fix` would do, and how much better Δ would be."""
+        """What the graph fix does and how much better Δ gets; whether source can say it, only a try tells."""
         finding = group.first
         fix = finding.fix
         if fix.applicability == "none" and not fix.title:
@@ -206,10 +206,12 @@ class Writer:
         if improves(finding):
             assert finding.delta is not None and fix.delta_after is not None
             after = f" (Δ {number(finding.delta)} → {number(fix.delta_after)})"
-        how = {"automatic": "dropout-lint fix", "manual": "by hand", "none": "none"}[fix.applicability]
+        how = {"automatic": "graph fix (dl.fix)", "manual": "by hand", "none": "none"}[fix.applicability]
         others = count(len(group.findings) - 1, "other")
         also = f"; likewise the {others}" if len(group.findings) > 1 else ""
-        self.entry("fix", f"{how}: {fix.title}{after}{also}" if fix.title else f"{how}{after}")
+        source = "; dropout-lint fix tries it in source" if fix.applicability == "automatic" else ""
+        title = f": {fix.title}" if fix.title else ""
+        self.entry("fix", f"{how}{title}{after}{also}{source}")
 
     def tables(self, target: TargetInfo) -> None:
         """Δ at every norm, predicted where it is asked for, measured where it was."""

@@ -24,7 +24,7 @@ from dropout_lint.target.types import Built
 from dropout_lint.trace.types import DropoutSite, Trace
 
 ROUNDS = 24
-GRAPH_FIX = "use the graph fix, `dropout_lint.fixes(model, inputs)`"
+GRAPH_FIX = "use the graph fix, `dropout_lint.fix(model, inputs)`"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def fix_source(
         if not plan.steps:
             return _result(plan, (), Proof(()), state)
         try:
-            changes, orphans = _changes(trace, plan.steps)
+            changes, orphans = _changes(trace, plan.steps, found)
         except CannotExpress as error:
             _bar(trace, plan, error, state)
             continue
@@ -171,9 +171,10 @@ def fix_source(
     )
 
 
-def _changes(trace: Trace, steps: Sequence[Step]) -> tuple[tuple[Change, ...], int]:
+def _changes(trace: Trace, steps: Sequence[Step], found: Sequence[Finding]) -> tuple[tuple[Change, ...], int]:
     """The edited files, and how many dropouts stay constructed for other users of their class."""
-    expression = Expression(trace, steps)
+    wrong = [finding.dropout.node for finding in found if isinstance(finding.dropout, DropoutSite)]
+    expression = Expression(trace, steps, wrong)
     try:
         edits = expression.write()
     except DropoutLintError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import libcst as cst
+from torch import fx
 
 from dropout_lint.fixes.dropmodules import class_name
 from dropout_lint.fixes.rewrite import module_at
@@ -25,19 +26,33 @@ from dropout_lint.fixes.source.places import (
 )
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.types import Step
+from dropout_lint.report.words import listed
 from dropout_lint.trace.types import DropoutSite, Trace
 
 ERASING = ("move", "merge", "remove")
 
 
-def partly_wrong(wrong: DropoutSite, right: DropoutSite) -> CannotExpress:
-    """One expression makes several calls, of which only some are wrong."""
-    if wrong.name != right.name:
-        reason = f"one line makes {wrong.name} and {right.name}, and only the first is wrong"
-    elif wrong.owner != right.owner:
-        reason = f"one line calls it in {wrong.owner} and in {right.owner}, and only the first is wrong"
+def partly_wrong(wrong: Sequence[DropoutSite], right: Sequence[DropoutSite]) -> CannotExpress:
+    """One expression makes several calls, of which some are wrong and others (`right`, if any) are not."""
+    sites = (*wrong, *right)
+    if len({site.name for site in sites}) > 1:
+        wrongs = list(dict.fromkeys(site.name for site in wrong))
+        rights = [name for name in dict.fromkeys(site.name for site in right) if name not in wrongs]
+        verb = "makes"
+    elif len({site.owner for site in sites}) > 1:
+        wrongs = [f"in {owner}" for owner in dict.fromkeys(site.owner for site in wrong)]
+        rights = [f"in {owner}" for owner in dict.fromkeys(site.owner for site in right)]
+        verb = "calls it"
     else:
-        reason = f"one line calls it several times, and call {wrong.call_index + 1} is wrong but not each one"
+        wrongs = [f"as call {site.call_index + 1}" for site in wrong]
+        rights = [f"as call {site.call_index + 1}" for site in right]
+        verb = "runs it"
+    reason = f"one line {verb} {listed([*wrongs, *rights])}, "
+    reason += (
+        f"and only {listed(wrongs)} {'is' if len(wrongs) == 1 else 'are'} wrong"
+        if rights
+        else ("and they need different fixes")
+    )
     return CannotExpress(
         reason, "give the class an argument that says whether it drops there, or use the graph fix"
     )
@@ -49,10 +64,12 @@ class Expression:
     Args:
         trace: the model that was linted.
         steps: what is to be done.
+        found: the dropout calls that something was found about, whether a step answers it or not.
     """
 
-    def __init__(self, trace: Trace, steps: Sequence[Step]) -> None:
+    def __init__(self, trace: Trace, steps: Sequence[Step], found: Collection[fx.Node] = ()) -> None:
         self.trace = trace
+        self.found = {*found, *(step.site.node for step in steps)}
         self.steps = tuple(steps)
         self.sources = Sources(trace)
         self.edits: dict[Path, Edits] = {}
@@ -135,7 +152,14 @@ class Expression:
             and (site.node not in self.by_node or self.by_node[site.node].action not in ERASING)
         ]
         if kept and not all(step.action == "move" for step in group):
-            raise partly_wrong(group[0].site, kept[0])
+            raise self.partly_wrong([*(step.site for step in group), *kept])
+
+    def partly_wrong(self, sites: Sequence[DropoutSite]) -> CannotExpress:
+        """Why one line for these calls cannot be edited: which of them are wrong and which are not."""
+        order = {site.node: number for number, site in enumerate(self.trace.dropouts)}
+        sites = sorted(dict.fromkeys(sites), key=lambda site: order[site.node])
+        wrong = [site for site in sites if site.node in self.found]
+        return partly_wrong(wrong, [site for site in sites if site.node not in self.found])
 
     def _check_all_used(self, moves: Sequence[tuple[Step, New]]) -> None:
         place = moves[0][1]

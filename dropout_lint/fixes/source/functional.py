@@ -164,9 +164,9 @@ def split(expression: Expression, step: Step) -> None:
         if other.call == site.call and not expression._alike(step, expression.by_node.get(other.node))
     ]
     if same_line:
-        from dropout_lint.fixes.source.express import partly_wrong
-
-        raise partly_wrong(site, same_line[0])
+        raise expression.partly_wrong(
+            [site, *(other for other in expression.trace.dropouts if other.call == site.call)]
+        )
     source, call = expression.sources.call(site.node)
     edits = expression.of(source)
     assert step.value is not None

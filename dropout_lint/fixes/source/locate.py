@@ -39,14 +39,14 @@ class Sources:
         """
         if location is None:
             raise CannotExpress(
-                "the line that makes it is not known", "use the graph fix, `dropout_lint.fixes(model)`"
+                "the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`"
             )
         path = str(Path(location.file).resolve())
         if is_foreign(path) or not Path(path).is_file():
             name = Path(location.file).name
             raise CannotExpress(
                 f"it is made in {name}, an installed package, which is never edited",
-                "use the graph fix, `dropout_lint.fixes(model)`, or subclass the block with the change",
+                "use the graph fix, `dropout_lint.fix(model)`, or subclass the block with the change",
             )
         if path not in self.files:
             self.files[path] = SourceFile(Path(path))

@@ -17,7 +17,7 @@ from dropout_lint.fixes.types import Anchor
 from dropout_lint.target.types import Location
 from dropout_lint.trace.types import DropoutSite
 
-BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fixes(model)`)"
+BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fix(model)`)"
 
 
 @dataclass(frozen=True)
