@@ -197,7 +197,7 @@ def test_quiet_prints_one_line(project, capsys):
         ("in.pt", "out.pt", ("--metric", "shop:BATCHES"), "--metric"),
         ("in.pt", "out.pt", ("--skip", "nose"), "nose"),
         ("in.pt", "out.pt", ("--device", "toaster"), "toaster"),
-        ("bad.pt", "out.pt", (), "cannot be read"),
+        ("bad.pt", "out.pt", (), "is no checkpoint that torch.save wrote"),
         ("other.pt", "out.pt", (), "does not fit"),
     ],
 )

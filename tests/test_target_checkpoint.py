@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,7 +138,8 @@ def test_many_keys_are_cut_short(trained: nn.Module) -> None:
 def refused(name: str, folder: Path, write: Callable[[Path], Any]) -> str:
     """The message for a file that `write` makes: one plain sentence, and a hint that runs no code."""
     write(folder / name)
-    with pytest.raises(CheckpointError) as caught:
+    with warnings.catch_warnings(), pytest.raises(CheckpointError) as caught:
+        warnings.simplefilter("error")
         resolve("ckptnet:Net", checkpoint=name)
     message, hint = caught.value.message, caught.value.hint or ""
     assert name in message
@@ -148,7 +150,7 @@ def refused(name: str, folder: Path, write: Callable[[Path], Any]) -> str:
 
 def test_files_that_hold_something_else_are_said_in_our_own_words(trained: nn.Module, tmp_path: Path) -> None:
     whole = refused("whole.pt", tmp_path, lambda path: torch.save(trained, path))
-    assert "holds pickled Python objects (ckptnet.Net)" in whole
+    assert "is a pickle of Python objects (ckptnet.Net)" in whole
     extra = {"state_dict": trained.state_dict(), "args": Namespace(lr=0.1)}
     assert "argparse.Namespace" in refused("extra.pt", tmp_path, lambda path: torch.save(extra, path))
     traced = torch.jit.trace(trained.eval(), torch.randn(2, 3))

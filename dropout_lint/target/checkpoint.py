@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -66,7 +67,10 @@ def _read(file: str) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # what torch warns of in a file that it then refuses is said by `_unreadable`
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _unreadable(file, path, error) from error
 
@@ -79,7 +83,7 @@ def _unreadable(file: str, path: Path, error: Exception) -> CheckpointError:
     if found or (isinstance(error, UnpicklingError) and is_zipfile(path)):
         kind = f" ({found[1]})" if found else ""
         return CheckpointError(
-            f"`{file}` holds pickled Python objects{kind}, not weights alone; they would run code",
+            f"`{file}` is a pickle of Python objects{kind}, not of weights alone; loading it could run code",
             _SAVE,
         )
     if "TorchScript" in str(error):
