@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dropout_lint.noise import predict
-from dropout_lint.rules import RuleSet, distinct, load_rules, read_rule
+from dropout_lint.rules import RuleSet, distinct, load_rules, read_rule, render_message
 from dropout_lint.rules.conditions import compile_match
 from dropout_lint.survey import Facts, Survey, survey
 from dropout_lint.target.types import Inputs
@@ -187,3 +187,26 @@ def test_among_equals_more_precedence_then_more_keys_then_the_lower_code(tmp_pat
         ((plain, replace(preferred, severity="warning")), "AA200"),
     ):
         assert [finding.rule.code for finding in RuleSet(rules).match(facts)] == [winner]
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (
+            {"weights_between": 1, "basis": "initialisation", "prior_delta": 0.92, "judged_delta": 0.92},
+            "through 1 weight layer; Δ = 0.92 expected after training (0.73 at initialisation)",
+        ),
+        (
+            {"weights_between": 2, "basis": "initialisation", "prior_delta": 0.6, "judged_delta": 0.73},
+            "through 2 weight layers; Δ = 0.73 at initialisation",
+        ),
+        (
+            {"weights_between": 2, "basis": "checkpoint", "prior_delta": 0.92, "judged_delta": 0.73},
+            "through 2 weight layers; Δ = 0.73",
+        ),
+    ],
+)
+def test_a_headline_says_of_when_its_delta_is(known: dict[str, Any], words: str) -> None:
+    rule = load_rules().get("DL102")
+    message = render_message(rule, Facts(delta=0.73, **known), 0.95, norm_name="bn", norm_kind="BatchNorm2d")
+    assert message.endswith(f"BatchNorm2d bn {words}")

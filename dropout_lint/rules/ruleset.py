@@ -16,7 +16,7 @@ from dropout_lint.survey.facts import Facts
 if TYPE_CHECKING:
     from dropout_lint.survey.types import Placement, Survey
 
-MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold")
+MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "judged")
 """What a message may name besides the facts."""
 
 DEFAULT_THRESHOLD = 0.95
@@ -52,6 +52,12 @@ class RuleSet:
         names = [rule.name for rule in self.rules]
         hint = suggestion(word.upper(), codes) or suggestion(word.lower(), names)
         raise RuleError(f'there is no rule "{word}"', hint + "`dropout-lint rule` lists them all.")
+
+    def family(self, word: str) -> list[Rule]:
+        """The rules whose code begins with `word`; none where it is a whole code or name."""
+        upper = word.upper()
+        whole = any(upper == rule.code or word.lower() == rule.name for rule in self.rules)
+        return [] if whole or not word else [rule for rule in self.rules if rule.code.startswith(upper)]
 
     def selected(self, select: Iterable[str] | None = None, ignore: Iterable[str] = ()) -> tuple[Rule, ...]:
         """The rules that run.
@@ -234,4 +240,24 @@ class _Formatter(string.Formatter):
 def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | None) -> str:
     """The rule's message with the facts, and the names in `MESSAGE_EXTRAS`, filled in."""
     known: dict[str, Any] = dict.fromkeys(MESSAGE_EXTRAS)
-    return _Formatter().vformat(rule.message, (), known | asdict(facts) | names | {"threshold": threshold})
+    words = {"weight_layers": _weight_layers(facts), "judged": _judged(facts)}
+    return _Formatter().vformat(
+        rule.message, (), known | asdict(facts) | words | names | {"threshold": threshold}
+    )
+
+
+def _weight_layers(facts: Facts) -> str | None:
+    """`1 weight layer`, `2 weight layers`."""
+    amount = facts.weights_between
+    return None if amount is None else f"{amount} weight layer{'' if amount == 1 else 's'}"
+
+
+def _judged(facts: Facts) -> str | None:
+    """The Δ that decides, and of when it is where two are known (see `Facts.judged_delta`)."""
+    if facts.judged_delta is None or facts.delta is None:
+        return None
+    if facts.basis != "initialisation":
+        return f"Δ = {facts.judged_delta:.2f}"
+    if facts.prior_delta is None or facts.prior_delta <= facts.delta:
+        return f"Δ = {facts.delta:.2f} at initialisation"
+    return f"Δ = {facts.judged_delta:.2f} expected after training ({facts.delta:.2f} at initialisation)"
