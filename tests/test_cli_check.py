@@ -162,6 +162,13 @@ def test_one_failing_target_does_not_stop_the_others_and_2_wins(
         (["chekc"], ["'chekc' is no command and no target", "did you mean `dropout-lint check`?"]),
         (["check", "net.py:Bad", "--selct", "DL1"], ["--selct", "--select"]),
         (["net.py:Bad", "--select", "DL999"], ["DL999"]),
+        (["net.py:Bad", "--select", ""], ["--select names no rule", "`--select DL1`"]),
+        (["net.py:Bad", "--ignore", " , "], ["--ignore names no rule"]),
+        (["net"], ["'net' is no command and no target", "name what to build: `net:attr`"]),
+        (
+            ["net.py:Bad", "--output-format", "json", "--output-format", "text"],
+            ["json and text cannot both go to stdout", "give one of them a file: json=report.json"],
+        ),
         (["net.py:Bad", "--output-format", "jsn"], ["unknown output format 'jsn'", "did you mean json?"]),
         (["net.py:Bad", "--output-format", "json", "--output-format", "sarif"], ["cannot both go to stdout"]),
         (["net.py:Bad", "--output-format", "json=a", "--output-file", "b"], ["--output-file"]),

@@ -102,6 +102,14 @@ def test_rule_lists_all_and_explains_one(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == by_code
 
 
+def test_rule_lists_those_that_begin_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rule", "dl3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines] == ["DL301", "DL302", "DL303"]
+    assert run(["rule", "DL3", "--output-format", "json"]) == 0
+    assert [rule["code"] for rule in json.loads(capsys.readouterr().out)] == ["DL301", "DL302", "DL303"]
+
+
 def test_rule_as_json_and_drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["rule", "--output-format", "json"]) == 0
     entries = json.loads(capsys.readouterr().out)

@@ -63,7 +63,7 @@ def command(
 
     Before a diff is shown, the edited files were imported in a process of their own, where eval-mode outputs
     were bit-identical, the old state_dict loaded with strict=True, and nothing new was found. Installed
-    packages are never edited; for them, and for what source cannot say, there is `dropout_lint.fixes(model)`.
+    packages are never edited; for them, and for what source cannot say, there is `dropout_lint.fix(model)`.
 
     Exit status: 0 nothing (left) to repair, 1 findings that are not repaired on disk, 2 the tool could not do
     its job.

@@ -110,6 +110,7 @@ def settings(file: str | None, **given: Any) -> Loaded:
 
     Raises:
         ConfigError: the file is missing or wrong.
+        UsageError: `--select` or `--ignore` is empty.
     """
     loaded = load(file)
     changes: dict[str, Any] = {
@@ -120,6 +121,11 @@ def settings(file: str | None, **given: Any) -> Loaded:
     for name in ("select", "ignore"):
         if name in changes:
             changes[name] = codes(changes[name])
+            if not changes[name]:
+                raise UsageError(
+                    f"--{name} names no rule",
+                    f"give codes, prefixes or names, as in `--{name} DL1`, or leave the option out",
+                )
     merged = msgspec.structs.replace(loaded.settings, **changes)
     # what the command line says also wins over a target's own table
     own = {name: changes[name] for name in changes if name in OVERRIDABLE}

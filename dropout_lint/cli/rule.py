@@ -80,16 +80,20 @@ def complete(incomplete: str) -> list[str]:
 @options.config()
 @options.verbosity()
 def command(*, code: str | None, output_format: str, config: str | None, quiet: bool, verbose: bool) -> int:
-    """Explain one rule by its CODE or name, or list all of them, the project's own as well."""
+    """Explain one rule by its CODE or name, or list all of them, the project's own as well.
+
+    A prefix of codes (DL1) lists the rules that begin so.
+    """
     from dropout_lint.rules import load_rules
 
     settings = options.settings(config).settings
     rules = load_rules(settings.rules)
     color = console.use_color(sys.stdout)
-    chosen = [rules.get(code)] if code else list(rules)
+    family = rules.family(code) if code else list(rules)
+    chosen = family or [rules.get(code or "")]
     if output_format == "json":
         text = as_json(chosen)
-    elif not code:
+    elif family:
         text = listing(chosen, color and output_format == "text")
     elif output_format == "markdown" or not (color or sys.stdout.isatty()):
         text = markdown(chosen[0])
