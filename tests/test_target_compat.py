@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dropout_lint.target import declare_missing_schemas
-from dropout_lint.target.compat import _nms, is_schema_error, with_schemas
+from dropout_lint.target.compat import _nms, _roi_align, is_schema_error, with_schemas
 
 
 def test_torchvision_can_be_imported_and_again() -> None:
@@ -31,3 +31,12 @@ def test_suppression_keeps_the_best_of_each_overlap() -> None:
     assert _nms(boxes, scores, 0.5).tolist() == [1, 3, 2]
     assert _nms(boxes, scores, 0.99).tolist() == [1, 0, 3, 2]
     assert _nms(boxes[:0], scores[:0], 0.5).tolist() == []
+
+
+def test_region_features_are_those_under_the_region() -> None:
+    ramp = torch.arange(8.0).expand(2, 3, 8, 8) + torch.tensor([0.0, 100.0])[:, None, None, None]
+    rois = torch.tensor([[0.0, 0, 0, 8, 8], [1, 2, 2, 6, 6], [0, 4, 0, 8, 4]])
+    found = _roi_align(ramp, rois, 1.0, 2, 2, -1, True)
+    assert found.shape == (3, 3, 2, 2)
+    columns = torch.tensor([[1.5, 5.5], [102.5, 104.5], [4.5, 6.5]])
+    assert torch.allclose(found, columns[:, None, None, :].expand(3, 3, 2, 2))

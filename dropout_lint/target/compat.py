@@ -108,6 +108,8 @@ def _declare() -> None:
     boxes = import_module("torchvision.ops.boxes")
 
     setattr(boxes, "_assert_has_ops", lambda: None)  # noqa: B010
+    # torchvision's own Python stand-in gathers every sample of every region at once: tens of gigabytes
+    setattr(import_module("torchvision.ops.roi_align"), "_roi_align", _roi_align)  # noqa: B010
 
 
 def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
@@ -125,3 +127,43 @@ def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:
         overlap = (high - low).clamp(min=0).prod(dim=1)
         order = order[overlap <= iou_threshold * (area[best] + area[order] - overlap)]
     return torch.tensor(kept, dtype=torch.int64, device=dets.device)
+
+
+def _roi_align(  # noqa: PLR0917 - torchvision's signature
+    input: Any,
+    rois: Any,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Any:
+    """Region features by one bilinear sample a bin, enough to follow a forward pass.
+
+    `input` is (N, C, H, W), `rois` (K, 5) as image index, x1, y1, x2, y2; the result (K, C, height, width).
+    """
+    import torch
+    from torch.nn import functional as F
+
+    corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
+    low, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    size = size if aligned else size.clamp(min=1)
+    limits = torch.tensor([input.shape[3], input.shape[2]], dtype=input.dtype, device=input.device)
+    steps = [
+        (torch.arange(count, dtype=input.dtype, device=input.device) + 0.5) / count
+        for count in (pooled_width, pooled_height)
+    ]
+    places = [
+        (low[:, axis, None] + steps[axis] * size[:, axis, None] + 0.5) / limits[axis] * 2 - 1
+        for axis in (0, 1)
+    ]
+    shape = (len(rois), pooled_height, pooled_width)
+    grid = torch.stack([places[0][:, None, :].expand(shape), places[1][:, :, None].expand(shape)], dim=-1)
+    result = input.new_zeros((len(rois), input.shape[1], pooled_height, pooled_width))
+    for image in range(input.shape[0]):
+        mine = torch.where(rois[:, 0] == image)[0]
+        rows = grid[mine].reshape(1, -1, pooled_width, 2)
+        sampled = F.grid_sample(input[image : image + 1], rows, align_corners=False)
+        parts = sampled.reshape(input.shape[1], len(mine), pooled_height, pooled_width)
+        result[mine] = parts.transpose(0, 1)
+    return result
