@@ -3,6 +3,7 @@
     python benchmarks/zoo.py                       # all of it
     python benchmarks/zoo.py --only torchvision --match resnet
     python benchmarks/zoo.py --save                # also writes benchmarks/results/zoo.md
+    python benchmarks/zoo.py --rerun   # real weights: does the recorded graph compute the same?
 
 Each model is built on the meta device where it can be. Times are of one warm trace, beside one warm
 `torch.fx.symbolic_trace` of the same model where that succeeds, in the same process.
@@ -130,6 +131,63 @@ def time_symbolic(model: torch.nn.Module) -> float:
         return math.nan
 
 
+def rerun(target: str) -> str:
+    """Whether the recorded graph gives the model's eval outputs bit for bit, also at another batch."""
+    from dropout_lint.fixes.graph import from_graph
+    from dropout_lint.target import materialise
+
+    built = resolve(target, prefer_meta=False)[0]
+    found = trace(built.model, built.inputs)
+    if not found.runnable:
+        return f"not runnable ({found.method})"
+    model, copied = built.model.eval(), from_graph(found, [], norms=True).eval()
+    inputs = materialise(found.inputs)
+    same = []
+    for size in (None, 3):
+        args = [
+            torch.randn(size, *arg.shape[1:]) if size and arg.is_floating_point() else arg
+            for arg in inputs.args
+        ]
+        with torch.no_grad():
+            ours, theirs = (list(_tensors(part(*args, **inputs.kwargs))) for part in (copied, model))
+        same.append(len(ours) == len(theirs) and all(map(_equal, ours, theirs)))
+    return {(True, True): "same", (True, False): "same, but not at another batch"}.get(
+        (same[0], same[1]), "differs"
+    )
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return bool(torch.allclose(left, right, rtol=0, atol=0, equal_nan=True))
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def rerun_all(targets: list[str]) -> int:
+    """Print the outcome for each target and their counts."""
+    counts: dict[str, int] = {}
+    for target in targets:
+        try:
+            outcome = rerun(target)
+        except Exception as error:
+            outcome = f"raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        print(f"{target:95s} {outcome}", flush=True)
+        counts[outcome.split(" (")[0]] = counts.get(outcome.split(" (")[0], 0) + 1
+    print(
+        ", ".join(
+            f"{count} {outcome}" for outcome, count in sorted(counts.items(), key=lambda item: -item[1])
+        )
+    )
+    return 0
+
+
 def table(rows: list[Row]) -> str:
     """The summary as Markdown, then a line for each model."""
     lines = []
@@ -192,6 +250,7 @@ def main() -> int:
     parser.add_argument("--only", choices=["torchvision", "timm"])
     parser.add_argument("--match", default="")
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--rerun", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     targets: list[str] = []
@@ -199,13 +258,15 @@ def main() -> int:
         targets += torchvision_targets()
     if options.only != "torchvision":
         targets += timm_targets()
+    targets = [target for target in targets if options.match in target]
+    if options.rerun:
+        return rerun_all(targets)
     rows = []
     for target in targets:
-        if options.match in target:
-            rows.append(run(target))
-            row = rows[-1]
-            shown = row.trace.method if row.trace else f"FAILED {row.error}"
-            print(f"{target:95s} {shown:10s} {row.seconds:6.3f} s", file=sys.stderr, flush=True)
+        rows.append(run(target))
+        row = rows[-1]
+        shown = row.trace.method if row.trace else f"FAILED {row.error}"
+        print(f"{target:95s} {shown:10s} {row.seconds:6.3f} s", file=sys.stderr, flush=True)
     text = table(rows)
     print(text)
     if options.save:

@@ -214,6 +214,7 @@ class Shapes(Net):
         x += torch.ones(n, 1, h, w, device=x.device)
         x[:, : x.size(1) // 2].mul_(2)
         x = self.bn(x).reshape(n, -1, h * w).transpose(1, 2)
+        x = (2 - x**2) / 3 + 2 ** (x / 9)
         rows = [x[:, index] for index in range(2)]
         return torch.stack(rows, 1).mean(dim=(1,)) + x.shape[1]
 

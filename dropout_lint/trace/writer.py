@@ -29,6 +29,10 @@ _REFLECTED = {
     f"__r{name}__": _OPERATORS[f"__{name}__"]
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
 }
+# some are Python functions under other names (`Tensor.__pow__` calls itself `pow`): known by identity
+_NAMES = {
+    getattr(torch.Tensor, name): name for name in (*_OPERATORS, *_REFLECTED) if hasattr(torch.Tensor, name)
+}
 # what fx writes as it is
 _PASSIVE = (
     *(int, float, complex, bool, str, bytes, range, type(None), type(Ellipsis)),
@@ -70,6 +74,8 @@ class Writer:
     ) -> fx.Node:
         """A node for a call of `func`, operators and methods under the names that fx gives them."""
         node_args, node_kwargs = self.argument(args), self.argument(kwargs)
+        if name not in _OPERATORS:
+            name = _NAMES.get(func, name)
         if name in _REFLECTED and len(args) == 2:
             return self.graph.call_function(_REFLECTED[name], (node_args[1], node_args[0]))
         if name in _OPERATORS:
