@@ -429,7 +429,7 @@ def test_installed_packages_are_never_edited(tmp_path: Path) -> None:
     result = fix(f"{file}:Net")
     assert not result.changes and file.read_bytes() == before
     assert "installed package" in result.skipped[0].reason
-    assert "dropout_lint.fixes" in result.skipped[0].advice
+    assert "dropout_lint.fix(model)" in result.skipped[0].advice
 
 
 @pytest.mark.parametrize(
