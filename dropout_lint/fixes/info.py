@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import fx
 
@@ -67,8 +68,8 @@ def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
     site, fix = finding.dropout, finding.rule.fix
     if not isinstance(site, DropoutSite) or fix is None or site.inside:
         _, advice = advice_for(finding)
-        kind = "manual" if finding.rule.code != "DL502" else "none"
-        return FixInfo(applicability=kind, strategy=None, title=advice), None  # type: ignore[arg-type]
+        kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
+        return FixInfo(applicability=kind, strategy=None, title=advice), None
     action: Action = "repair" if fix == "repair" else "move"
     if fix in ("uout", "reduce", "remove") or (action == "move" and site.spec.noise not in MOVABLE):
         action = "reduce" if fix in ("move", "repair") else fix  # type: ignore[assignment]
