@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import SOURCE, context, drawing, everything, finding, target
+from sarif_schema import problems
 
 from dropout_lint.errors import UsageError
 from dropout_lint.report import FORMATS, Context, render
@@ -25,6 +27,33 @@ from dropout_lint.report.schema import Report
 from dropout_lint.report.words import delta_range, opening, severity_of_shift, shorten_path
 
 ROOT = Path(__file__).parents[1]
+REAL = """\
+from torch import nn
+
+
+class Bad(nn.Module):
+    def __init__(self, order=("drop", "bn")):
+        super().__init__()
+        self.fc1 = nn.Linear(4, 8)
+        self.layers = nn.ModuleDict({"drop": nn.Dropout(0.5), "bn": nn.BatchNorm1d(8)})
+        self.order = order
+        self.fc2 = nn.Linear(8, 2)
+        self.last = nn.Dropout(0.4)  # dropout-lint: ignore[DL302] on purpose: "quoted" <text>
+
+    def forward(self, x):
+        x = self.fc1(x)
+        for name in self.order:
+            x = self.layers[name](x)
+        return self.last(self.fc2(x.relu()))
+
+
+class Good(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+example_inputs = (__import__("torch").randn(4, 4),)
+"""
 
 
 @pytest.fixture
@@ -158,12 +187,64 @@ def test_sarif_fingerprints_do_not_move_with_lines(here: Path) -> None:
     assert prints(7) == prints(8)
 
 
-def test_sarif_uses_only_what_the_standard_names(here: Path) -> None:
-    """Against classes generated from the published schema: nothing unknown, missing or of a wrong type."""
-    pysarif = pytest.importorskip("pysarif")
-    from sarif_types import problems
+HOSTILE = "a b<c>|%zz\u202e\x07\U0001f600:é\n"
 
-    assert problems(json.loads(render(everything(), "sarif", context())), pysarif.SarifLog) == []
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        everything(),
+        report_of([], "0.1.0"),
+        report_of([target(findings=[], trace=None)], "0.1.0"),
+        report_of([target(HOSTILE, findings=[finding(file=f"{HOSTILE}.py"), finding(code="XY1")])], "0.1.0"),
+    ],
+    ids=["everything", "no target", "no finding", "hostile names and a rule of one's own"],
+)
+@pytest.mark.parametrize("rules", ["all rules", "no rules"])
+def test_sarif_is_valid_by_the_published_schemas(report: Report, rules: str, here: Path) -> None:
+    with_rules = context() if rules == "all rules" else Context()
+    assert problems(json.loads(render(report, "sarif", with_rules))) == []
+
+
+def test_what_the_schemas_forbid_is_noticed(here: Path) -> None:
+    log = json.loads(render(everything(), "sarif", context()))
+    result = log["runs"][0]["results"][0]
+    result["level"] = "info"
+    result["locations"][0]["physicalLocation"]["region"] = {"endLine": 3}
+    result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] = "a b.py"
+    del log["runs"][0]["invocations"][0]["executionSuccessful"]
+    found = "\n".join(problems(log))
+    for part in ("'info' is not one of", "not valid under any of", "uri-reference", "executionSuccessful"):
+        assert part in found, part
+
+
+def test_sarif_of_real_runs_is_valid(tmp_path: Path) -> None:
+    """Findings, one suppressed in the source, known ones, none, and a target that fails."""
+    (tmp_path / "net.py").write_text(REAL)
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        command = [sys.executable, "-m", "dropout_lint", *arguments, "--output-format", "sarif=out.sarif"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        log = json.loads((tmp_path / "out.sarif").read_text())
+        assert problems(log) == []
+        return done.returncode, log["runs"][0]
+
+    status, found = run("net.py:Bad")
+    assert status == 1
+    assert [("suppressions" in result, result["ruleId"]) for result in found["results"]] == [
+        (False, "DL101"),
+        (True, "DL302"),
+    ]
+    status, clean = run("net.py:Good", "--baseline", "known.json", "--write-baseline")
+    assert (status, clean["results"]) == (0, [])
+    status, failed = run("net.py:Good", "nowhere:x")
+    assert status == 2
+    assert "nowhere" in failed["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"]
+    run("net.py:Bad", "--baseline", "known.json", "--write-baseline")
+    status, known = run("net.py:Bad", "--baseline", "known.json")
+    assert status == 0
+    assert {result["suppressions"][0]["kind"] for result in known["results"]} == {"inSource", "external"}
 
 
 def test_github_shows_the_worst_first_and_counts_the_rest(here: Path) -> None:
