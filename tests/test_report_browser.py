@@ -17,6 +17,11 @@ from dropout_lint.report import render
 
 pytest.importorskip("jinja2")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# no sandbox, since CI is often root in a container; the others keep it from talking to anyone
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 PROBE = """
@@ -63,7 +68,7 @@ def probe(page: str, folder: Path, width: int = 1000) -> dict[str, Any]:
     file.write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     done = subprocess.run(
         [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+            str(CHROMIUM), *FLAGS, f"--window-size={width},900",
             f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
             file.as_uri(),
         ],
