@@ -104,12 +104,15 @@ def opening(markdown: str, limit: int = 320) -> str:
 
 
 def shorten_path(names: Iterable[str]) -> list[str]:
-    """Names along a path; those that share their parent with the name before show their last part alone."""
+    """Names along a path; those that share their parent with the name before show their last part alone.
+
+    A number, as `nn.Sequential` names its modules, says nothing alone: there the whole name stays.
+    """
     shown: list[str] = []
     parent: str | None = None
     for name in names:
         own, _, last = name.rpartition(".") if "@" not in name else ("", "", name)
-        if own and own == parent:
+        if own and own == parent and not last.isdigit():
             shown.append(last)
         else:
             shown.append(name)

@@ -8,19 +8,26 @@ from dropout_lint.report.schema import TargetInfo
 from dropout_lint.report.words import number, severity_of_shift
 
 HEIGHT = 160
-STEP = 14
 LEFT = 40
+# the norms share this width: few stand far apart with their names, hundreds stay one picture
+WIDTH = 660
+NARROWEST, WIDEST = 4.0, 64.0
+NAMED, NUMBERED = 20.0, 34.0
+LONGEST_NAME = 26
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One norm in the chart; `top` and `height` are in pixels from above."""
+    """One norm in the chart, in pixels from above; the texts are "" where there is no room for them."""
 
     x: float
     top: float
+    width: float
     height: float
     word: str
     title: str
+    name: str
+    number: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class Profile:
     """The chart.
 
     Attributes:
-        width, height: in pixels.
+        width, height: in pixels, without the names below.
+        foot: pixels for the names.
         highest: the Δ at the upper end, 1 or the highest above it.
         threshold: height of the threshold's line.
         ticks: heights of the labelled lines.
@@ -49,6 +57,7 @@ class Profile:
 
     width: int
     height: int
+    foot: int
     highest: float
     threshold: float
     ticks: tuple[tuple[float, str], ...]
@@ -69,20 +78,31 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
     def height_of(delta: float) -> float:
         return round(HEIGHT * (1 - max(0.0, min(highest, delta)) / highest), 1)
 
+    step = max(NARROWEST, min(WIDEST, WIDTH / len(shown)))
+    wide = round(step * 0.72, 1)
     bars = []
     dots = []
     for index, item in enumerate(shown):
-        x = LEFT + index * STEP
+        x = round(LEFT + index * step, 1)
         top = height_of(item.delta)
         word = severity_of_shift(item.delta, threshold)
-        bars.append(Bar(x, top, HEIGHT - top, word, f"{item.norm}: Δ {number(item.delta)}, {word}"))
+        delta = number(item.delta)
+        bars.append(
+            Bar(
+                x, top, wide, round(HEIGHT - top, 1), word, f"{item.norm}: Δ {delta}, {word}",
+                name=tail(item.norm) if step >= NAMED else "",
+                number=delta if step >= NUMBERED else "",
+            )
+        )  # fmt: skip
         found = measured.get(item.norm)
         if found:
+            middle = round(x + wide / 2, 1)
             title = f"{item.norm}: measured Δ {number(found.delta)}"
-            dots.append(Dot(x + STEP / 2 - 1, height_of(found.delta), "measured", title))
+            dots.append(Dot(middle, height_of(found.delta), "measured", title))
             if found.after_fix is not None:
                 title = f"{item.norm}: measured Δ after the fix {number(found.after_fix)}"
-                dots.append(Dot(x + STEP / 2 - 1, height_of(found.after_fix), "after", title))
+                dots.append(Dot(middle, height_of(found.after_fix), "after", title))
+    longest = max(len(bar.name) for bar in bars)
     below = [item for item in shown if item.delta < threshold]
     worst = min(shown, key=lambda item: item.delta)
     summary = (
@@ -90,8 +110,10 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
         f"the lowest is {number(worst.delta)} at {worst.norm}."
     )
     return Profile(
-        width=LEFT + len(shown) * STEP + 10,
+        # the names run down to the right
+        width=round(LEFT + len(shown) * step + 10 + 5 * longest),
         height=HEIGHT,
+        foot=14 + 5 * longest if longest else 6,
         highest=highest,
         threshold=height_of(threshold),
         ticks=tuple((height_of(value), f"{value:g}") for value in (0.0, 0.5, 1.0)),
@@ -99,3 +121,8 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
         dots=tuple(dots),
         summary=summary,
     )
+
+
+def tail(name: str) -> str:
+    """The end of a long name, which tells more than its beginning."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"

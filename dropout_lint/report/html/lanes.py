@@ -14,6 +14,7 @@ from dropout_lint.report.words import number, severity_of_shift
 ROW = 24
 LANE = 11
 MOST_LANES = 28
+LONGEST_NAME = 44
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Lanes:
         edges: the connections as pairs of rows.
         width, height: of the lanes, in pixels.
         x: where the rows' dots are.
+        longest: characters that nearly all names fit into.
     """
 
     rows: tuple[Row, ...]
@@ -57,6 +59,7 @@ class Lanes:
     width: int
     height: int
     x: int
+    longest: int
 
 
 def lay_out(drawing: Drawing, threshold: float) -> Lanes:
@@ -89,6 +92,7 @@ def lay_out(drawing: Drawing, threshold: float) -> Lanes:
         width=x + LANE,
         height=len(rows) * ROW,
         x=x,
+        longest=min(LONGEST_NAME, max(len(row.name) for row in rows)),
     )
 
 
