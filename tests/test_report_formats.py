@@ -75,11 +75,19 @@ def test_text_shows_the_line_the_path_the_shift_and_what_to_do(here: Path) -> No
     assert "blocks.1.drop → add() → bn2" in text
     assert "0.42 to 0.61 severe" in text
     flat = " ".join(text.split())
-    assert "graph fix (dl.fix): move it behind conv2 (Δ 0.42 → 0.98)" in flat
-    assert "; dropout-lint fix tries it in source" in flat
+    assert "source fix, proven: move it behind conv2 (Δ 0.42 → 0.98)" in flat
+    assert "; dropout-lint fix --write applies it" in flat
     assert "3 times on this line: blocks.0.drop, blocks.1.drop, blocks.2.drop" in text
     assert re.search(r"why +\S", text)
     assert "dropout-lint rule DL101 · Li et al. 2019, Eq. 6" in text
+
+
+def test_text_promises_no_edit_that_was_not_tried(here: Path) -> None:
+    known = finding(0, 0.42)
+    untried = msgspec.structs.replace(known, fix=msgspec.structs.replace(known.fix, edits=[]))
+    flat = " ".join(render(report_of([target(findings=[untried])], "0.1.0"), "text", context()).split())
+    assert "graph fix (dl.fix): move it behind conv2 (Δ 0.42 → 0.98)" in flat
+    assert "; dropout-lint fix tries it in source" in flat
 
 
 def test_text_says_aloud_what_it_does_not_know(here: Path) -> None:
@@ -382,6 +390,7 @@ def test_words_for_a_shift(delta: float | None, word: str) -> None:
 def test_small_words() -> None:
     assert delta_range([finding(0, 0.5), finding(1, 0.5)]) == "0.50"
     assert shorten_path(["a.b.drop", "add()", "a.b.conv", "c.bn"]) == ["a.b.drop", "add()", "conv", "c.bn"]
+    assert shorten_path(["model.2", "model.3", "bn"]) == ["model.2", "model.3", "bn"]
     assert opening("First one. Second one, Li et al. 2019. " + "Third " * 60 + ".", 60).startswith(
         "First one. Second"
     )

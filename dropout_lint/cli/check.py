@@ -21,7 +21,7 @@ SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
     "What counts": "--select --ignore --delta-threshold --fail-on --exit-zero --strict",
     "Known findings": "--baseline --write-baseline --add-ignores",
-    "Report": "--output-format --output-file --show-predictions --quiet --verbose",
+    "Report": "--output-format --output-file --fixes --show-predictions --quiet --verbose",
     "Running": "--jobs --timeout --no-cache --config --show-settings --help",
 }
 click.rich_click.OPTION_GROUPS["dropout-lint check"] = [
@@ -100,6 +100,12 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
     "those that no longer occur.",
 )
 @click.option("--add-ignores", is_flag=True, help="Write an ignore comment on the line of each finding.")
+@click.option(
+    "--fixes",
+    is_flag=True,
+    help="Also try every fix in the source, as `dropout-lint fix` does, and put proven edits into json, "
+    "sarif and html.",
+)
 @click.option("--show-predictions", is_flag=True, help="List the predicted Δ at every norm.")
 @click.option(
     "--fail-on",
@@ -139,6 +145,7 @@ def command(
     show_settings: bool,
     no_cache: bool,
     validate: bool,
+    fixes: bool,
     quiet: bool,
     verbose: bool,
     **given: object,
@@ -175,6 +182,10 @@ def command(
             names, settings, frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
         )
         run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
+        if fixes:
+            from dropout_lint.cli.edits import with_edits
+
+            run = replace(run, report=with_edits(run.report, settings, rules))
         if validate:
             run = replace(run, report=measured_report(run.report, settings))
         report_failures(run, verbose)

@@ -112,12 +112,12 @@ class Wanted:
     """What the command line asked for."""
 
     typed: str
-    strategy: str
-    beta: float | None
-    write: bool
-    batches: int
-    quiet: bool
-    verbose: bool
+    strategy: str = "auto"
+    beta: float | None = None
+    write: bool = False
+    batches: int = 0
+    quiet: bool = False
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,18 @@ class Shown:
 
 def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown: Shown) -> int:
     """Fix one model, print its diff and what there is to say; the exit status of it."""
+    result, findings = repair(built, settings, rules, wanted)
+    shown.show(result.diff)
+    if wanted.write and result.changes:
+        result.write()
+    _explain(built.target, result, findings, wanted)
+    return _status(result, findings, settings, wanted.write)
+
+
+def repair(
+    built: Built, settings: Settings, rules: RuleSet, wanted: Wanted
+) -> tuple[SourceFix, list[Finding]]:
+    """The proven fix of one model in its source, not yet written, and the findings that it is for."""
     from dropout_lint.fixes import fix_source, judge_with
     from dropout_lint.pipeline import catalogue_of
     from dropout_lint.trace import trace
@@ -162,11 +174,7 @@ def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown
         dropouts=catalogue.extra_dropouts,
         batches=wanted.batches,
     )
-    shown.show(result.diff)
-    if wanted.write and result.changes:
-        result.write()
-    _explain(built.target, result, findings, wanted)
-    return _status(result, findings, settings, wanted.write)
+    return result, findings
 
 
 def is_ignored(finding: Finding) -> bool:

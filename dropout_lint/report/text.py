@@ -197,7 +197,7 @@ class Writer:
         )
 
     def fix(self, group: Group) -> None:
-        """What the graph fix does and how much better Δ gets; whether source can say it, only a try tells."""
+        """What the fix does and how much better Δ gets; whether source can say it, a try (--fixes) tells."""
         finding = group.first
         fix = finding.fix
         if fix.applicability == "none" and not fix.title:
@@ -207,9 +207,13 @@ class Writer:
             assert finding.delta is not None and fix.delta_after is not None
             after = f" (Δ {number(finding.delta)} → {number(fix.delta_after)})"
         how = {"automatic": "graph fix (dl.fix)", "manual": "by hand", "none": "none"}[fix.applicability]
+        if fix.edits:
+            how = "source fix, proven"
         others = count(len(group.findings) - 1, "other")
         also = f"; likewise the {others}" if len(group.findings) > 1 else ""
         source = "; dropout-lint fix tries it in source" if fix.applicability == "automatic" else ""
+        if fix.edits:
+            source = "; dropout-lint fix --write applies it"
         title = f": {fix.title}" if fix.title else ""
         self.entry("fix", f"{how}{title}{after}{also}{source}")
 

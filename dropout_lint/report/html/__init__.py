@@ -13,6 +13,7 @@ from dropout_lint.errors import UsageError
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, improves, numbered
 from dropout_lint.report.html.chart import profile
+from dropout_lint.report.html.diff import diff_of
 from dropout_lint.report.html.lanes import Lanes, lay_out
 from dropout_lint.report.place import frame, primary, spot
 from dropout_lint.report.schema import Report, TargetInfo
@@ -128,6 +129,7 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "after_word": severity_of_shift(after, context.threshold),
         "why": parts(opening(context.section(first.code, "Why it hurts"), 400)),
         "advice": parts(opening(context.section(first.code, "Use instead"), 400)),
+        "diff": diff_of(first.fix.edits),
         "explained": first.code in context.rules,
         "row": f"{target}-r{rows[name]}" if name in rows else "",
     }

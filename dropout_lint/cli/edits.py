@@ -1,0 +1,99 @@
+"""`check --fixes`: what `dropout-lint fix` would write, proven, as edits in the report."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dropout_lint.cli.fix import Wanted, repair
+from dropout_lint.config import Settings
+from dropout_lint.errors import DropoutLintError
+from dropout_lint.report.convert import relative, rounded
+from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, Report, TargetInfo
+
+if TYPE_CHECKING:
+    from dropout_lint.fixes import SourceFix
+    from dropout_lint.rules import RuleSet
+
+
+def with_edits(report: Report, settings: Settings, rules: RuleSet) -> Report:
+    """The report with the source fix of each model that has findings, or a note why there is none."""
+    targets = []
+    for target in report.targets:
+        if target.status == "error" or not target.findings:
+            targets.append(target)
+            continue
+        try:
+            result = source_fix(target.target, settings.for_target(target.target), rules)
+        except DropoutLintError as problem:
+            notes = [*target.notes, f"no fix in source: {problem.message}"]
+            targets.append(msgspec.structs.replace(target, notes=notes))
+            continue
+        targets.append(edited(target, result))
+    return msgspec.structs.replace(report, targets=targets)
+
+
+def source_fix(target: str, settings: Settings, rules: RuleSet) -> SourceFix:
+    """The proven source fix of one target."""
+    from dropout_lint.target import resolve
+
+    (built,) = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
+    result, _ = repair(built, settings, rules, Wanted(typed=target))
+    return result
+
+
+def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
+    """The target with the edits at each finding that they answer: one set of edits answers them together."""
+    edits = [
+        edit
+        for change in result.changes
+        for edit in hunks(relative(str(change.path)), change.before, change.after)
+    ]
+    after = {shift.norm: shift.delta for shift in result.after.norms}
+    answers = {(item.dropout, code): item for item in result.applied for code in item.codes}
+
+    def fixed(finding: FindingInfo) -> FindingInfo:
+        item = answers.get((finding.dropout.name if finding.dropout else "", finding.code))
+        if item is None or not edits:
+            return finding
+        norm = finding.norm.name if finding.norm else None
+        others = len(result.applied) - 1
+        together = f", together with {others} more of this model" if others else ""
+        info = FixInfo(
+            applicability="automatic",
+            strategy=item.action,
+            title=item.title.removesuffix(f" [{', '.join(item.codes)}]") + together,
+            delta_after=rounded(after[norm]) if norm in after else None,
+            edits=edits,
+        )
+        return msgspec.structs.replace(finding, fix=info)
+
+    skipped = [
+        f"no fix in source for {item.dropout or 'the model'}: {item.reason}" for item in result.skipped
+    ]
+    return msgspec.structs.replace(
+        target,
+        findings=[fixed(finding) for finding in target.findings],
+        notes=list(dict.fromkeys([*target.notes, *skipped])),
+    )
+
+
+def hunks(file: str, before: str, after: str) -> list[EditInfo]:
+    """What differs, as replacements of whole lines; an insertion takes a line beside it along."""
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    found = []
+    for tag, first, last, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        text = "".join(new[start:end])
+        if first < last:
+            found.append(EditInfo(file=file, first=first + 1, last=last, text=text))
+        elif first == 1 and found:  # text before line 1 has taken that line along
+            found[-1] = msgspec.structs.replace(found[-1], text=found[-1].text + text)
+        elif first:
+            found.append(EditInfo(file=file, first=first, last=first, text=old[first - 1] + text))
+        else:
+            found.append(EditInfo(file=file, first=1, last=1, text=text + "".join(old[:1])))
+    return found

@@ -1,0 +1,138 @@
+"""`check --fixes`: the reports hold the edits that `dropout-lint fix --write` would make."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_samples import context, everything
+from sarif_schema import problems
+
+from dropout_lint.cli.edits import hunks
+from dropout_lint.report import render
+from dropout_lint.report.html.diff import diff_of
+from dropout_lint.report.schema import EditInfo
+
+MODEL = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(4, 8)
+        self.drop = nn.Dropout(0.5)
+        self.bn = nn.BatchNorm1d(8)
+        self.fc2 = nn.Linear(8, 2)
+        self.last = nn.Dropout(0.2)
+
+    def forward(self, x):
+        x = self.fc1(x)
+        x = self.drop(x)
+        x = self.bn(x).relu()
+        x = self.fc2(x)
+        return self.last(x)
+
+
+example_inputs = (torch.randn(4, 4),)
+"""
+
+
+def applied(text: str, edits: list[EditInfo]) -> str:
+    """`text` with whole lines replaced, from the last to the first."""
+    lines = text.splitlines(keepends=True)
+    for edit in sorted(edits, key=lambda edit: -edit.first):
+        lines[edit.first - 1 : edit.last] = [edit.text]
+    return "".join(lines)
+
+
+TEXTS = st.lists(st.sampled_from(["a\n", "b\n", "\n", "  c\n"]), max_size=8).map("".join)
+
+
+@given(before=TEXTS, after=TEXTS)
+def test_hunks_lead_from_before_to_after(before: str, after: str) -> None:
+    edits = hunks("x.py", before, after)
+    assert applied(before, edits) == after
+    assert all(first.last < second.first for first, second in pairwise(edits))
+
+
+def test_the_reports_hold_the_edits_that_fix_writes(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dropout_lint", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    formats = [f"--output-format={name}={name}.out" for name in ("json", "sarif", "html")]
+    done = run("net.py:Net", "--fixes", *formats, "--output-format", "text")
+    assert done.returncode == 1, done.stderr
+    assert "source fix, proven: move drop" in " ".join(done.stdout.split())
+
+    findings = json.loads((tmp_path / "json.out").read_text())["targets"][0]["findings"]
+    assert {finding["code"] for finding in findings} == {"DL101", "DL302"}
+    fixed = [applied(MODEL, [EditInfo(**edit) for edit in finding["fix"]["edits"]]) for finding in findings]
+
+    log = json.loads((tmp_path / "sarif.out").read_text())
+    assert problems(log) == []
+    assert all(by_regions(MODEL, result["fixes"][0]) == fixed[0] for result in log["runs"][0]["results"])
+    page = (tmp_path / "html.out").read_text()
+    assert '<span class="line out">' in page and '<span class="line in">' in page
+
+    assert (tmp_path / "net.py").read_text() == MODEL
+    assert run("fix", "net.py:Net", "--write").returncode == 0
+    assert {(tmp_path / "net.py").read_text()} == set(fixed)
+
+
+def by_regions(text: str, fix: dict[str, Any]) -> str:
+    """`text` with a SARIF fix of one file applied, region by region."""
+    (change,) = fix["artifactChanges"]
+    lines = text.splitlines(keepends=True)
+    for each in sorted(change["replacements"], key=lambda each: -each["deletedRegion"]["startLine"]):
+        region = each["deletedRegion"]
+        assert (region["startColumn"], region["endColumn"]) == (1, 1)
+        lines[region["startLine"] - 1 : region["endLine"] - 1] = [each["insertedContent"]["text"]]
+    return "".join(lines)
+
+
+def test_an_installed_model_keeps_its_findings_and_says_why_it_has_no_edits(tmp_path: Path) -> None:
+    if find_spec("timm") is None:
+        pytest.skip("needs timm")
+    model = 'timm:create_model("densenet121", proj_drop_rate=0.2)'
+    done = subprocess.run(
+        [sys.executable, "-m", "dropout_lint", model, "--fixes", "--output-format", "json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    (target,) = json.loads(done.stdout)["targets"]
+    assert target["findings"]
+    assert any("no fix in source" in note for note in target["notes"])
+    assert not any(finding["fix"]["edits"] for finding in target["findings"])
+
+
+def test_html_shows_what_goes_and_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jinja2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text("a\nb\nc\n\n\nd\ne\nf\n")
+    edits = [
+        EditInfo(file="model.py", first=2, last=2, text="b\nnew\n"),
+        EditInfo(file="model.py", first=7, last=7, text=""),
+    ]
+    shown = [(line.kind, line.text) for line in diff_of(edits)]
+    assert shown == [
+        ("file", "model.py"), ("same", "a"), ("same", "b"), ("in", "new"),
+        ("same", ""), ("same", "d"), ("out", "e"),
+    ]  # fmt: skip
+    assert [line.kind for line in diff_of([EditInfo(file="gone.py", first=1, last=1, text="x\n")])] == [
+        "file",
+        "in",
+    ]
+    assert "out = self.bn2(out)" in render(everything(), "html", context())
