@@ -117,7 +117,7 @@ def correct_init_(
         parametrized, recurrent, attention, or not seen in the trace.
 
     Raises:
-        UsageError: an unknown kind of weights, or a model on the meta device.
+        UsageError: an unknown kind of weights, a model on the meta device, or a dropout of ratio 1.
         InputError: the inputs do not fit the model.
         TraceError: nothing of the model could be traced.
     """
@@ -128,31 +128,34 @@ def correct_init_(
             f"the weights of {type(model).__name__} have no values or no size yet",
             "build it on a device (`model.to_empty(device='cpu')`), and run a lazy model once",
         )
+    inner = getattr(model, "_orig_mod", None)  # what `torch.compile` wraps
+    model = inner if isinstance(inner, nn.Module) else model
     given = None if inputs is None else as_inputs(inputs, model, "given")
     traced = trace(model, given, catalogue=catalogue)
-    uses, skipped = _uses(traced, finite_width and not backward)
+    uses, skipped = _uses(traced, finite_width and not backward, orthonormal=weights == "orthogonal")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    done: list[LayerInit] = []
+    chosen: list[tuple[nn.Parameter, _Use, LayerInit]] = []
     for parameter, calls in uses.values():
         name = names.get(id(parameter), "")
         reason = _reason_to_skip(model, name, parameter)
         if reason is not None:
             skipped[name] = reason
-            continue
-        layer = _layer(name, calls, backward)
-        unit = _unit_rows(parameter, calls[0], weights, generator)
+        else:
+            chosen.append((parameter, calls[0], _layer(name, calls, backward)))
+    # everything is known by now, so that an error leaves no model half initialised
+    for parameter, use, layer in chosen:
+        unit = _unit_rows(parameter, use, weights, generator)
         with torch.no_grad():
             parameter.copy_(unit / layer.divisor)
-        _zero_bias(model, name)
-        done.append(layer)
+        _zero_bias(model, layer.name)
     for name, parameter in _weights_of(model):
         if id(parameter) not in uses:
             skipped.setdefault(name, "not called in the trace")
-    return Initialisation(tuple(done), skipped)
+    return Initialisation(tuple(layer for _, _, layer in chosen), skipped)
 
 
 def _uses(
-    traced: Trace, finite_width: bool
+    traced: Trace, finite_width: bool, orthonormal: bool
 ) -> tuple[dict[int, tuple[nn.Parameter, list[_Use]]], dict[str, str]]:
     """Every weight that the graph applies, with each of its calls; and the layers of other kinds."""
     uses: dict[int, tuple[nn.Parameter, list[_Use]]] = {}
@@ -181,9 +184,8 @@ def _uses(
         if finite_width and not use.convolution and use.before.function is not None:
             source = use.before.source
             spread = spreads.get(source, Spread.none()) if source is not None else Spread.none()
-            widening, spreads[node] = spread.through(
-                use.before.function, use.before.keep, parameter.shape[-1]
-            )
+            shape = parameter.shape[0], parameter.shape[-1]
+            widening, spreads[node] = spread.through(use.before.function, use.before.keep, shape, orthonormal)
             use = replace(use, widening=widening)
         if isinstance(parameter, nn.Parameter):
             uses.setdefault(id(parameter), (parameter, []))[1].append(use)
@@ -240,6 +242,11 @@ def _layer(name: str, calls: list[_Use], backward: bool) -> LayerInit:
     # a weight that is used at several places gets the mean of their variances
     squares = []
     for use in calls:
+        if use.before.keep <= 0:
+            raise UsageError(
+                f"the dropout before `{name}` drops everything, so there is nothing to make up for",
+                "give it a ratio below 1",
+            )
         factors = replace(use.before.factors, energy=use.before.factors.energy * use.widening)
         squares.append(hendrycks_divisor(use.before.keep, factors, backward=backward) ** 2)
     activations = ", ".join(dict.fromkeys(use.before.activation for use in calls))
