@@ -485,6 +485,56 @@ def test_a_compiled_model_is_seen_as_well():
     torch.testing.assert_close(inner[1].running_var, x.var(0))
 
 
+@pytest.mark.parametrize(
+    "how", ["bfloat16", "float16", "autocast bfloat16", "autocast float16", "norms float32"]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_and_autocast_find_what_float32_finds(how, layout):
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 4, 3),
+        nn.BatchNorm2d(4),
+    )
+    x = noise(64, 3, 8, 8).to(memory_format=layout)
+    exact = copy.deepcopy(model)
+    recalibrate(exact, x.split(16))
+    dtype = torch.float16 if "float16" in how and "bfloat16" not in how else torch.bfloat16
+    if "autocast" not in how:
+        model, x = model.to(dtype), x.to(dtype)
+    if how == "norms float32":
+        model[1].float(), model[5].float()
+    with torch.autocast("cpu", dtype=dtype, enabled="autocast" in how):
+        recalibrate(model, x.split(16))
+    for norm in (1, 5):
+        assert model[norm].running_var.dtype == (dtype if how in ("bfloat16", "float16") else torch.float32)
+        torch.testing.assert_close(
+            model[norm].running_var.float(), exact[norm].running_var, rtol=0.02, atol=0
+        )
+
+
+def test_interrupted_while_it_writes_leaves_the_model_as_it_was(monkeypatch):
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    before = snapshot(model)
+    copy_, calls = torch.Tensor.copy_, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return copy_(self, *args)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recalibrate(model, [noise(40, 3) * 3])
+    monkeypatch.undo()
+    assert len(calls) > 3  # it had begun, and went back
+    assert same(model, before)
+
+
 def test_a_data_parallel_model_runs_unwrapped_and_keeps_its_names():
     model = nn.DataParallel(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)))
     x = noise(64, 3)
@@ -500,6 +550,11 @@ def test_bad_usage_says_what_to_do():
         lambda: recalibrate(Deep(), [], skip=["nowhere"]),
         lambda: recalibrate(nn.LazyBatchNorm1d(), [noise(4, 2)]),
         lambda: recalibrate(nn.BatchNorm1d(2, track_running_stats=False), [noise(4, 2)]),
+        lambda: recalibrate(Deep().to("meta"), [noise(4, 12, 4, 4)]),
+        lambda: recalibrate(Deep(), [noise(4, 12, 4, 4)], device="meta"),
+        lambda: recalibrate(Deep(), [noise(4, 12, 4, 4)], device="toaster"),
+        lambda: recalibrate(Deep(), [noise(4, 12, 4, 4)], metric=lambda model: None),
+        lambda: recalibrate(Deep(), [noise(4, 12, 4, 4)], metric=lambda model: noise(2)),
     ):
         with pytest.raises(DropoutLintError) as caught:
             call()

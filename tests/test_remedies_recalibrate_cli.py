@@ -46,6 +46,9 @@ CODE = """
         print("measuring")
         return model.norm.running_var.mean()
 
+    def no_number(model):
+        return "good"
+
     def empty():
         return []
 
@@ -195,6 +198,7 @@ def test_quiet_prints_one_line(project, capsys):
         ("in.pt", "out.pt", ("--data", "shop"), "names no attribute"),
         ("in.pt", "out.pt", ("--metric", "shop:metric(1)"), "names no function"),
         ("in.pt", "out.pt", ("--metric", "shop:BATCHES"), "--metric"),
+        ("in.pt", "out.pt", ("--metric", "shop:no_number"), "returned str 'good', which is no number"),
         ("in.pt", "out.pt", ("--skip", "nose"), "nose"),
         ("in.pt", "out.pt", ("--device", "toaster"), "toaster"),
         ("bad.pt", "out.pt", (), "is no checkpoint that torch.save wrote"),

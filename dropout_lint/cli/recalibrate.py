@@ -175,5 +175,8 @@ def function_named(text: str) -> Callable[[nn.Module], float]:
         raise UsageError(f"--metric {text} names no function", "write --metric package.module:function")
     value: Callable[[nn.Module], float] = look_up(import_target(spec, []), spec.call, spec.source)
     if not callable(value):
-        raise UsageError(f"--metric {text} is a {type(value).__name__}", "name a function of the model")
+        raise UsageError(
+            f"--metric {text} is no function but of type {type(value).__name__}",
+            "name a function of the model",
+        )
     return value

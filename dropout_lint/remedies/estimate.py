@@ -177,8 +177,8 @@ class Recorder(DropoutSwitch):
 
 def ratio(new: Tensor, old: Tensor) -> float:
     """Mean of the new variances over mean of the old (Li et al. 2019, Sec. 4); NaN where the old are 0."""
-    below = float(old.double().mean())
-    return float(new.double().mean()) / below if below > 0 else math.nan
+    below = float(old.cpu().double().mean())
+    return float(new.cpu().double().mean()) / below if below > 0 else math.nan
 
 
 def is_tracking(module: nn.Module) -> bool:

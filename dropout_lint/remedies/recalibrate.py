@@ -18,7 +18,7 @@ from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.moments import all_reduce_moments
-from dropout_lint.remedies.batches import device_of, rereadable
+from dropout_lint.remedies.batches import device_for, rereadable
 from dropout_lint.remedies.estimate import (
     OWN_STATISTICS,
     EnoughError,
@@ -146,7 +146,8 @@ def recalibrate(
         What moved, and `undo()`.
 
     Raises:
-        UsageError: an unknown method or name in `skip`, or batches that cannot be read again for `stages`.
+        UsageError: an unknown method, device or name in `skip`, a model without values, a metric that is no
+            number, or batches that cannot be read again for `stages`.
         MeasureError: no norm holds statistics, there is no data, or the new statistics are not finite.
     """
     if method not in METHODS:
@@ -163,11 +164,10 @@ def recalibrate(
             "method='stages' reads the data once for each norm, and these batches can be read only once",
             "pass a list or a DataLoader instead of a generator",
         )
+    where = device_for(model, device)
     estimates, untouched = _choose(model, frozenset(skip), variance_only)
     before = _score(metric, model)
-    run = _Run(
-        model, batches, estimates, torch.device(device) if device is not None else device_of(model), group
-    )
+    run = _Run(model, batches, estimates, where, group)
     with test_mode(model):
         passes = run.one_pass(method)
         if method == "stages":
@@ -186,10 +186,10 @@ def recalibrate(
         notes=(*run.picker.notes, *run.notes),
         _saved=saved,
     )
-    with torch.no_grad():
-        for buffer, value in new:
-            buffer.copy_(value)
     try:
+        with torch.no_grad():
+            for buffer, value in new:
+                buffer.copy_(value)
         after = _score(metric, model)
     except BaseException:
         report.undo()
@@ -365,15 +365,17 @@ def _moves(
             raise MeasureError(
                 f"the input of `{name}` is not finite, so nothing was changed", "look for NaN in the data"
             )
-        change = variance.double() / old_variance.double()
-        spread = (old_variance.double() + item.norm.eps).sqrt()
+        # on the CPU: not every accelerator has float64
+        old, now, was = (tensor.detach().cpu().double() for tensor in (old_variance, variance, old_mean))
+        change = now / old
+        step = (mean.detach().cpu().double() - was).abs()
         moved.append(
             NormMove(
                 name=name,
                 count=item.count,
-                variance_ratio=ratio(variance, old_variance),
+                variance_ratio=ratio(now, old),
                 largest=float(torch.maximum(change, 1 / change).nan_to_num(nan=1.0).max()),
-                mean_move=float(((mean.double() - old_mean.double()).abs() / spread).mean()),
+                mean_move=float((step / (old + item.norm.eps).sqrt()).mean()),
             )
         )
         new.append((old_variance, variance))
@@ -388,7 +390,14 @@ def _score(metric: Callable[[nn.Module], float] | None, model: nn.Module) -> flo
     if metric is None:
         return None
     with test_mode(model):
-        return float(metric(model))
+        value: Any = metric(model)
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"the metric returned {type(value).__name__} {value!r:.60}, which is no number",
+            "return a float, or a tensor with one element",
+        ) from error
 
 
 def _distributed() -> bool:
