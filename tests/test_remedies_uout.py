@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.layers import STANDARD, Noise
@@ -117,12 +119,13 @@ def test_in_place_overwrites_and_backpropagates():
     torch.testing.assert_close(leaf.grad, 2 * (y / (2 * leaf)).detach())
 
 
-def test_under_autocast_in_a_network():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_in_a_network(dtype):
     torch.manual_seed(6)
     model = nn.Sequential(nn.Linear(4, 8), Uout(0.3), nn.ReLU(), nn.Linear(8, 2))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         out = model(torch.randn(5, 4))
-    assert out.dtype == torch.bfloat16
+    assert out.dtype == dtype
     out.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -140,6 +143,48 @@ def test_compiles_into_one_graph_and_keeps_its_modes():
     torch.testing.assert_close(x.grad, ratio, rtol=1e-4, atol=1e-4)
     compiled.eval()
     assert torch.equal(compiled(x), x)
+
+
+def test_dynamic_shapes_compile_once_for_small_and_large():
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Uout(0.5), backend=counter, fullgraph=True, dynamic=True)
+    for rows in (10, 100, 1000, 10_000, 40_000):
+        compiled(torch.randn(rows, 4))
+    assert counter.frame_count <= 2  # a size of our own to guard on would make it three
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (30, 40, 10)])
+@pytest.mark.parametrize("channelwise", [False, True])
+def test_meta_tensors_have_shapes_alone(shape, channelwise):
+    for inplace in (False, True):
+        x = torch.empty(shape, device="meta", dtype=torch.bfloat16)
+        y = uout(x, 0.3, channelwise=channelwise, inplace=inplace)
+        assert (y.device.type, y.shape, y.dtype) == ("meta", x.shape, x.dtype)
+
+
+def test_jit_tracing_and_functional_transforms_of_large_tensors():
+    ones = torch.ones(40_000)
+    traced = torch.jit.trace(Uout(0.5), ones, check_trace=False)
+    assert traced(torch.ones(50_000)).std().item() == pytest.approx(0.5 / 3**0.5, rel=0.03)
+    _, tangent = torch.func.jvp(lambda x: uout(x, 0.5), (ones,), (ones,))
+    assert tangent.std().item() == pytest.approx(0.5 / 3**0.5, rel=0.03)
+    masks = torch.vmap(lambda x: uout(x, 0.5), randomness="different")(ones.expand(2, -1))
+    assert not torch.equal(*masks)
+
+
+def test_checkpointing_draws_the_same_mask_again():
+    x = torch.randn(300, 400, requires_grad=True)
+    y = checkpoint(lambda t: uout(t, 0.5), x, use_reentrant=False)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, (y / x).detach())
+
+
+def test_double_backward():
+    x = torch.randn(300, 400, requires_grad=True)
+    y = uout(x**2, 0.5)
+    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    gradient.sum().backward()
+    torch.testing.assert_close(x.grad, 2 * (y / x**2).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_large_tensors_take_another_way_to_the_same_distribution():

@@ -93,7 +93,7 @@ def uout(
         )
     # In half precision a draw has 8 or 11 bits and is rounded down: its mean would not be 1.
     wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-    if channelwise:
+    if channelwise and x.dim() > 2:  # (N, C): each element is a channel of a sample
         shape = (*x.shape[:2], *[1] * (x.dim() - 2))
         scale = torch.empty(shape, dtype=wide, device=x.device).uniform_(1 - beta, 1 + beta)
     elif _draws_bits(x, wide):
@@ -108,13 +108,15 @@ FUNCTIONS[uout] = ("uout", Noise.UNIFORM)  # so that a traced call counts as a d
 
 
 def _draws_bits(x: Tensor, wide: torch.dtype) -> bool:
-    """Whether `_from_bits` can serve: large tensors on the CPU, outside `torch.compile` and `torch.func`."""
+    """Whether `_from_bits` can serve: large tensors on the CPU, outside compilers and `torch.func`."""
+    # asked first: a compiler would guard on the size, `torch.jit.trace` cannot view a dtype as another
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return False
     return (
         x.device.type == "cpu"
         and wide == torch.float32
         and x.numel() >= LARGE
         and x.is_contiguous()
-        and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
 
@@ -126,7 +128,7 @@ def _from_bits(x: Tensor, beta: float) -> Tensor:
     `uniform_` draws, and everything after that runs on all threads, as `nn.Dropout` does.
     """
     count = x.numel()
-    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device="cpu").random_(-(2**63), None)
     step = beta / 2**15
     return draws.view(torch.int16)[:count].view(x.shape).to(torch.float32).mul_(step).add_(1 + step / 2)
 
