@@ -214,13 +214,21 @@ def check(
     rules = rules if rules is not None else rules_of(settings)
     known = read_baseline(settings, write_baseline)
     outcomes = [outcome for target in targets for outcome in lint(target, settings, rules)]
-    return assemble(outcomes, settings, active_codes(rules, settings), known, write_baseline)
+    active = active_codes(rules, settings)
+    return assemble(
+        outcomes, settings, active, known, write_baseline=write_baseline, words=words_of(rules)
+    )
 
 
 def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
     """The codes of the rules that run under the settings."""
     chosen = rules.selected(settings.select or None, settings.ignore)
     return tuple(rule.code for rule in chosen)
+
+
+def words_of(rules: RuleSet) -> dict[str, str]:
+    """What an ignore comment may call a rule, its code or its name in capitals, each with the code."""
+    return {word: rule.code for rule in rules for word in (rule.code, rule.name.upper())}
 
 
 def read_baseline(settings: Settings, write: bool) -> baseline.Baseline | None:
@@ -240,7 +248,9 @@ def assemble(
     settings: Settings,
     active: Sequence[str],
     known: baseline.Baseline | None,
+    *,
     write_baseline: bool = False,
+    words: Mapping[str, str] | None = None,
 ) -> Run:
     """The report of some outcomes: ignore comments and baseline applied, the unused and the stale named."""
     outcomes = tuple(outcomes)
@@ -253,7 +263,9 @@ def assemble(
     reported: set[Place] = set()
     for index, outcome in enumerate(outcomes):
         idle = [
-            entry for entry in ignores.unused(outcome.visited, used, active) if entry.place not in reported
+            entry
+            for entry in ignores.unused(outcome.visited, used, active, words)
+            if entry.place not in reported
         ]
         reported |= {entry.place for entry in idle}
         targets[index] = msgspec.structs.replace(targets[index], unused_ignores=idle)

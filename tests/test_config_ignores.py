@@ -67,6 +67,26 @@ def test_an_ignore_of_a_rule_that_did_not_run_is_left_alone(here: Path) -> None:
     assert ignores.unused(VISITED, set(), ["DL101"]) == []
 
 
+def test_a_rule_is_ignored_by_its_name_and_no_other_then(here: Path) -> None:
+    comment = "# dropout-lint: ignore[dropout-before-batch-norm] as measured"
+    kept, unused = lint(here, SOURCE.replace(CALL, f"{CALL}  {comment}"))
+    assert kept.findings == [] and kept.suppressed[0].reason == "as measured"
+    assert unused == []
+    kept, _ = lint(here, SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[dropout-on-predictions]"))
+    assert len(kept.findings) == 1
+
+
+def test_what_is_no_rule_suppresses_nothing_and_is_reported_whatever_ran(here: Path) -> None:
+    source = SOURCE.replace(
+        CALL, f"{CALL}  # dropout-lint: ignore[DL1O1, dropout-on-predictions, no-such-rule]"
+    )
+    kept, _ = lint(here, source)
+    assert len(kept.findings) == 1
+    words = {"DL101": "DL101", "DL302": "DL302", "DROPOUT-ON-PREDICTIONS": "DL302"}
+    (entry,) = ignores.unused(VISITED, set(), ["DL101"], words)
+    assert entry.codes == ["DL1O1", "NO-SUCH-RULE"]
+
+
 def test_an_ignore_in_a_class_that_was_not_linted_is_left_alone(here: Path) -> None:
     other = "\n\nclass Other(nn.Module):\n    pass  # dropout-lint: ignore[DL101]\n"
     kept, unused = lint(here, SOURCE + other)

@@ -186,7 +186,9 @@ def is_ignored(finding: Finding) -> bool:
         return False
     places = [place for place in (getattr(site, "call", None), site.constructed) if place is not None]
     return any(
-        ignore.matching(finding.rule.code) for place in places for ignore in read(place.file).at(place.line)
+        ignore.matching(finding.rule.code, finding.rule.name)
+        for place in places
+        for ignore in read(place.file).at(place.line)
     )
 
 

@@ -1,4 +1,7 @@
-"""`# dropout-lint: ignore[DL101] reason`: find such comments, apply them, write them, name the unused."""
+"""`# dropout-lint: ignore[DL101] reason`: find such comments, apply them, write them, name the unused.
+
+A rule is named by its code, a prefix of codes, or its name, in either case.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +19,7 @@ import msgspec
 from dropout_lint.report.schema import FindingInfo, IgnoreInfo, Place, SuppressedInfo, TargetInfo
 
 COMMENT = re.compile(
-    r"#\s*dropout-lint\s*:\s*ignore(?:\[(?P<codes>[A-Za-z0-9,\s]*)\])?(?P<reason>[^#]*)", re.IGNORECASE
+    r"#\s*dropout-lint\s*:\s*ignore(?:\[(?P<codes>[^\]#]*)\])?(?P<reason>[^#]*)", re.IGNORECASE
 )
 EVERY = "ALL"
 
@@ -27,7 +30,7 @@ class Ignore:
 
     Attributes:
         line, column: where the comment begins, from 1.
-        codes: rule codes or prefixes, `ALL` where it names none.
+        codes: rule codes, prefixes or names in capitals, `ALL` where it names none.
         reason: the text behind the brackets.
     """
 
@@ -36,9 +39,9 @@ class Ignore:
     codes: tuple[str, ...]
     reason: str
 
-    def matching(self, code: str) -> str | None:
-        """The entry of `codes` that covers `code`, or None."""
-        return next((own for own in self.codes if own == EVERY or code.startswith(own)), None)
+    def matching(self, code: str, name: str) -> str | None:
+        """The entry of `codes` that covers the rule `code` called `name`, or None."""
+        return next((own for own in self.codes if own in (EVERY, name.upper()) or code.startswith(own)), None)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def apply(target: TargetInfo) -> tuple[TargetInfo, set[tuple[str, int, str]]]:
             (place.file, ignore, entry)
             for place in places(finding)
             for ignore in read(place.file).at(place.line)
-            if (entry := ignore.matching(finding.code))
+            if (entry := ignore.matching(finding.code, finding.name))
         ]
         if hits:
             used.update((file, ignore.line, entry) for file, ignore, entry in hits)
@@ -141,7 +144,10 @@ def apply(target: TargetInfo) -> tuple[TargetInfo, set[tuple[str, int, str]]]:
 
 
 def unused(
-    visited: Iterable[Place], used: set[tuple[str, int, str]], active: Sequence[str]
+    visited: Iterable[Place],
+    used: set[tuple[str, int, str]],
+    active: Sequence[str],
+    words: Mapping[str, str] | None = None,
 ) -> list[IgnoreInfo]:
     """The ignore comments that suppress nothing.
 
@@ -150,7 +156,10 @@ def unused(
             only where its function or class was seen, so that one model of a file says nothing of the others.
         used: what `apply` used, over all targets of the run.
         active: the codes of the rules that ran; an ignore of another rule is left alone.
+        words: codes and names of all rules, in capitals, each with its code; what names none of them
+            suppresses nothing, whatever ran.
     """
+    known = words or {code: code for code in active}
     lines: dict[str, set[int]] = {}
     for place in visited:
         lines.setdefault(place.file, set()).add(place.line)
@@ -165,13 +174,24 @@ def unused(
                 code
                 for code in ignore.codes
                 if (file, ignore.line, code) not in used
-                and (code == EVERY or any(rule.startswith(code) for rule in active))
+                and (
+                    code == EVERY
+                    or (meant := rules_named(code, known)) & set(active)
+                    or (words is not None and not meant)
+                )
             ]
             if idle:
                 found.append(
                     IgnoreInfo(place=Place(file=file, line=ignore.line, column=ignore.column), codes=idle)
                 )
     return found
+
+
+def rules_named(entry: str, words: Mapping[str, str]) -> set[str]:
+    """The codes that an entry of a comment means: by code, prefix or name."""
+    return {
+        code for word, code in words.items() if word == entry or (word == code and code.startswith(entry))
+    }
 
 
 def with_ignore(text: str, line: int, codes: Sequence[str]) -> str | None:
