@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dropout_lint.cli.options import blamed_on_file
 from dropout_lint.config import Settings, TargetSettings, convert, load
-from dropout_lint.errors import ConfigError
+from dropout_lint.errors import ConfigError, RuleError, UsageError
 
 
 def project(folder: Path, table: str, header: str = "[tool.dropout-lint]") -> Path:
@@ -187,3 +188,31 @@ def test_a_tool_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("tool = 3\n")
     with pytest.raises(ConfigError, match=r"pyproject\.toml: `tool` must be a table, not int"):
         load(start=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem", "where"),
+    [
+        ('select = ["DL999"]', RuleError('there is no rule "DL999"'), "`select` in [tool.dropout-lint]"),
+        ('ignore = ["DL1", "x"]', RuleError('there is no rule "x"'), "`ignore` in [tool.dropout-lint]"),
+        ('output-format = ["yaml=a"]', UsageError("unknown format 'yaml'"), "`output-format` in [tool.dr"),
+        (
+            'targets = ["a:b", { target = "c:d", select = ["DL9"] }]',
+            RuleError('there is no rule "DL9"'),
+            "`select` in [tool.dropout-lint.targets[1]]",
+        ),
+    ],
+)
+def test_a_value_of_the_file_that_is_wrong_later_is_blamed_on_its_key(
+    table: str, problem: Exception, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project(tmp_path, table)
+    with pytest.raises(type(problem)) as raised, blamed_on_file(load(), {}):
+        raise problem
+    assert str(raised.value).startswith(f"pyproject.toml: {where}")
+    # what the command line gives is not the file's fault
+    typed = {"select": ("x",), "ignore": ("x",), "output_format": ("x",)}
+    with pytest.raises(type(problem)) as raised, blamed_on_file(load(), typed):
+        raise problem
+    assert raised.value is problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
@@ -16,6 +17,9 @@ from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
 from dropout_lint.report import FORMATS, Context, Report, render
+
+if TYPE_CHECKING:
+    from dropout_lint.rules import RuleSet
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
@@ -165,15 +169,17 @@ def command(
     if show_settings:
         click.echo(settings_text(loaded), nl=False)
         return 0
-    wanted = outputs(settings, quiet)
+    with options.blamed_on_file(loaded, given):
+        wanted = outputs(settings, quiet)
+        rules = rules_of(settings)
     if write_baseline:
         console.require_folder(settings.baseline or DEFAULT_FILE)
-    rules = rules_of(settings)
     names = options.chosen_targets(targets, settings)
     for name in names:
         own = settings.for_target(name)
         if own is not settings:
-            active_codes(rules, own)
+            with options.blamed_on_file(loaded, given):
+                active_codes(rules, own)
     from dropout_lint.target import own_process
 
     own_process()
@@ -192,7 +198,7 @@ def command(
         if write_baseline and run.known is not None:
             save_baseline(run, settings)
         if add_ignores:
-            run = ignore_all(run, settings, active_codes(rules, settings))
+            run = ignore_all(run, settings, rules)
         context = Context(
             rules={rule.code: rule for rule in rules},
             show_predictions=settings.show_predictions,
@@ -286,17 +292,18 @@ def save_baseline(run: Run, settings: Settings) -> None:
         console.say(f'use it with --baseline {file}, or baseline = "{file}" under [tool.dropout-lint]')
 
 
-def ignore_all(run: Run, settings: Settings, active: tuple[str, ...]) -> Run:
+def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     """Write ignore comments for all findings, and the report as it is after that."""
     from dropout_lint.config.add_ignores import add_ignores
-    from dropout_lint.pipeline import assemble, read_baseline
+    from dropout_lint.pipeline import assemble, read_baseline, words_of
 
     written, skipped = add_ignores(run.report)
     for file, lines in written.items():
         console.say(f"added {len(lines)} ignore comment{'' if len(lines) == 1 else 's'} to {file}")
     for reason in skipped:
         console.say(reason)
-    return assemble(run.outcomes, settings, active, read_baseline(settings, False))
+    known, active = read_baseline(settings, False), active_codes(rules, settings)
+    return assemble(run.outcomes, settings, active, known, words=words_of(rules))
 
 
 def settings_text(loaded: Loaded) -> str:

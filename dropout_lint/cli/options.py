@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 import rich_click as click
 
 from dropout_lint.config import Loaded, Settings, load
-from dropout_lint.errors import UsageError
+from dropout_lint.config.load import display
+from dropout_lint.errors import RuleError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -138,6 +140,37 @@ def settings(file: str | None, **given: Any) -> Loaded:
             ],
         )
     return msgspec.structs.replace(loaded, settings=merged)
+
+
+@contextmanager
+def blamed_on_file(loaded: Loaded, given: Mapping[str, object]) -> Iterator[None]:
+    """An error about a value that the settings file gave, and not the command line, names file and key."""
+    try:
+        yield
+    except (RuleError, UsageError) as problem:
+        where = key_of_value(loaded, given, problem.message)
+        if loaded.file is None or where is None:
+            raise
+        raise type(problem)(f"{display(loaded.file)}: {where}: {problem.message}", problem.hint) from None
+
+
+def key_of_value(loaded: Loaded, given: Mapping[str, object], message: str) -> str | None:
+    """The key of the settings file that holds a value which `message` quotes, None where none does."""
+
+    def quoted(values: Iterable[str] | None) -> bool:
+        words = [word for value in values or () for word in (value, value.partition("=")[0])]
+        return any(f"{quote}{word}{quote}" in message for word in words for quote in "\"'")
+
+    settings = loaded.settings
+    for key in ("select", "ignore", "output-format"):
+        name = key.replace("-", "_")
+        if key in loaded.given and not given.get(name) and quoted(getattr(settings, name)):
+            return f"`{key}` in [tool.dropout-lint]"
+    for index, item in enumerate(settings.targets):
+        for key in ("select", "ignore"):
+            if not isinstance(item, str) and not given.get(key) and quoted(getattr(item, key)):
+                return f"`{key}` in [tool.dropout-lint.targets[{index}]]"
+    return None
 
 
 OVERRIDABLE = frozenset({"input", "checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict"})
