@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from dropout_lint.cache import Cache, key_of
 from dropout_lint.cache.store import MOST_ENTRIES, own_code
+from dropout_lint.cache.witness import Tried
 from dropout_lint.config import DropoutClass, Settings, TargetSettings
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
@@ -56,6 +59,8 @@ def build():
     "data/one.csv": "",
 }
 FILES = [
+    "zoo/notes.py",
+    "zoo.py",
     "zoo/blocks.py",
     "zoo/extra.py",
     "data/config.txt",
@@ -163,11 +168,56 @@ def test_unchanged_is_linted_once_and_unrelated_changes_do_not_count() -> None:
         (folder / ".hidden").write_text("x")
         (folder / "data" / "notes").mkdir()
         (folder / "zoo" / "__pycache__").mkdir(exist_ok=True)
+        (folder / "report.html").write_text("x")
+        (folder / "new_module.py").write_text("x")
+        (folder / "zoo" / "other.py").write_text("x")
+        (folder / "zoo" / "notes.txt").write_text("x")
         os.environ["SOMETHING_ELSE"] = "1"
         del os.environ["SOMETHING_ELSE"]
         (folder / "data" / "notes").rmdir()
         assert cached("zoo", Settings(), RULES) == first
         assert lint.runs == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zoo.py",
+        "json.py",
+        "zoo/extra.py",
+        "zoo/extra/__init__.py",
+        "zoo/blocks/__init__.py",
+        "zoo/pathlib",
+        "os.abi3.so",
+    ],
+)
+def test_a_new_file_of_a_name_that_is_imported_counts(name: str) -> None:
+    """Some of these change what is imported and some do not: whoever cannot tell lints again."""
+    with project() as folder:
+        lint = Linter()
+        cached = Cache(folder / ".cache").wrap(lint)
+        cached("zoo", Settings(), RULES)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+        importlib.invalidate_caches()
+        runs = lint.runs
+        with contextlib.suppress(ImportError, AttributeError):
+            cached("zoo", Settings(), RULES)
+        assert lint.runs == runs + (name != "zoo/pathlib")
+
+
+def test_a_module_that_was_only_asked_for_counts_once_it_is_there() -> None:
+    def asking(target: str, settings: Settings, rules: object) -> list[Outcome]:
+        importlib.invalidate_caches()
+        found = importlib.util.find_spec("zoo_plugin") is not None
+        return [Outcome(info=TargetInfo(target=target, status="ok", model=str(found)))]
+
+    with project() as folder:
+        cached = Cache(folder / ".cache").wrap(asking)
+        assert models(cached("zoo", Settings(), RULES)) == ["False"]
+        (folder / "zoo_plugin").mkdir()
+        assert models(cached("zoo", Settings(), RULES)) == ["True"]
+        assert not any(isinstance(finder, Tried) for finder in sys.meta_path)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import msgspec
 
@@ -35,18 +35,41 @@ NATIVE = (
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Path or name → what it was; see `file_state`, `folder_state` and `variable_state`."""
+    """Path or name → what it was; see `file_state`, `folder_state`, `searched_state` and `variable_state`.
+
+    Attributes:
+        files: what was read or asked for.
+        folders: what was listed.
+        roots: where imports search for `names`.
+        packages: where imports search for what stands beside the state.
+        variables: of the environment.
+        names: top-level modules.
+    """
 
     files: dict[str, str]
     folders: dict[str, str]
+    roots: dict[str, str]
+    packages: dict[str, tuple[str, list[str]]]
     variables: dict[str, str]
+    names: list[str]
 
     def holds(self, written: frozenset[str]) -> bool:
         """Whether everything still is as it was; `written` are the files that this tool writes."""
         return (
             all(variable_state(name) == state for name, state in self.variables.items())
             and all(folder_state(path, written) == state for path, state in self.folders.items())
+            and self.finds_the_same(written)
             and all(file_state(path) == state for path, state in self.files.items())
+        )
+
+    def finds_the_same(self, written: frozenset[str]) -> bool:
+        """Whether imports find what they found: no file of a name that they look for came or went."""
+        names = frozenset(self.names)
+        return all(
+            searched_state(path, names, written) == state for path, state in self.roots.items()
+        ) and all(
+            searched_state(path, frozenset(inside), written) == state
+            for path, (state, inside) in self.packages.items()
         )
 
 
@@ -56,7 +79,13 @@ def manifest_of(witness: Witness, written: frozenset[str]) -> Manifest:
     return Manifest(
         files={path: file_state(path) for path in sorted(files)},
         folders={path: folder_state(path, written) for path in sorted(witness.folders)},
+        roots={path: searched_state(path, witness.names, written) for path in sorted(witness.roots)},
+        packages={
+            path: (searched_state(path, names, written), sorted(names))
+            for path, names in sorted(witness.packages.items())
+        },
         variables={name: variable_state(name) for name in sorted(witness.variables)},
+        names=sorted(witness.names),
     )
 
 
@@ -87,7 +116,17 @@ def file_state(path: str) -> str:
 
 def folder_state(path: str, written: frozenset[str]) -> str:
     """A hash of the names in a folder; hidden ones, compiled ones and what this tool writes do not count."""
-    names = []
+    return entries_state(path, None, written)
+
+
+def searched_state(path: str, names: Set[str], written: frozenset[str]) -> str:
+    """The same for a folder that imports search: files of other names do not count, but for `NATIVE` ones."""
+    return entries_state(path, names, written)
+
+
+def entries_state(path: str, names: Set[str] | None, written: frozenset[str]) -> str:
+    """A hash of the entries of a folder, where there are `names` of those that a module may have."""
+    found = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:
@@ -95,12 +134,16 @@ def folder_state(path: str, written: frozenset[str]) -> str:
                 if name.startswith(".") or name == "__pycache__" or entry.path in written:
                     continue
                 if name.endswith(NATIVE):
-                    found = entry.stat()
-                    name += f" {found.st_size} {found.st_mtime_ns}"
-                names.append(os.fsencode(name))
+                    state = entry.stat()
+                    name += f" {state.st_size} {state.st_mtime_ns}"
+                elif (
+                    names is not None and (stem := name.partition(".")[0]) not in names and stem != "__init__"
+                ):
+                    continue
+                found.append(os.fsencode(name))
     except OSError:
         return ABSENT
-    return digest(*sorted(names))
+    return digest(*sorted(found))
 
 
 def variable_state(name: str) -> str:

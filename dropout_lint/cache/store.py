@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dropout_lint.pipeline import Lint
     from dropout_lint.rules import RuleSet
 
-FORMAT = 1
+FORMAT = 2
 MOST_ENTRIES = 512
 # settings that change what is linted or found; the others change how it is shown
 DECISIVE = ("select", "ignore", "rules", "dropouts", "input", "checkpoint", "delta_threshold", "allow_empty")

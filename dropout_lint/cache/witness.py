@@ -2,8 +2,9 @@
 
 Reads are seen by an audit hook (PEP 578: `open`, `os.listdir`, `os.scandir`, `sqlite3.connect`), questions
 about whether a file exists by standing in for `os.stat`, `os.lstat` and `os.access`, environment variables by
-standing in for `os.environ`'s look-up. What starts a process or a connection can see anything, so its result
-is not kept.
+standing in for `os.environ`'s look-up, names that are imported, or tried, by a finder that finds nothing. In
+folders that imports search, only files of such names count; in those that the code lists, all do. What starts
+a process or a connection can see anything, so its result is not kept.
 """
 
 # Paths are texts here: this runs on every file that Python touches.
@@ -26,6 +27,7 @@ UNSEEN = frozenset(
 )
 READS = frozenset({"open", "sqlite3.connect"})
 LISTS = frozenset({"os.listdir", "os.scandir"})
+IMPORTS = "<frozen importlib._bootstrap_external>"
 # files of the standard library that `os.environ.get` and `os.getenv` pass through
 LOOK_UPS = frozenset(
     {
@@ -44,6 +46,10 @@ class Witness:
     Attributes:
         files: absolute paths that were read, or asked for.
         folders: absolute paths whose entries were listed.
+        tried: full names of modules that were looked for.
+        names: top-level names that were imported, or tried.
+        roots: absolute paths of folders that are searched for these.
+        packages: folder of the project's modules → names that are searched for in it.
         variables: names of environment variables.
         unseen: an event behind which anything can be read, or None.
     """
@@ -51,6 +57,10 @@ class Witness:
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.folders: set[str] = set()
+        self.tried: set[str] = set()
+        self.names: set[str] = set()
+        self.roots: set[str] = set()
+        self.packages: dict[str, set[str]] = {}
         self.variables: set[str] = set()
         self.unseen: str | None = None
 
@@ -74,15 +84,37 @@ class Witness:
             self.folders.add(found)
 
     def imported(self) -> None:
-        """Note the project's loaded modules with their folders, and the folders that imports search."""
-        for module in list(sys.modules.values()):
+        """Note the project's loaded modules, and where imports search for which names."""
+        modules = dict(sys.modules)
+        for module in modules.values():
             path = getattr(module, "__file__", None)
             if isinstance(path, str) and is_ours(os.path.abspath(path)):
                 self.files.add(os.path.abspath(path))
-                self.folders.add(os.path.dirname(os.path.abspath(path)))
+                self.packages.setdefault(os.path.dirname(os.path.abspath(path)), set())
+        for name in {*modules, *self.tried}:
+            parent, _, last = name.rpartition(".")
+            if not parent:
+                self.names.add(name)
+                continue
+            for entry in getattr(modules.get(parent), "__dict__", {}).get("__path__") or ():
+                folder = absolute(entry)
+                if folder is not None and is_ours(folder):
+                    self.packages.setdefault(folder, set()).add(last)
         for entry in sys.path:
-            if os.path.isdir(entry or "."):
-                self.folder(entry or ".")
+            folder = absolute(entry or ".")
+            if folder is not None and is_ours(folder) and os.path.isdir(folder):
+                self.roots.add(folder)
+
+
+class Tried:
+    """A finder that finds nothing and notes what is looked for."""
+
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Note a name."""
+        self.witness.tried.add(name)
 
 
 def absolute(path: object) -> str | None:
@@ -137,7 +169,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event in READS:
         witness.file(arguments[0])
     elif event in LISTS:
-        witness.folder(arguments[0])
+        # an import lists the folders that it searches
+        if sys._getframe(1).f_code.co_filename != IMPORTS:
+            witness.folder(arguments[0])
     elif event in UNSEEN:
         witness.unseen = event
 
@@ -152,12 +186,16 @@ def watching() -> Iterator[Witness]:
     installed()  # asked for now, since it asks for files itself
     witness = Witness()
     before = _active
+    finder = Tried(witness)
     with standing_in(witness):
         _active = witness
+        sys.meta_path.insert(0, finder)
         try:
             yield witness
         finally:
             _active = before
+            with contextlib.suppress(ValueError):
+                sys.meta_path.remove(finder)
     witness.imported()
 
 
