@@ -353,10 +353,10 @@ def test_an_operation_without_a_transfer_function_is_counted() -> None:
             self.linear, self.drop, self.norm = nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.norm(torch.lerp(self.drop(self.linear(x)), x, 0.5))  # type: ignore[no-any-return]
+            return self.norm(torch.addcmul(self.drop(self.linear(x)), x, x))  # type: ignore[no-any-return]
 
     prediction = predicted(Odd(), torch.randn(4, 8))
-    assert prediction.fallbacks == {"lerp": 1}
+    assert prediction.fallbacks == {"addcmul": 1}
     assert prediction.norms[0].delta < 1
 
 

@@ -8,6 +8,7 @@ from dropout_lint.noise.transfer import (
     linear,
     merge,
     norm,
+    pairs,
     pooling,
     shape,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "merge",
     "module",
     "norm",
+    "pairs",
     "pooling",
     "shape",
 ]

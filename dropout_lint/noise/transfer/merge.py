@@ -22,6 +22,7 @@ import numpy as np
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, align
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
+from dropout_lint.noise.transfer.pairs import as_one_function, same_mask, self_normalised
 
 AGREEMENT = 0.3
 """Assumed correlation of what the data cause on a trained skip and in its branch."""
@@ -198,6 +199,8 @@ def _pair_of(call: Call) -> tuple[State, State]:
     a, b = _broadcast(call, left, 0), _broadcast(call, right, 1)
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()
+    if a.components > 1 and b.components > 1 and not same_mask(call, a, b):
+        b = b.collapse()
     return a, b
 
 
@@ -234,21 +237,8 @@ def multiplication(call: Call) -> State:
                 return x
             if isinstance(factor, (int, float)):
                 return x.scaled(float(factor))
-    return product(*_pair_of(call))
-
-
-@function("div", "truediv", "idiv", "itruediv", "true_divide", "divide")
-def division(call: Call) -> State:
-    """a/b; by a tensor (a norm written by hand) each mode is scaled by its own divisor's mean."""
-    left, right = _operands(call)
-    a = call.state(left)
-    if isinstance(right, (int, float)):
-        return a.scaled(1.0 / float(right)) if right else a
-    b = call.state(right)
-    train = float(np.abs(b.merged().train_mean[0])) or 1.0
-    test = float(np.abs(b.merged().t_mean[0])) or 1.0
-    y = a.scaled(1.0 / train)
-    return y.changed(t_mean=a.t_mean / test, t_dev=a.t_dev / test, t_var=a.t_var / test**2)
+    whole = as_one_function(call) or self_normalised(call)
+    return whole if whole is not None else product(*_pair_of(call))
 
 
 def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> State:
@@ -331,11 +321,3 @@ def stacking(call: Call) -> State:
     merged = concatenate([s.collapse().merged() for s in states], -1, [1] * len(states))
     axis = states[0].axis + (1 if isinstance(dim, int) and 0 <= dim <= states[0].axis else 0)
     return merged.changed(axis=axis)
-
-
-@function("where")
-def selection(call: Call) -> State:
-    """torch.where(condition, a, b), and masked_fill: the tensor that carries noise, else the first."""
-    states = call.states()
-    noisy = [s for s in states if np.any(s.noise)]
-    return (noisy or states[1:] or states or [call.state(0)])[0]

@@ -2,48 +2,81 @@
 
 Average. Over n positions, noise of separate masks falls to 1/n, noise of a mask that a whole channel or
 sample shares stays (Kim Prop. 5 and its converse for Dropout2d), and the data part falls to its mean pair
-correlation in the window.
+correlation in the window. A shared mask's noise is (m - 1)·x: what is not the same at all positions in it is
+as alike at near ones as the data are (`noise_pair`).
 
 Maximum. Split the variance into a part that the window's positions share (var S) and one that they don't (var
 I); then max = S + max of n independent values: mean + e_n·√(var I), variance var S + d_n·var I, with e_n and
-d_n mean and variance of the largest of n standard normals. Noise keeps its share of either part.
+d_n mean and variance of the largest of n standard normals. Noise keeps its share of either part. Values that
+a mask or an activation has made far from normal go by their distribution function instead (`_largest`).
+
+Statistics (std, var, norms, Lp pooling) are made of squares or powers, an average, and a root: each is taken
+by its own rule, one after the other.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from dropout_lint.noise.correlation import mean_correlation, strided
-from dropout_lint.noise.quadrature import Array, normal_cdf
-from dropout_lint.noise.state import State, Underlying, replace
-from dropout_lint.noise.transfer.base import Call, function, module
+from dropout_lint.noise.quadrature import Array, moments_by_quadrature, normal_cdf, rectified
+from dropout_lint.noise.state import State, replace
+from dropout_lint.noise.transfer.activation import pointwise
+from dropout_lint.noise.transfer.base import Call, Ledger, function, module
+from dropout_lint.noise.transfer.dropout import SHARED_OVER
+
+Sources = npt.NDArray[np.bool_]
 
 
-def average(x: State, window: Sequence[int]) -> State:
+def tied_sources(ledger: Ledger) -> Sources:
+    """(S,) whether a dropout's mask is shared by all positions of a channel."""
+    return np.array(
+        [site.spec.noise in SHARED_OVER or site.spec.channelwise for site in ledger.dropouts], dtype=bool
+    )
+
+
+def noise_pair(x: State, pair: float, tied: Sources) -> Array:
+    """(S, G) mean correlation of the noise over pairs whose data part correlates by `pair`.
+
+    Noise of a shared mask is (m - 1)·x. Its correlation is (c² + v·ρ)/(c² + v), of which `State.shared` is
+    the value at large distances; the rest of it goes with ρ. Noise of separate masks has the shared part.
+    """
+    far = float(np.clip(x.rho[-1], 0.0, 0.999))
+    near = max((pair - far) / (1 - far), 0.0)
+    result: Array = x.shared + (1 - x.shared) * np.where(tied, near, 0.0)[:, None]
+    return result
+
+
+def average(x: State, window: Sequence[int], tied: Sources) -> State:
     """Mean over a window of positions."""
     n = math.prod(window)
     if n <= 1:
         return x
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
-    return averaged(x, mean_correlation(x.rho, window), n, [size for size in window if size > 1])
+    window = [size for size in window if size > 1]
+    return averaged(x, mean_correlation(x.rho, window), n, tied, strided(x.rho, max(window)))
 
 
-def averaged(x: State, keep: float, n: float, window: Sequence[int] = ()) -> State:
-    """Mean over `n` positions of which the data part keeps `keep`."""
-    loose = x.shared + (1 - x.shared) / n
-    noise = x.noise * loose
+def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None = None) -> State:
+    """Weighted mean over positions: Σw² = 1/n, and the data part keeps `keep`; `rho` is the data part's
+    correlation between results, times `keep`.
+    """
+    pair = noise_pair(x, (keep * n - 1) / (n - 1) if n > 1 else 1.0, tied)
+    noise = x.noise * (pair + (1 - pair) / n)
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
     x = replace(x, under=None, skew=None)
     sig2 = x.sig**2 * keep
     alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
-    rho = strided(x.rho, max(window)) if len(window) else x.rho
     return replace(
         x,
         t_var=x.t_var * alone + x.lifted * x.data * (keep - alone),
@@ -52,7 +85,8 @@ def averaged(x: State, keep: float, n: float, window: Sequence[int] = ()) -> Sta
         data=x.data * keep,
         noise=noise,
         shared=np.divide(x.noise * x.shared, noise, out=np.zeros_like(noise), where=noise > 0),
-        rho=np.clip(rho / max(keep, 1e-9) if len(window) else rho, 0.0, 1.0) if keep > 0 else rho,
+        rho=x.rho if rho is None else np.clip(rho / max(keep, 1e-9), 0.0, 1.0),
+        weighed=False,
     )
 
 
@@ -66,111 +100,217 @@ def largest_of(n: int) -> tuple[float, float]:
     return mean, float(density @ (middle - mean) ** 2)
 
 
-def maximum(x: State, window: Sequence[int], stride: int) -> State:
+def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> State:
     """Largest value in a window of positions."""
     n = math.prod(window)
     if n <= 1:
         return x
-    if x.under is not None:
-        return _largest_rectified(x, x.under, window, stride)
+    rho = strided(x.rho, stride) if stride > 1 else x.rho
+    parts = rectified_parts(x)
+    if parts is not None:
+        return replace(_largest(x, parts, window, tied, rectify=True), rho=rho)
+    if x.mask == "element" and x.components > 1:
+        parts = Parts(x.mean, x.dev, x.var, x.sig**2, x.t_mean, x.t_dev, x.t_var, x.rho)
+        return replace(_largest(x, parts, window, tied, rectify=False), rho=rho)
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
     e, d = largest_of(min(n, 4096))
     pair = (mean_correlation(x.rho, window) * n - 1) / (n - 1)
+    alike = noise_pair(x, pair, tied)
     total = x.noise.sum(0)
-    tied = np.divide((x.noise * x.shared).sum(0), total, out=np.zeros_like(total), where=total > 0)
-
-    def parts(sig2: Array, noise: Array) -> tuple[Array, Array]:
-        return sig2 * pair + noise * tied, sig2 * (1 - pair) + noise * (1 - tied)
-
+    held = np.divide((x.noise * alike).sum(0), total, out=np.zeros_like(total), where=total > 0)
     noise = np.maximum(x.var - x.sig**2, 0.0)
-    same, free = parts(x.sig**2, noise)
-    t_same, t_free = parts(x.t_var, np.zeros_like(x.t_var))
-    sig2 = x.sig**2 * (pair + (1 - pair) * d)
-    spread = tied + (1 - tied) * d
+    same, free = x.sig**2 * pair + noise * held, x.sig**2 * (1 - pair) + noise * (1 - held)
     return replace(
         x,
-        t_mean=x.t_mean + e * np.sqrt(t_free),
-        t_var=t_same + d * t_free,
+        t_mean=x.t_mean + e * np.sqrt(x.t_var * (1 - pair)),
+        t_var=x.t_var * (pair + d * (1 - pair)),
         mean=x.mean + e * np.sqrt(free),
         var=same + d * free,
-        sig=np.sqrt(sig2),
+        sig=x.sig * math.sqrt(pair + (1 - pair) * d),
         data=x.data * (pair + (1 - pair) * d),
-        noise=x.noise * spread,
-        rho=strided(x.rho, stride) if stride > 1 else x.rho,
+        noise=x.noise * (alike + (1 - alike) * d),
+        rho=rho,
+        skew=None,
+        weighed=False,
     ).balanced()
 
 
 _SHARED, _SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _SHARED_WEIGHTS = _SHARED_WEIGHTS / _SHARED_WEIGHTS.sum()
-_STEPS = np.linspace(0.0, 1.0, 65)
+_DEV, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
+_STEPS = np.linspace(0.0, 1.0, 97)
+Split = tuple[Array, Array, Array, Array]
 
 
-def _largest_rectified(x: State, u: Underlying, window: Sequence[int], stride: int) -> State:
-    """Largest of n values mask·ReLU(v), v normal with a part that the window shares.
+@dataclass(frozen=True)
+class Parts:
+    """Normal values for each component of a mask, (K, G), and in test mode, (G,): as `State` has them."""
 
-    Given the shared part, P(largest ≤ t) = (Σ_j π_j P(level_j·ReLU(v) ≤ t))ⁿ, and the moments of the largest
-    are ∫(1 - Pⁿ)dt and ∫2t(1 - Pⁿ)dt. One element mask for each position is in the sum; a mask that the whole
+    mean: Array
+    dev: Array
+    var: Array
+    sig2: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    rho: Array
+
+
+def _largest(x: State, u: Parts, window: Sequence[int], tied: Sources, *, rectify: bool) -> State:
+    """Largest of n values f(v), f ReLU or nothing, v a mixture of normals with a part that the window shares.
+
+    Given the shared part, P(largest ≤ t) = (Σ_j π_j P(f(v_j) ≤ t))ⁿ, and the moments of the largest are
+    ∫(1 - Pⁿ)dt and ∫2t(1 - Pⁿ)dt. One element mask for each position is in the sum; a mask that the whole
     window shares (Dropout2d, DropPath) stays outside: its components are worked out one by one.
     """
     n = math.prod(window)
     pair = (mean_correlation(u.rho, window) * n - 1) / (n - 1)
-    levels = x.levels if x.components > 1 and x.levels else (1.0,)
-    spread = u.dev**2  # channels differ in their mean; taken as one more part that the window shares
-    test_same, test_free = u.t_var * pair + u.t_dev**2, u.t_var * (1 - pair)
-    t_mean, t_var, _ = _rectified_moments(u.t_mean, test_same, test_free, np.ones(1), (1.0,), n)
-    same, free = u.sig2 * pair + spread, u.sig2 * (1 - pair) + np.maximum(u.var - u.sig2, 0.0)
-    together = x.mask in ("sample", "channel")
-    if together or len(levels) == 1:
-        parts = [_rectified_moments(u.mean, same, free, np.ones(1), (level,), n) for level in levels]
-        mean, var = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
-        common = np.stack([p[2] for p in parts])
+    apart = x.mask in ("sample", "channel") or x.components == 1
+    total = x.noise.sum(0)
+    alike = (x.noise * noise_pair(x, pair, tied)).sum(0)
+    held = (
+        np.divide(alike, total, out=np.zeros_like(total), where=total > 0) if apart else np.zeros_like(total)
+    )
+    extra = np.maximum(u.var - u.sig2, 0.0)
+    same, free = u.sig2 * pair + extra * held, u.sig2 * (1 - pair) + extra * (1 - held)
+    one = np.ones(1)
+    test = _over_channels_mean(
+        one, u.t_mean[None], u.t_dev[None], u.t_var[None] * pair, u.t_var[None] * (1 - pair), n, rectify
+    )
+    of_shared = np.divide(u.sig2 * pair, same, out=np.ones_like(same), where=same > 0)
+    if apart:
+        rows = [
+            _over_channels_mean(
+                one, u.mean[k : k + 1], u.dev[k : k + 1], same[k : k + 1], free[k : k + 1], n, rectify
+            )
+            for k in range(len(u.mean))
+        ]
+        mean, dev, var, common = (np.stack([row[i] for row in rows]) for i in range(4))
+        # the shared part holds data and noise, and so does the rest, in the proportion of the input
+        share = np.divide(u.sig2 * (1 - pair), free, out=np.ones_like(free), where=free > 0)
     else:
-        one = _rectified_moments(u.mean, same, free, x.prob, levels, n)
-        mean, var, common = one[0][None], one[1][None], one[2][None]
+        mean, dev, var, common = (
+            row[None] for row in _over_channels_mean(x.prob, u.mean, u.dev, same, free, n, rectify)
+        )
+        loose = np.maximum(x.train_var - x.data * pair, 1e-30)
+        share, of_shared = np.clip(x.data * (1 - pair) / loose, 0.0, 1.0), np.ones(1)
         x = x.collapse()
-    # of what is not shared, the data have the part that they have in the input
-    loose = np.maximum(x.train_var - x.data * pair, 1e-30)
-    share = np.clip(x.data * (1 - pair) / loose, 0.0, 1.0)
-    sig2 = common + (var - common) * share
-    data = (x.prob @ np.sqrt(sig2)) ** 2
+    sig2 = common * of_shared + np.maximum(var - common, 0.0) * share
     return replace(
         x,
-        t_mean=t_mean,
-        t_dev=np.zeros_like(t_mean),
-        t_var=t_var,
+        t_mean=test[0],
+        t_dev=test[1],
+        t_var=test[2],
         mean=mean,
-        dev=np.zeros_like(mean),
+        dev=dev,
         var=var,
         sig=np.sqrt(sig2),
-        data=data,
-        levels=levels if together else (),
+        data=(x.prob @ np.sqrt(sig2)) ** 2,
         under=None,
+        skew=None,
         lift=None,
-        rho=strided(x.rho, stride) if stride > 1 else x.rho,
+        weighed=False,
     ).balanced()
 
 
-def _rectified_moments(  # noqa: PLR0917
-    mean: Array, same: Array, free: Array, prob: Array, levels: tuple[float, ...], n: int
+def _over_channels_mean(  # noqa: PLR0917
+    prob: Array, mean: Array, dev: Array, same: Array, free: Array, n: int, rectify: bool
+) -> Split:
+    """`_moments` where the channels' means are spread by `dev`: mean, its spread, variance, shared part."""
+    if not np.any(dev):
+        first, var, common = _moments(prob, mean, same, free, n, rectify)
+        return first, np.zeros_like(first), var, common
+    parts = [_moments(prob, mean + dev * z, same, free, n, rectify) for z in _DEV]
+    means, var, common = (np.stack([p[i] for p in parts]) for i in range(3))
+    first = _DEV_WEIGHTS @ means
+    spread = np.sqrt(np.maximum(_DEV_WEIGHTS @ (means - first) ** 2, 0.0))
+    sign = np.where(prob @ dev < 0, -1.0, 1.0)
+    return first, sign * spread, _DEV_WEIGHTS @ var, _DEV_WEIGHTS @ common
+
+
+def _moments(  # noqa: PLR0917
+    prob: Array, mean: Array, same: Array, free: Array, n: int, rectify: bool
 ) -> tuple[Array, Array, Array]:
-    """(G,) mean and variance of the largest, and the part of the variance that the shared part causes."""
-    top = max(levels) * (np.maximum(mean, 0.0) + 6 * np.sqrt(same + free) + 1e-12)
-    t = top[:, None] * _STEPS
-    centre = mean[:, None] + np.sqrt(same)[:, None] * _SHARED  # (G, Q)
-    scale = np.sqrt(np.maximum(free, 1e-30))[:, None, None]
-    below = np.zeros((len(mean), len(_SHARED), len(_STEPS)))
-    for weight, level in zip(prob, levels, strict=True):
-        if level <= 0:
-            below += weight
-            continue
-        below += weight * normal_cdf((t[:, None, :] / level - centre[..., None]) / scale)
+    """(G,) mean and variance of the largest, and the part of the variance that the shared part causes; the
+    arguments are (K, G).
+    """
+    reach = 6 * np.sqrt(same + free) + 1e-9
+    top = np.maximum(mean, 0.0 if rectify else -np.inf) + reach
+    high = top.max(0)
+    low = np.zeros_like(high) if rectify else (mean - reach).min(0)
+    t = low[:, None] + (high - low)[:, None] * _STEPS
+    centre = mean[..., None] + np.sqrt(same)[..., None] * _SHARED  # (K, G, Q)
+    scale = np.maximum(np.sqrt(free), 1e-9 * (high - low) + 1e-30)[..., None, None]
+    below = np.zeros((len(high), len(_SHARED), len(_STEPS)))
+    for weight, middle, width in zip(prob, centre, scale, strict=True):
+        below += weight * normal_cdf((t[:, None, :] - middle[..., None]) / width)
     above = 1 - np.clip(below, 0.0, 1.0) ** n
-    first = np.trapezoid(above, t[:, None, :], axis=2)
-    second = np.trapezoid(2 * t[:, None, :] * above, t[:, None, :], axis=2)
+    first = low[:, None] + np.trapezoid(above, t[:, None, :], axis=2)
+    second = (low**2)[:, None] + np.trapezoid(2 * t[:, None, :] * above, t[:, None, :], axis=2)
     overall = first @ _SHARED_WEIGHTS
     common = ((first - overall[:, None]) ** 2) @ _SHARED_WEIGHTS
     return overall, np.maximum(second @ _SHARED_WEIGHTS - overall**2, 0.0), common
+
+
+ONE_SIDED = 0.3
+"""Least mean/sd of all channels at which a tensor counts as the output of a one-sided activation: GELU of
+N(0, 1) has 0.48, SiLU 0.37; behind a norm or a weight layer means are 0 or of both signs.
+"""
+_RATIO = np.linspace(-4.0, 6.0, 401)
+
+
+@functools.cache
+def _ratio_of_rectified() -> tuple[Array, Array, Array]:
+    """For ReLU of N(t, 1), t in `_RATIO`: mean over sd, variance, share of the first order in it."""
+    mean, var, linear, *_ = rectified()(_RATIO, np.ones_like(_RATIO))
+    return mean / np.sqrt(var), var, linear**2 / var
+
+
+def _undone(r: Any, s: Any) -> Array:
+    """r' with s·r' + (1 - s)·r'² = r."""
+    gap = np.maximum(1 - s, 1e-6)
+    result: Array = (np.sqrt(s**2 + 4 * gap * np.clip(r, 0.0, 1.0)) - s) / (2 * gap)
+    return result
+
+
+def rectified_parts(x: State) -> Parts | None:
+    """The normals whose ReLU `x` is, or is much like; None where it is no output of a one-sided activation.
+
+    Where only the moments are known, as behind GELU, SiLU or leaky ReLU, the ReLU of N(t, 1)·σ with the same
+    mean and variance stands for x: t from mean/sd, σ from the variance. It has the long right tail that
+    decides about the largest of n values.
+    """
+    u = x.under
+    if u is not None and (x.components == 1 or x.levels):
+        column = np.array(x.levels if x.components > 1 else (1.0,))[:, None]
+        return Parts(
+            u.mean * column, u.dev * column, u.var * column**2, u.sig2 * column**2,
+            u.t_mean, u.t_dev, u.t_var, u.rho,
+        )  # fmt: skip
+    sd = np.sqrt(x.t_var + x.t_dev**2)
+    if not np.all(x.t_var > 0) or np.mean(x.t_mean > ONE_SIDED * sd) < 0.95:
+        return None
+    ratio, variance, first = _ratio_of_rectified()
+
+    def inverse(mean: Array, var: Array) -> tuple[Array, Array, Array, Array]:
+        """Mean and variance of the normal, share of the first order, slope."""
+        t = np.interp(mean / np.sqrt(np.maximum(var, 1e-300)), ratio, _RATIO)
+        square = var / np.interp(t, _RATIO, variance)
+        share = np.interp(t, _RATIO, first)
+        still = var <= 1e-12 * (1 + mean**2)  # a constant: nothing to be undone
+        slope = np.sqrt(share * np.interp(t, _RATIO, variance))
+        return np.where(still, mean, t * np.sqrt(square)), square, share, np.where(still, 1.0, slope)
+
+    mean, var, share, slope = inverse(x.mean, x.var)
+    t_mean, t_var, t_share, t_slope = inverse(x.t_mean, x.t_var)
+    part = np.divide(x.sig**2, x.var, out=np.ones_like(var), where=x.var > 0)
+    rho = _undone(x.rho, float(t_share.mean()))
+    return Parts(
+        mean, x.dev / np.maximum(slope, 0.1), var, var * _undone(part, share),
+        t_mean, x.t_dev / np.maximum(t_slope, 0.1), t_var, rho,
+    )  # fmt: skip
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
@@ -199,27 +339,105 @@ def _window(call: Call) -> tuple[tuple[int, ...], int]:
     return window, max(_sizes(stride, dims)) if stride else max(window)
 
 
-@module("_AvgPoolNd", "_AdaptiveAvgPoolNd", "LPPool2d")
+@module("_AvgPoolNd", "_AdaptiveAvgPoolNd")
 @function(*(f"{kind}avg_pool{d}d" for d in "123" for kind in ("", "adaptive_")))
 def average_pool(call: Call) -> State:
     """Average pooling, adaptive ones included."""
-    return average(call.x, _window(call)[0])
+    return average(call.x, _window(call)[0], tied_sources(call.ledger))
 
 
-@module("_MaxPoolNd", "_AdaptiveMaxPoolNd", "FractionalMaxPool2d")
+@module("_MaxPoolNd", "_AdaptiveMaxPoolNd", "FractionalMaxPool2d", "FractionalMaxPool3d")
 @function(
     *(
         f"{kind}max_pool{d}d{tail}"
         for d in "123"
-        for kind in ("", "adaptive_")
+        for kind in ("", "adaptive_", "fractional_")
         for tail in ("", "_with_indices")
     )
 )
 def max_pool(call: Call) -> Any:
-    """Maximum pooling, adaptive ones included."""
+    """Maximum pooling, adaptive and fractional ones included."""
     window, stride = _window(call)
-    result = maximum(call.x, window, stride)
+    result = maximum(call.x, window, stride, tied_sources(call.ledger))
     return (result, call.state(0)) if isinstance(call.value, (tuple, list)) else result
+
+
+@module("_LPPoolNd", "LPPool1d", "LPPool2d", "LPPool3d")
+@function("lp_pool1d", "lp_pool2d", "lp_pool3d")
+def power_pool(call: Call) -> State:
+    """Lp pooling, (Σ xᵖ)^(1/p)."""
+    m: Any = call.module
+    norm = float(m.norm_type if m is not None else call.arg(1, "norm_type", 2.0))
+    kernel = m.kernel_size if m is not None else call.arg(2, "kernel_size")
+    window = _sizes(kernel, _dims(call))
+    return _root_mean(call.x, norm, window, tied_sources(call.ledger), math.prod(window))
+
+
+def _root_mean(x: State, power: float, window: Sequence[int], tied: Sources, count: float) -> State:
+    """(count · mean of |x|ᵖ)^(1/p)."""
+    return root(average(through(x, lambda t: t.abs() ** power), window, tied).scaled(count), 1 / power)
+
+
+def root(x: State, exponent: float) -> State:
+    """xᵃ of a positive x, taken as log-normal: E[xᵃ] = mᵃ(1 + c²)^{a(a-1)/2}, c = sd/m.
+
+    It is as good as linear in x, so data and noise keep their proportion.
+    """
+
+    def moved(mean: Array, dev: Array, variance: Array) -> tuple[Array, Array, Array]:
+        m = np.maximum(mean, 1e-30)
+        spread = 1 + np.maximum(variance, 0.0) / m**2
+        first = m**exponent * spread ** (exponent * (exponent - 1) / 2)
+        second = m ** (2 * exponent) * spread ** (exponent * (2 * exponent - 1))
+        still = (mean <= 0) & (variance <= 0)  # a dropped value stays 0
+        first, second = (np.where(still, 0.0, part) for part in (first, second))
+        return first, np.where(still, 0.0, exponent * dev / m * first), np.maximum(second - first**2, 0.0)
+
+    mean, dev, var = moved(x.mean, x.dev, x.var)
+    t_mean, t_dev, t_var = moved(x.t_mean, x.t_dev, x.t_var)
+    share = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
+    sig = np.sqrt(var * np.clip(share, 0.0, 1.0))
+    before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
+    return replace(
+        x,
+        t_mean=t_mean,
+        t_dev=t_dev,
+        t_var=t_var,
+        mean=mean,
+        dev=dev,
+        var=var,
+        sig=sig,
+        data=np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0),
+        levels=(),
+        lift=None,
+        skew=None,
+        under=None,
+        weighed=False,
+    ).balanced()
+
+
+def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
+    """f(x); f of ReLU of the normal below where the values are rectified, which is exact where f is steep."""
+    u = rectified_parts(x)
+    if u is None:
+        return pointwise(x, moments_by_quadrature(f))
+    normal = replace(
+        x,
+        mean=u.mean,
+        dev=u.dev,
+        var=u.var,
+        sig=np.sqrt(u.sig2),
+        t_mean=u.t_mean,
+        t_dev=u.t_dev,
+        t_var=u.t_var,
+        data=(x.prob @ np.sqrt(u.sig2)) ** 2,
+        rho=u.rho,
+        under=None,
+        levels=(),
+        skew=None,
+        lift=None,
+    )
+    return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
 
 
 def _reduced(call: Call) -> tuple[tuple[int, ...], bool]:
@@ -228,7 +446,12 @@ def _reduced(call: Call) -> tuple[tuple[int, ...], bool]:
     if dim is None or isinstance(dim, bool):
         dim = tuple(range(rank))
     dims = tuple(int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))) if rank else ()
-    return dims, bool(call.arg(2, "keepdim", False))
+    return dims, len(call.shape) == rank
+
+
+def _positions(call: Call, x: State, dims: Sequence[int]) -> list[int]:
+    """Sizes of the dimensions among `dims` that hold positions."""
+    return [call.in_shape[d] for d in dims if d not in (x.axis, 0)]
 
 
 @function("mean", "sum", "nanmean")
@@ -238,22 +461,19 @@ def mean_over(call: Call) -> State:
     x, shape = call.x, call.in_shape
     if not dims or not shape:
         return x
-    window = [shape[d] for d in dims if d != x.axis]
-    y = (
-        average(x, window)
-        if 0 not in dims
-        else average(x, [n for d, n in zip(dims, window, strict=False) if d])
-    )
+    y = average(x, _positions(call, x, dims), tied_sources(call.ledger))
     if x.axis in dims:
-        y = _over_channels(y.collapse().merged())
+        y = _over_channels(y)
     factor = math.prod(shape[d] for d in dims) if call.name == "sum" else 1.0
     return _without(y.scaled(float(factor)) if factor != 1 else y, dims, keepdim)
 
 
 def _over_channels(x: State) -> State:
+    """Mean over the channels. Their values are taken as independent; only a sample's mask is one for all."""
+    x = (x if x.mask == "sample" else x.collapse()).merged()
     n = x.channels
     return replace(
-        x.scaled(1.0),
+        x,
         counts=np.ones(1),
         t_var=x.t_var / n,
         var=x.var / n,
@@ -262,7 +482,11 @@ def _over_channels(x: State) -> State:
         noise=x.noise / n,
         t_dev=x.t_dev / math.sqrt(n),
         dev=x.dev / math.sqrt(n),
-    )
+        lift=None,
+        skew=None,
+        under=None,
+        weighed=False,
+    ).balanced()
 
 
 def _without(x: State, dims: tuple[int, ...], keepdim: bool) -> State:
@@ -271,31 +495,99 @@ def _without(x: State, dims: tuple[int, ...], keepdim: bool) -> State:
     return replace(x, axis=max(x.axis - sum(d < x.axis for d in dims), 0))
 
 
+def largest_channel(x: State) -> State:
+    """Largest over the channels, whose values are taken as independent and as one population."""
+    if x.mask not in ("sample", "element"):
+        x = replace(x.collapse(), under=None)
+    merged = replace(x.merged(), rho=np.zeros_like(x.rho), shared=np.zeros((len(x.noise), 1)))
+    merged = replace(
+        merged,
+        var=merged.var + merged.dev**2,
+        sig=np.hypot(merged.sig, merged.dev),
+        t_var=merged.t_var + merged.t_dev**2,
+        data=merged.data + merged.train_dev**2,
+        dev=np.zeros_like(merged.dev),
+        t_dev=np.zeros(1),
+        lift=None,
+    )
+    y = maximum(merged, [merged.channels], 1, np.zeros(len(x.noise), dtype=bool))
+    return replace(y, counts=np.ones(1), rho=x.rho)
+
+
 @function("max", "amax", "min", "amin")
 def max_over(call: Call) -> Any:
     """x.max(dim), x.amax(dim): maximum pooling; torch.max(a, b) of two tensors: the larger of two values."""
-    states = call.states()
-    if len(states) > 1:
-        from dropout_lint.noise.transfer.merge import add
+    from dropout_lint.noise.transfer.pairs import larger
 
-        return add(states[0], states[1]).scaled(0.5)
+    if len(call.states()) > 1:
+        return larger(call)
+    least = call.name.endswith("min")
     dims, keepdim = _reduced(call)
-    x, shape = call.x, call.in_shape
-    window = [shape[d] for d in dims if d not in (x.axis, 0)]
-    y = maximum(x, window, 1) if window else x
+    x = call.x.scaled(-1.0) if least else call.x
+    window = _positions(call, x, dims)
+    y = maximum(x, window, 1, tied_sources(call.ledger)) if math.prod(window) > 1 else x
     if x.axis in dims:
-        y = y.collapse().merged()
-        y = replace(y, counts=np.ones(1))
-    y = _without(y, dims, keepdim)
+        y = largest_channel(y)
+    y = _without(y.scaled(-1.0) if least else y, dims, keepdim)
     return (y, call.state(0)) if isinstance(call.value, (tuple, list)) else y
 
 
-@function("std", "var")
-def spread_over(call: Call) -> State:
-    """x.std(dim): a non-negative statistic of the window; its noise share is the input's, averaged over the
-    window.
+def _settled(call: Call, x: State) -> None:
+    """Count a statistic of noise that has passed a weight layer.
+
+    Its power goes with the data's energy under the masks, sample by sample: a variance of the statistic
+    that the moments do not tell. Behind layers of many channels it is small, behind 24 it is not.
     """
+    if not x.mask and np.any(x.noise):
+        call.ledger.fallback(call.name)
+
+
+@function("std", "var", "var_mean", "std_mean")
+def spread_over(call: Call) -> Any:
+    """x.var(dim) and x.std(dim): the mean square of what is left of x without the window's own mean."""
     dims, keepdim = _reduced(call)
-    x = call.x
-    y = average(x, [call.in_shape[d] for d in dims if d not in (x.axis, 0)])
-    return _without(y, dims, keepdim)
+    x, tied = call.x, tied_sources(call.ledger)
+    _settled(call, x)
+    window = _positions(call, x, dims)
+    middle = average(x, window, tied)
+    y = average(through_centred(x, window), window, tied)
+    if x.axis in dims:
+        y, middle = _over_channels(y), _over_channels(middle)
+    if call.name.startswith("std"):
+        y = root(y, 0.5)
+    y = _without(y, dims, keepdim)
+    return (y, _without(middle, dims, keepdim)) if isinstance(call.value, (tuple, list)) else y
+
+
+def through_centred(x: State, window: Sequence[int]) -> State:
+    """(x - mean over the window)²: without what the window has in common, positions are less alike."""
+    centre = float(x.counts @ x.train_mean / x.counts.sum())
+
+    def apart(rho: Array) -> Array:
+        common = mean_correlation(rho, window)
+        return np.clip((rho - common) / max(1 - common, 1e-6), 0.0, 1.0)
+
+    under = None if x.under is None else replace(x.under, rho=apart(x.under.rho))
+    return through(replace(x, rho=apart(x.rho), under=under), lambda t: (t - centre) ** 2)
+
+
+@function("norm", "vector_norm")
+def norm_over(call: Call) -> State:
+    """x.norm(p, dim): Lp pooling over the window; over channels too where they are among the dimensions."""
+    order = call.arg(1, "p", call.kwargs.get("ord", 2))
+    order = float(order) if isinstance(order, (int, float)) and math.isfinite(order) and order > 0 else 2.0
+    dim = call.arg(2, "dim")
+    rank = len(call.in_shape)
+    dims = tuple(
+        int(d) % rank
+        for d in (dim if isinstance(dim, (tuple, list)) else range(rank) if dim is None else (dim,))
+    )
+    x, tied = call.x, tied_sources(call.ledger)
+    _settled(call, x)
+    window = _positions(call, x, dims)
+    y = average(through(x, lambda t: t.abs() ** order), window, tied)
+    count = math.prod(call.in_shape[d] for d in dims)
+    if x.axis in dims:
+        y = _over_channels(y)
+    y = root(y.scaled(float(count)), 1 / order)
+    return _without(y, dims, len(call.shape) == rank)
