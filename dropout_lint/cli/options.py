@@ -68,12 +68,17 @@ def selection() -> Decorator[Any]:
                 help="Where a shift starts to count: Var_test / Var_train at a norm. [default: 0.95]",
             ),
             click.option(
-                "--ignore", multiple=True, metavar="CODES", help="Leave these rules out; as --select."
+                "--ignore",
+                multiple=True,
+                metavar="CODES",
+                shell_complete=complete_codes,
+                help="Leave these rules out; as --select.",
             ),
             click.option(
                 "--select",
                 multiple=True,
                 metavar="CODES",
+                shell_complete=complete_codes,
                 help="Run only these rules: codes, prefixes or names (DL1, DL203); "
                 "comma-separated or repeated.",
             ),
@@ -82,6 +87,14 @@ def selection() -> Decorator[Any]:
         return function
 
     return decorate
+
+
+def complete_codes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Rule codes and names for the shell, behind a comma as well."""
+    from dropout_lint.cli.rule import complete
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + word for word in complete(last)]
 
 
 def verbosity() -> Decorator[Any]:
