@@ -164,6 +164,24 @@ def test_bad_usage():
         assert caught.value.hint
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_averaged_in_float32(dtype):
+    x = torch.randn(4, 6)
+    result = monte_carlo(Functional().to(dtype), x.to(dtype), 50)
+    assert result.mean.dtype == result.std.dtype == torch.float32
+    with torch.autocast("cpu", dtype=dtype):
+        result = monte_carlo(nn.Sequential(Functional(), nn.Linear(6, 2)), x, 50, chunk=20)
+    assert result.mean.dtype == torch.float32
+    assert result.std.min() > 0
+
+
+def test_a_compiled_model_draws_too():
+    model = Functional().eval()
+    compiled = torch.compile(model, backend="eager")
+    compiled(torch.randn(4, 6))
+    assert monte_carlo(compiled, torch.randn(4, 6), 20).std.max() > 0.1
+
+
 def test_a_single_sample_has_no_spread():
     result = monte_carlo(Functional(), torch.randn(4, 6), 1)
     assert (result.std == 0).all()
