@@ -540,6 +540,10 @@ def test_a_data_parallel_model_runs_unwrapped_and_keeps_its_names():
     x = noise(64, 3)
     assert [move.name for move in recalibrate(model, [x]).moved] == ["module.1"]
     torch.testing.assert_close(model.module[1].running_var, x.var(0))
+    model.module.eval()  # which the wrapper does not notice
+    around = torch.compile(model, backend="eager")  # and with a wrapper around the wrapper
+    recalibrate(around, [2 * x])
+    torch.testing.assert_close(model.module[1].running_var, (2 * x).var(0))
 
 
 def test_bad_usage_says_what_to_do():
@@ -571,6 +575,10 @@ def _rank(rank: int, world: int, folder: str) -> None:
         # uneven: one rank reads four batches, the other one
         part = (x[:40].split(10), [x[40:]])[rank]
         recalibrate(model, part, method="stages")
+        assert drift(model, x) < 1e-3
+        # DDP would wait for the other rank at every batch, and their numbers differ
+        around = torch.compile(nn.parallel.DistributedDataParallel(model), backend="eager")
+        recalibrate(around, part, method="stages")
         assert drift(model, x) < 1e-3
         before = snapshot(model)
         with pytest.raises((OSError, MeasureError)):

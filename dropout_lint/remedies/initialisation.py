@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from dropout_lint.errors import UsageError
 from dropout_lint.layers import STANDARD, WEIGHT_FUNCTIONS, Catalogue, is_weight_layer
+from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.noise.equations import hendrycks_divisor
 from dropout_lint.remedies.finite_width import Spread
 from dropout_lint.remedies.surroundings import Surroundings, surroundings
@@ -128,8 +129,7 @@ def correct_init_(
             f"the weights of {type(model).__name__} have no values or no size yet",
             "build it on a device (`model.to_empty(device='cpu')`), and run a lazy model once",
         )
-    inner = getattr(model, "_orig_mod", None)  # what `torch.compile` wraps
-    model = inner if isinstance(inner, nn.Module) else model
+    model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     traced = trace(model, given, catalogue=catalogue)
     uses, skipped = _uses(traced, finite_width and not backward, orthonormal=weights == "orthogonal")

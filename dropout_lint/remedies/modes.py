@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -109,13 +109,3 @@ def test_mode(model: nn.Module, train: Callable[[nn.Module], bool] = lambda modu
 
 
 test_mode.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside a data-parallel wrapper.
-
-    DistributedDataParallel would wait for the other ranks, DataParallel run in threads that see no switch.
-    """
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        return cast(nn.Module, model.module)
-    return model

@@ -14,8 +14,9 @@ from torch.utils import _pytree as pytree
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue, Noise
 from dropout_lint.measurement.batches import Picker, to_device
+from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.remedies.batches import device_of
-from dropout_lint.remedies.modes import DropoutSwitch, test_mode, unwrapped
+from dropout_lint.remedies.modes import DropoutSwitch, test_mode
 from dropout_lint.target.types import Inputs
 
 

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedBuffer
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
 from dropout_lint.measurement.batches import Picker, to_device
+from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.moments import all_reduce_moments
 from dropout_lint.remedies.batches import device_for, rereadable
 from dropout_lint.remedies.estimate import (
@@ -27,7 +28,7 @@ from dropout_lint.remedies.estimate import (
     is_tracking,
     ratio,
 )
-from dropout_lint.remedies.modes import test_mode, unwrapped
+from dropout_lint.remedies.modes import test_mode
 from dropout_lint.target.types import Inputs
 
 Method = Literal["batch", "pooled", "stages"]
@@ -205,6 +206,7 @@ def _choose(
     unknown = sorted(skip - names)
     if unknown:
         raise UsageError(f"skip names no module of this model: {', '.join(unknown)}", "use qualified names")
+    training = unwrapped(model).training  # a wrapper made of a model in test mode is in train mode itself
     chosen: dict[str, Estimate] = {}
     untouched: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -215,7 +217,7 @@ def _choose(
             untouched[name] = "skipped"
         elif spec.frozen or getattr(module, "momentum", None) == 0:
             untouched[name] = "frozen"
-        elif model.training and not module.training:
+        elif training and not module.training:
             untouched[name] = "frozen (in test mode inside a model in train mode)"
         elif is_tracking(module):
             assert isinstance(module, _NormBase)
