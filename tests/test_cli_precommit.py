@@ -67,7 +67,11 @@ def repository(tmp_path: Path) -> Repository:
     programs = tmp_path / "bin"
     programs.mkdir()
     script = programs / "dropout-lint"
-    script.write_text(f"#!{sys.executable}\nfrom dropout_lint.cli import main\nmain()\n")
+    script.write_text(
+        f"#!{sys.executable}\nimport os, sys\n"
+        "if 'WITHOUT_TORCH' in os.environ:\n    sys.modules['torch'] = None\n"
+        "from dropout_lint.cli import main\nmain()\n"
+    )
     script.chmod(0o755)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
@@ -101,10 +105,13 @@ def test_configured_targets_block_a_bad_commit_and_pass_a_good_one(repository: R
     assert repository.call("git", "rev-parse", "HEAD", check=False).returncode != 0
     good = repository.commit(net_DOT_py=GOOD)
     assert good.returncode == 0, good.stderr
-    # nothing relevant changed: the hook is skipped, or answers from the cache
+    # nothing relevant changed: the hook is skipped, or answers from the cache, even where torch were missing
+    repository.environment["WITHOUT_TORCH"] = "1"
     assert "Skipped" in repository.commit(README_DOT_md="x").stderr
     other = repository.commit(util_DOT_py="WIDTH = 3\n")
-    assert other.returncode == 0 and "Passed" in other.stderr
+    assert other.returncode == 0 and "Passed" in other.stderr, other.stderr
+    changed = repository.commit(net_DOT_py=GOOD.replace("0.5", "0.4"))
+    assert changed.returncode == 1 and "torch" in changed.stderr + changed.stdout
 
 
 def test_changed_files_are_searched_for_models(repository: Repository) -> None:

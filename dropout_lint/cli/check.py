@@ -81,7 +81,24 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
     return found
 
 
-@click.command("check", context_settings={"help_option_names": ["-h", "--help"]})
+EPILOG = """
+Examples:
+
+  dropout-lint mypackage.models:build --show-predictions
+
+  dropout-lint mymodel.py:Net --input 8x3x32x32 --checkpoint trained.safetensors
+
+  dropout-lint models/ -j 4 --timeout 120 --baseline known.json
+
+  dropout-lint --fixes --output-format github --output-format sarif=out.sarif --output-format html=report.html
+
+Files: [tool.dropout-lint] in the nearest pyproject.toml; .dropout_lint_cache/ for unchanged results.
+
+Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the width.
+"""
+
+
+@click.command("check", context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @options.targets()
 @options.inputs()
 @options.checkpoint()

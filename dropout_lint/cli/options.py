@@ -22,7 +22,9 @@ SEVERITY = click.Choice(["error", "warning", "info"])
 def targets(*, required: bool = False, many: bool = True) -> Decorator[Any]:
     """The TARGET argument."""
     if many:
-        return click.argument("targets", metavar="TARGET...", nargs=-1, required=required, type=click.Path())
+        return click.argument(
+            "targets", metavar="[TARGET]...", nargs=-1, required=required, type=click.Path()
+        )
     return click.argument("target", metavar="TARGET", required=required, type=click.Path())
 
 
