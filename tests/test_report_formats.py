@@ -186,6 +186,27 @@ def test_sarif_paths_are_relative_to_the_repository_not_to_the_current_directory
     assert uri == "sub%20dir/model.py"
 
 
+@pytest.mark.parametrize(
+    ("name", "uri"),
+    [
+        ("model.py:Net", "model.py"),
+        ("model.py:build(':')", "model.py"),
+        ("model:Net", "model.py"),
+        ("pkg.net:Net(1, 2)", "pkg/net.py"),
+        ("pkg", "pkg/__init__.py"),
+        ("torchvision.models:resnet18", None),
+    ],
+)
+def test_sarif_gives_a_finding_of_no_line_the_targets_file(name: str, uri: str | None, here: Path) -> None:
+    (here / "pkg").mkdir()
+    for file in ("net", "__init__"):
+        (here / "pkg" / f"{file}.py").write_text("x = 1\n")
+    report = report_of([target(name, findings=[finding(line=None)])], "0.1.0")
+    (result,) = json.loads(render(report, "sarif", context()))["runs"][0]["results"]
+    physical = result["locations"][0].get("physicalLocation")
+    assert (physical and physical["artifactLocation"]["uri"]) == uri
+
+
 def test_sarif_fingerprints_do_not_move_with_lines(here: Path) -> None:
     def prints(line: int) -> list[str]:
         report = report_of([target(findings=[finding(0, line=line)])], "0.1.0")

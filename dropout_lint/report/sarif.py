@@ -91,7 +91,7 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
     }
     if finding.code in index:
         entry["ruleIndex"] = index[finding.code]
-    place = primary(finding)
+    place = primary(finding) or home(target.target)
     logical = [{"fullyQualifiedName": name, "kind": "object"}] if name else []
     location: Json = {}
     if place:
@@ -131,6 +131,18 @@ def physical(place: Place, root: Path) -> Json:
         "artifactLocation": artifact(place.file, root),
         "region": {"startLine": place.line, "startColumn": place.column},
     }
+
+
+def home(target: str) -> Place | None:
+    """The top of the file that a target names, for findings of no line: code scanning refuses a log where a
+    result has no file. None where the target is an installed package's."""
+    name = target.partition("(")[0]
+    name = name.rpartition(":")[0] or name
+    file = Path(name) if name.endswith(".py") else Path(*name.split("."))
+    for found in (file, file.with_suffix(".py"), file / "__init__.py"):
+        if found.is_file():
+            return Place(file=str(found), line=1)
+    return None
 
 
 def artifact(file: str, root: Path) -> Json:
