@@ -427,6 +427,10 @@ def test_only_the_statistics_change_and_undo_brings_them_back():
     assert "variance new/old" in text
     result.undo()
     assert same(model, before)
+    result = recalibrate(model, [noise(16, 12, 5, 5) * 3])
+    model.double()  # new buffers, as after a move to another device
+    result.undo()
+    torch.testing.assert_close(model.blocks[0][0].running_var, before["blocks.0.0.running_var"].double())
 
 
 def test_metric_before_and_after_in_test_mode_and_its_failure():

@@ -94,7 +94,9 @@ def correct_init_(
     before it, both read from the traced graph, and the moments are those on a standard normal variable, by
     quadrature. Unknown activations count as 0.5, inputs and normalised values as 1. Biases become 0.
 
-    The first term alone keeps the second moment of the pre-activations at 1 through any depth, in train mode.
+    The first term alone keeps the second moment of the pre-activations at 1 through any depth, in train mode,
+    as a mean over networks; single networks lie the further apart the deeper they are, less with orthonormal
+    weights.
     The sum of both makes it shrink layer by layer, to E[f²]/k over the sum (ReLU, k = 1: by half; 20 layers:
     to a millionth), and the error signal with it. Which trains better is another matter: 16 layers without
     norms on digits did better with the first term alone at k = 1 and with both at k = 0.6

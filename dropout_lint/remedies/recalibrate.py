@@ -82,13 +82,11 @@ class Recalibration:
     metric_before: float | None = None
     metric_after: float | None = None
     notes: tuple[str, ...] = ()
-    _saved: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
+    _saved: tuple[tuple[nn.Module, str, Tensor], ...] = field(default=(), repr=False)
 
     def undo(self) -> None:
-        """Put every changed buffer back, bit for bit."""
-        with torch.no_grad():
-            for buffer, value in self._saved:
-                buffer.copy_(value)
+        """Put every changed buffer back, bit for bit, wherever the model has been moved since."""
+        _write(self._saved)
 
     def __str__(self) -> str:
         width = max([len(move.name) for move in self.moved] + [4])
@@ -175,7 +173,7 @@ def recalibrate(
             passes += run.stages()
             run.notes.clear()
     moved, new = _moves(run, estimates, untouched)
-    saved = tuple((buffer, buffer.detach().clone()) for buffer, _ in new)
+    saved = tuple((norm, name, getattr(norm, name).detach().clone()) for norm, name, _ in new)
     report = Recalibration(
         moved,
         untouched,
@@ -188,9 +186,7 @@ def recalibrate(
         _saved=saved,
     )
     try:
-        with torch.no_grad():
-            for buffer, value in new:
-                buffer.copy_(value)
+        _write(new)
         after = _score(metric, model)
     except BaseException:
         report.undo()
@@ -347,10 +343,10 @@ class _Run:
 
 def _moves(
     run: _Run, estimates: Mapping[str, Estimate], untouched: dict[str, str]
-) -> tuple[tuple[NormMove, ...], list[tuple[Tensor, Tensor]]]:
-    """The report lines, and each buffer with its new value; checked before anything is written."""
+) -> tuple[tuple[NormMove, ...], list[tuple[nn.Module, str, Tensor]]]:
+    """The report lines, and each norm's buffers with their new values; checked before anything is written."""
     moved = []
-    new: list[tuple[Tensor, Tensor]] = []
+    new: list[tuple[nn.Module, str, Tensor]] = []
     for name, item in estimates.items():
         if item.count == 0:
             untouched[name] = "never called"
@@ -380,12 +376,18 @@ def _moves(
                 mean_move=float((step / (old + item.norm.eps).sqrt()).mean()),
             )
         )
-        new.append((old_variance, variance))
+        new.append((item.norm, "running_var", variance))
         if not item.keep_mean:
-            new.append((old_mean, mean))
+            new.append((item.norm, "running_mean", mean))
     if not moved:
         raise MeasureError("no norm was called, so nothing was changed", "check that the data reaches them")
     return tuple(moved), new
+
+
+@torch.no_grad()
+def _write(values: Iterable[tuple[nn.Module, str, Tensor]]) -> None:
+    for norm, name, value in values:
+        getattr(norm, name).copy_(value)
 
 
 def _score(metric: Callable[[nn.Module], float] | None, model: nn.Module) -> float | None:
