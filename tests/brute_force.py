@@ -20,6 +20,7 @@ NOISES: dict[str, Callable[[float], nn.Module]] = {
     "Dropout": nn.Dropout,
     "Dropout1d": nn.Dropout1d,
     "Dropout2d": nn.Dropout2d,
+    "Dropout3d": nn.Dropout3d,
     "DropPath": DropPath,
     "Uout": lambda p: Uout(math.sqrt(3 * p / (1 - p))),  # the same noise as dropout of ratio p
 }
@@ -127,9 +128,7 @@ class FlatProbe(nn.Module):
 class SequenceProbe(nn.Module):
     """The same for (N, L, C): linear layers and a layer norm ahead, batch norms over C behind."""
 
-    def __init__(
-        self, op: nn.Module, drop: nn.Module, between: nn.Module | None, width: int, out: int
-    ):
+    def __init__(self, op: nn.Module, drop: nn.Module, between: nn.Module | None, width: int, out: int):
         super().__init__()
         self.stem = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())
         self.drop, self.between, self.op = drop, between or nn.Identity(), op

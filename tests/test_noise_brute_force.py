@@ -297,6 +297,43 @@ def test_statistics_over_time() -> None:
     check(FlatProbe(pooled, nn.Dropout(0.3), None, WIDTH, 2 * WIDTH, 1), smooth(256, WIDTH, 32), passes=4)
 
 
+class Words(nn.Module):
+    """Embedding, dropout, a weight layer, the largest over time; with a table of positions up to the norm."""
+
+    def __init__(self, places: bool) -> None:
+        super().__init__()
+        self.words, self.places = (
+            nn.Embedding(50, 32),
+            nn.Parameter(torch.randn(1, 12, 32)) if places else None,
+        )
+        self.drop, self.conv, self.mid = nn.Dropout(0.5), nn.Conv1d(32, 32, 3), nn.BatchNorm1d(32)
+        self.tail = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32) if not places else nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.words(x) if self.places is None else self.words(x) + self.places
+        y = F.relu(self.mid(self.conv(self.drop(y).transpose(1, 2))))
+        return self.tail(y.max(2)[0])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_words_and_positions(places: bool) -> None:
+    torch.manual_seed(0)
+    check(Words(places), torch.randint(0, 50, (256, 12)))
+
+
+@pytest.mark.parametrize("kind", ["Dropout", "Dropout3d"])
+@pytest.mark.parametrize(
+    "op", [nn.MaxPool3d(2), nn.AvgPool3d(2), nn.Upsample(scale_factor=2, mode="trilinear")], ids=str
+)
+def test_volumes(op: nn.Module, kind: str) -> None:
+    torch.manual_seed(0)
+    stem = nn.Sequential(
+        nn.Conv3d(8, WIDTH, 3, padding=1), nn.BatchNorm3d(WIDTH), nn.ReLU(), NOISES[kind](0.3)
+    )
+    model = nn.Sequential(stem, op, nn.BatchNorm3d(WIDTH), nn.Conv3d(WIDTH, 16, 1), nn.BatchNorm3d(16))
+    check(model, smooth(64, 8, 6, 6, 6), passes=3)
+
+
 # --- what needs no run ------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State, constant
+from dropout_lint.noise.state import State, constant, fresh
 from dropout_lint.trace.types import DropoutSite, NormSite, TensorInfo
 
 Transfer = Callable[["Call"], Any]
@@ -174,14 +174,26 @@ def first_shape(value: Any) -> tuple[int, ...] | None:
 
 
 def parameter_state(parameter: Parameter, rows: int) -> State:
-    """A parameter as a constant: its values' mean and spread; on meta, zeros (biases, position tables)."""
+    """A parameter as a constant: its values' mean and spread; on meta, zeros (biases, position tables).
+
+    A mask of truth values counts as 0 and 1.
+    """
     tensor = parameter.tensor
-    if not parameter.known or not tensor.is_floating_point() or not tensor.numel():
+    if not parameter.known or not tensor.numel() or tensor.is_complex():
         return constant(0.0, rows)
     values = tensor.detach().double()
     long = [size for size in tensor.shape if size > 1]
-    if len(long) != 1:  # several dimensions, or one number: what matters is its size
-        return constant(float(values.mean()), rows, dev=float(values.std(correction=0)))
+    if len(long) != 1:  # a table over positions: a pattern, with the channels' means spread about
+        axis = 1 if tensor.dim() == 4 else max(tensor.dim() - 1, 0)
+        table = values.movedim(axis, 0).flatten(1) if tensor.dim() > 1 else values.reshape(1, 1)
+        return fresh(
+            rows,
+            axis=axis,
+            channels=1,
+            mean=float(values.mean()),
+            var=float(table.var(1, correction=0).mean()),
+            dev=float(table.mean(1).std(correction=0)),
+        )
     flat = values.flatten().numpy()
     axis = next(i for i, size in enumerate(tensor.shape) if size > 1) - tensor.dim()
     base = constant(0.0, rows, channels=len(flat))

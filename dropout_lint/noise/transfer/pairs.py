@@ -27,7 +27,7 @@ from dropout_lint.noise.state import State, align, replace
 from dropout_lint.noise.transfer.activation import FUNCTIONS, PARAMETRISED, pointwise
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, function_name, module
 from dropout_lint.noise.transfer.constant import is_unknown_mask
-from dropout_lint.noise.transfer.pooling import root
+from dropout_lint.noise.transfer.pooling import root, through
 
 Point = Callable[[Tensor], Any]
 
@@ -99,7 +99,12 @@ def as_one_function(call: Call) -> State | None:
         while isinstance(x, State) and root is not None:
             if all(_leads(other, root, DEEP) for other in sources):
                 node, start = call.node, root
-                return pointwise(x, moments_by_quadrature(lambda t: _evaluated(node, start, t).to(t.dtype)))  # noqa: B023
+
+                def f(t: Tensor) -> Tensor:
+                    result: Tensor = _evaluated(node, start, t).to(t.dtype)  # noqa: B023
+                    return result
+
+                return through(x, f) if x.under is not None else pointwise(x, moments_by_quadrature(f))
             root, x = _before(root, x)
     return None
 

@@ -192,6 +192,8 @@ def indexed(call: Call) -> Any:
             return container[key]
         except (KeyError, IndexError, TypeError):
             return call.x
+    if container is None:  # a tuple inside a tuple, of which the trace tells nothing
+        call.ledger.fallback(call.name)
     x, before, after = call.x, call.in_shape, call.shape
     if call.name == "getitem":
         keys = _without_ellipsis(key if isinstance(key, tuple) else (key,), len(before))
