@@ -215,9 +215,7 @@ def check(
     known = read_baseline(settings, write_baseline)
     outcomes = [outcome for target in targets for outcome in lint(target, settings, rules)]
     active = active_codes(rules, settings)
-    return assemble(
-        outcomes, settings, active, known, write_baseline=write_baseline, words=words_of(rules)
-    )
+    return assemble(outcomes, settings, active, known, write_baseline=write_baseline, words=words_of(rules))
 
 
 def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
