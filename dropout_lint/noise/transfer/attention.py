@@ -20,7 +20,7 @@ from dropout_lint.noise.correlation import mean_correlation
 from dropout_lint.noise.quadrature import Array, moments_by_quadrature
 from dropout_lint.noise.state import State, fresh, replace
 from dropout_lint.noise.transfer.activation import RELU, pointwise
-from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
+from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, function_name, module
 from dropout_lint.noise.transfer.dropout import drop
 from dropout_lint.noise.transfer.linear import ONE_TAP, linear_map
 from dropout_lint.noise.transfer.pairs import normalised
@@ -228,11 +228,25 @@ def matmul(call: Call) -> State:
         return linear_map(
             a.on(axis, inner), axis, inner, width, 1, ONE_TAP, _matrix(right, inner, width), None
         )
+    if np.any(a.noise) and np.any(b.noise) and not _are_scores(call.node):
+        call.ledger.fallback(call.name)  # both hold noise of the same data: taken as independent
     channels_inside = call.name != "einsum" and a.axis == len(shape) - 1
     pair = [s if s.mask == "sample" else s.collapse() for s in (a, b)]
     ones = np.array([float(width)])
     one, other = (replace(s.merged(), counts=ones, axis=axis) for s in pair)
     return _product_over(call, one, other, inner, positions=not channels_inside)
+
+
+def _are_scores(node: fx.Node, depth: int = 6) -> bool:
+    """Whether a softmax follows: an attention's scores, which only set how many positions are averaged."""
+    if depth < 0:
+        return False
+    for user in node.users:
+        if "softmax" in str(user.target).lower() or "softmax" in function_name(user.target).lower():
+            return True
+        if _are_scores(user, depth - 1):
+            return True
+    return False
 
 
 def _shape_of(call: Call, place: int) -> tuple[int, ...]:
@@ -413,6 +427,8 @@ def recurrent(call: Call) -> Any:
     """LSTM, GRU and RNN layers and cells, as they are before training."""
     m: Any = call.module
     axis = max(len(call.in_shape) - 1, 0)
+    if call.x.mask == "sample":
+        call.ledger.fallback(call.name)  # a whole sequence that is dropped leaves the gates' means behind
     y = recurrent_layers(call.x.on(axis, int(m.input_size)).merged(), m, call, axis)
     return _like(call.value, y)
 
