@@ -136,21 +136,43 @@ def test_a_small_batch_weighs_by_its_rows():
     torch.testing.assert_close(model[0].running_var, everything.var(0))
 
 
-def fvcore_variance(batches: list[torch.Tensor]) -> torch.Tensor:
-    """What fvcore's `update_bn_stats` computes: E[x²] − E[x]² in float32."""
-    mean = torch.stack([batch.mean(0) for batch in batches]).mean(0)
-    square = torch.stack([batch.var(0) + batch.mean(0) ** 2 for batch in batches]).mean(0)
-    return square - mean**2
+@torch.no_grad()
+def fvcore_update(model: nn.Module, batches: list[torch.Tensor]) -> None:
+    """What fvcore's `update_bn_stats` comes to: E[x²] − E[x]² in float32, of norms in train mode alone."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d) and m.training]
+    sums = [(torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)) for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    for batch in batches:
+        called = {id(norm): int(norm.num_batches_tracked) for norm in norms}
+        model(batch)
+        for norm, (mean, square) in zip(norms, sums, strict=True):
+            if int(norm.num_batches_tracked) > called[id(norm)]:
+                mean.add_(norm.running_mean / len(batches))
+                square.add_((norm.running_var + norm.running_mean**2) / len(batches))
+    for norm, (mean, square) in zip(norms, sums, strict=True):
+        norm.running_mean, norm.running_var, norm.momentum = mean, square - mean**2, 0.1
 
 
 def test_a_large_mean_does_not_cancel():
     batches = list((noise(2000, 3) + 3000).split(100))
-    assert (fvcore_variance(batches) - 1).abs().max() > 0.3
     model = nn.Sequential(nn.BatchNorm1d(3))
+    fvcore_update(model, batches)
+    assert (model[0].running_var - 1).abs().max() > 0.3
     recalibrate(model, batches)
     torch.testing.assert_close(
         model[0].running_var, torch.cat(batches).double().var(0).float(), rtol=1e-4, atol=0
     )
+
+
+def test_a_model_in_test_mode_is_estimated_where_fvcore_does_nothing():
+    model = nn.Sequential(nn.BatchNorm1d(3)).eval()
+    x = noise(200, 3) * 5
+    fvcore_update(model, list(x.split(50)))
+    assert (model[0].running_var == 1).all()
+    recalibrate(model, x.split(50))
+    torch.testing.assert_close(model[0].running_var, x.var(0))
+    assert not model[0].training
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -212,6 +234,11 @@ def test_a_failing_or_empty_loader_changes_nothing(method):
     assert [module.training for module in model.modules()] == modes
     update_bn([], model)  # torch's resets everything, silently
     assert not same(model, before)
+    model.eval()
+    with pytest.raises(OSError, match="disk gone"):
+        update_bn(Failing(), model)  # and leaves modes and momentum as they are half way
+    assert model.training
+    assert model.blocks[0][0].momentum is None
 
 
 def test_a_failing_forward_and_nan_change_nothing():
@@ -245,9 +272,12 @@ def test_unused_norms_stay_and_reused_ones_see_every_call():
 
     model = Reuse()
     x = noise(200, 3)
+    other = copy.deepcopy(model)
+    fvcore_update(other, list(x.split(40)))
+    assert (other.spare.running_var == 0).all()
     result = recalibrate(model, x.split(40))
     torch.testing.assert_close(model.norm.running_var, torch.cat([x, 3 * x + 1]).var(0))
-    assert (model.spare.running_var == 5.0).all()  # fvcore stores 0
+    assert (model.spare.running_var == 5.0).all()
     assert result.untouched == {"spare": "never called"}
     assert result.moved[0].count == 400
     recalibrate(model, x.split(40), method="stages")
