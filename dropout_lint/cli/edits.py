@@ -9,7 +9,7 @@ import msgspec
 
 from dropout_lint.cli.fix import Wanted, repair
 from dropout_lint.config import Settings
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.report.convert import relative, rounded
 from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, Report, TargetInfo
 
@@ -27,8 +27,10 @@ def with_edits(report: Report, settings: Settings, rules: RuleSet) -> Report:
             continue
         try:
             result = source_fix(target.target, settings.for_target(target.target), rules)
-        except DropoutLintError as problem:
-            notes = [*target.notes, f"no fix in source: {problem.message}"]
+        except Exception as problem:  # the findings of all targets are worth more than one target's edits
+            internal = f"internal error: {type(problem).__name__}: {problem}"
+            cause = problem.message if isinstance(problem, DropoutLintError) else internal
+            notes = [*target.notes, f"no fix in source: {cause}"]
             targets.append(msgspec.structs.replace(target, notes=notes))
             continue
         targets.append(edited(target, result))
@@ -39,8 +41,10 @@ def source_fix(target: str, settings: Settings, rules: RuleSet) -> SourceFix:
     """The proven source fix of one target."""
     from dropout_lint.target import resolve
 
-    (built,) = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
-    result, _ = repair(built, settings, rules, Wanted(typed=target))
+    models = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
+    if len(models) != 1:
+        raise UsageError(f"{target} names {len(models)} models now", "lint it again")
+    result, _ = repair(models[0], settings, rules, Wanted(typed=target))
     return result
 
 
