@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,18 +104,20 @@ def by_regions(text: str, fix: dict[str, Any]) -> str:
 
 
 def test_an_installed_model_keeps_its_findings_and_says_why_it_has_no_edits(tmp_path: Path) -> None:
-    if find_spec("timm") is None:
-        pytest.skip("needs timm")
-    model = 'timm:create_model("densenet121", proj_drop_rate=0.2)'
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "theirs.py").write_text(MODEL)
     done = subprocess.run(
-        [sys.executable, "-m", "dropout_lint", model, "--fixes", "--output-format", "json"],
+        [sys.executable, "-m", "dropout_lint", "theirs:Net", "--fixes", "--output-format", "json"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), str(Path(__file__).parents[1])])},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     (target,) = json.loads(done.stdout)["targets"]
-    assert target["findings"]
-    assert any("no fix in source" in note for note in target["notes"])
+    assert [finding["code"] for finding in target["findings"]] == ["DL101", "DL302"]
     assert not any(finding["fix"]["edits"] for finding in target["findings"])
+    (note,) = [note for note in target["notes"] if note.startswith("no fix in source for ")]
+    assert "an installed package, which is never edited" in note
 
 
 def test_html_shows_what_goes_and_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

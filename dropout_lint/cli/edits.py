@@ -11,6 +11,7 @@ from dropout_lint.cli.fix import Wanted, repair
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.report.convert import relative, rounded
+from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, Report, TargetInfo
 
 if TYPE_CHECKING:
@@ -74,13 +75,14 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
         )
         return msgspec.structs.replace(finding, fix=info)
 
-    skipped = [
-        f"no fix in source for {item.dropout or 'the model'}: {item.reason}" for item in result.skipped
-    ]
+    left: dict[str, list[str]] = {}
+    for skipped in result.skipped:
+        left.setdefault(skipped.reason, []).append(skipped.dropout or "the model")
+    reasons = [f"no fix in source for {numbered(names, 3)}: {reason}" for reason, names in left.items()]
     return msgspec.structs.replace(
         target,
         findings=[fixed(finding) for finding in target.findings],
-        notes=list(dict.fromkeys([*target.notes, *skipped])),
+        notes=list(dict.fromkeys([*target.notes, *reasons])),
     )
 
 
