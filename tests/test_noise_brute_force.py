@@ -34,10 +34,16 @@ def predicted(model: nn.Module, x: Tensor, basis: str) -> Prediction:
     return predict(trace(model, Inputs((x[:4],))), basis=basis)  # type: ignore[arg-type]
 
 
-def check(model: nn.Module, x: Tensor, passes: int = 4, fallbacks: Mapping[str, int] | None = None) -> None:
+def check(
+    model: nn.Module,
+    x: Tensor,
+    passes: int = 4,
+    fallbacks: Mapping[str, int] | None = None,
+    tolerances: Mapping[str, float] = TOLERANCE,
+) -> None:
     truth = measured(model, x, passes)
     errors = {}
-    for basis, tolerance in TOLERANCE.items():
+    for basis, tolerance in tolerances.items():
         found = predicted(model, x, basis)
         assert found.fallbacks == (fallbacks or {})
         for shift in found.norms:
@@ -294,7 +300,9 @@ def test_sequences(name: str) -> None:
 def test_statistics_over_time() -> None:
     torch.manual_seed(0)
     pooled = Function(lambda x: torch.cat([x.mean(2), x.std(2)], 1))
-    check(FlatProbe(pooled, nn.Dropout(0.3), None, WIDTH, 2 * WIDTH, 1), smooth(256, WIDTH, 32), passes=4)
+    probe = FlatProbe(pooled, nn.Dropout(0.3), None, WIDTH, 2 * WIDTH, 1)
+    # the window's own mean is taken as the mean over all windows, which costs a little more than elsewhere
+    check(probe, smooth(256, WIDTH, 32), tolerances=dict.fromkeys(TOLERANCE, 0.08))
 
 
 class Words(nn.Module):

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from dropout_lint.errors import UsageError
 from dropout_lint.noise.prior import prior_deltas
+from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import LAGS, State, constant, fresh
 from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, find_module, function_name
 from dropout_lint.noise.transfer.base import first_shape
@@ -25,6 +26,11 @@ DECAY = 5.0
 """Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r};
 as in natural
 images.
+"""
+UNREST = 0.4
+"""Assumed relative variance of a natural input's local energy over the positions, as the features that a
+trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
+weights mix too many inputs for it to matter.
 """
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
@@ -68,6 +74,7 @@ def predict(
         silent=frozenset(site.node for site in trace.dropouts if not site.inside),
         real=chosen != "initialisation",
         trained=chosen == "checkpoint",
+        measured=_measured(trace) if chosen == "checkpoint" else {},
     )
     _walk(trace, ledger)
     names = _row_names(ledger)
@@ -115,8 +122,8 @@ def _walk(trace: Trace, ledger: Ledger) -> None:
         if node.op == "output" or node not in needed:
             continue
         result = _evaluate(node, env, trace, ledger, sites)
-        if ledger.trained and isinstance(result, State):
-            result = _measured(result, node, trace.model, ledger)
+        if node in ledger.measured and isinstance(result, State):
+            result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
         env[node] = result
 
 
@@ -139,7 +146,7 @@ def _evaluate(  # noqa: PLR0911
     value = node.meta.get("value")
     rows = len(ledger.dropouts)
     if node.op == "placeholder":
-        return _input(value, rows)
+        return _input(value, rows, UNREST if ledger.trained else 0.0)
     if node.op == "get_attr":
         tensor = _attribute(trace.model, str(node.target))
         if isinstance(tensor, torch.Tensor):
@@ -202,12 +209,12 @@ def _attribute(model: nn.Module, name: str) -> Any:
     return value
 
 
-def _input(value: Any, rows: int) -> Any:
+def _input(value: Any, rows: int, unrest: float) -> Any:
     """Standardised inputs that are smooth over positions."""
     if isinstance(value, (tuple, list)):
-        return tuple(_input(item, rows) for item in value)
+        return tuple(_input(item, rows, unrest) for item in value)
     if isinstance(value, dict):
-        return {key: _input(item, rows) for key, item in value.items()}
+        return {key: _input(item, rows, unrest) for key, item in value.items()}
     if not isinstance(value, TensorInfo):
         return value
     shape = tuple(int(size) for size in value.shape)
@@ -218,7 +225,7 @@ def _input(value: Any, rows: int) -> Any:
         return fresh(rows, axis=axis, channels=shape[axis] if shape else 1)
     size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
     rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
-    state = fresh(rows, axis=axis, channels=shape[axis], rho=rho)
+    state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), unrest=unrest)
     return replace(state, alike=INPUT_ALIKE) if len(shape) > 3 else state
 
 
@@ -227,50 +234,51 @@ def _record(call: Call, ledger: Ledger) -> None:
     ledger.shifts[call.node] = (x.delta, ledger.causes(x))
 
 
-def _measured(x: State, node: fx.Node, model: nn.Module, ledger: Ledger) -> State:
-    """The state with the train moments that a batch norm right behind `node`, or behind its concat,
-    measured.
+def _measured(trace: Trace) -> dict[fx.Node, tuple[Array, Array]]:
+    """What trained batch norms tell of the tensors they read, and of the parts of a concat they read: the
+    (C,) mean and variance per channel in train mode.
     """
-    shape = first_shape(node.meta.get("value"))
-    if shape is None or len(shape) < 2:
-        return x
-    for user, start in _readers(node, shape):
-        site = ledger.norms.get(user)
-        if site is None or not site.spec.tracks:
+    found: dict[fx.Node, tuple[Array, Array]] = {}
+    through: dict[fx.Node, tuple[Array, Array]] = {}
+    for site in trace.norms:
+        source = site.node.args[0] if site.node.args else None
+        if not site.spec.tracks or not isinstance(source, fx.Node):
             continue
-        module = module_of(model, user)
+        module = module_of(trace.model, site.node)
         mean, var = (
             values(getattr(module, "running_mean", None)),
             values(getattr(module, "running_var", None)),
         )
-        if mean is None or var is None or np.all(var == 1) or len(mean) < start + shape[1]:
+        if mean is None or var is None or np.all(var == 1):
             continue
-        part = slice(start, start + shape[1])
-        return calibrated(x.on(1, shape[1]), mean[part], np.maximum(var[part], 1e-12))
-    return x
+        var = np.maximum(var, 1e-12)
+        found.setdefault(source, (mean, var))
+        for part, start, width in _stretches(source):
+            stretch = slice(start, start + width)
+            through.setdefault(part, (mean[stretch], var[stretch]))
+    return {**through, **found}
 
 
-def _readers(node: fx.Node, shape: tuple[int, ...]) -> Iterator[tuple[fx.Node, int]]:
-    """Nodes whose first input is `node`, and those that read it as a stretch of a concat, with its first
-    channel.
-    """
-    for user in node.users:
-        if user.args and user.args[0] is node:
-            yield user, 0
-    for user in node.users:
-        parts = user.args[0] if user.args else None
-        if function_name(user.target) not in ("cat", "concat") or not isinstance(parts, (tuple, list)):
-            continue
-        dim = user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0)
-        if dim not in (1, 1 - len(shape)):
-            continue
-        sizes = [first_shape(part.meta.get("value")) for part in parts if isinstance(part, fx.Node)]
-        if len(sizes) != len(parts) or any(size is None or len(size) < 2 for size in sizes):
-            continue
-        widths = [size[1] for size in sizes if size is not None]
-        for reader in user.users:
-            if reader.args and reader.args[0] is user:
-                yield reader, sum(widths[: parts.index(node)])
+def _stretches(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
+    """The parts of a concat over channels, with first channel and number of channels."""
+    shape = first_shape(node.meta.get("value"))
+    parts = node.args[0] if node.args else None
+    if (
+        function_name(node.target) not in ("cat", "concat")
+        or not isinstance(parts, (tuple, list))
+        or not shape
+    ):
+        return
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if dim not in (1, 1 - len(shape)):
+        return
+    start = 0
+    for part in parts:
+        size = first_shape(part.meta.get("value")) if isinstance(part, fx.Node) else None
+        if size is None or len(size) < 2:
+            return
+        yield part, start, size[1]
+        start += size[1]
 
 
 def _fallback(call: Call) -> Any:

@@ -13,13 +13,15 @@ import torch
 
 PointFunction = Callable[[torch.Tensor], torch.Tensor]
 Array = npt.NDArray[np.float64]
-Moments = tuple[Array, Array, Array]
-"""E[f], Var[f] and the linear coefficient E[f·z] = σ·E[f'] (z the standardised input), arrays of one
-shape.
+Moments = tuple[Array, Array, Array, Array]
+"""E[f], Var[f] and the Hermite coefficients a₁ = E[f·z] = σ·E[f'] and a₂ = E[f·(z² - 1)]/√2 (z the
+standardised input), arrays of one shape. Var[f] = Σ a_j², and f of two inputs that correlate by r has the
+covariance Σ a_j² r^j.
 """
 MomentFunction = Callable[[Array, Array], Moments]
 """(mean, variance) of the input → `Moments` of the output."""
 
+SQRT_2 = math.sqrt(2)
 SQRT_2PI = math.sqrt(2 * math.pi)
 
 
@@ -63,8 +65,8 @@ MANY = 256
 def moments_by_quadrature(function: PointFunction) -> MomentFunction:
     """`MomentFunction` of any pointwise function.
 
-    E[f(m + σz)ⁿ] is a weighted sum over a fixed grid in z; the coefficient of z itself is E[f·z] (Stein's
-    lemma gives it as σ·E[f'], but no derivative is needed here).
+    E[f(m + σz)ⁿ] is a weighted sum over a fixed grid in z, and so are the Hermite coefficients (Stein's
+    lemma gives a₁ as σ·E[f'], but no derivative is needed here).
     """
 
     def moments(mean: Array, variance: Array) -> Moments:
@@ -78,7 +80,8 @@ def moments_by_quadrature(function: PointFunction) -> MomentFunction:
             values = np.nan_to_num(values)
         first = values @ w
         centred = values - first[..., None]
-        return first, np.einsum("...z,...z,z->...", centred, centred, w), centred @ (w * z)
+        variance_out = np.einsum("...z,...z,z->...", centred, centred, w)
+        return first, variance_out, centred @ (w * z), centred @ (w * (z**2 - 1)) / SQRT_2
 
     return moments
 
@@ -93,7 +96,7 @@ def rectified(slope: float = 0.0) -> MomentFunction:
     """Closed form for ReLU and leaky ReLU, f(x) = x for x > 0 and slope·x below.
 
     With t = m/σ:  E[x⁺] = mΦ(t) + σφ(t),  E[(x⁺)²] = (m² + σ²)Φ(t) + mσφ(t),  E[f'] = Φ(t) + slope·Φ(-t);
-    the negative part is the same with m → -m. At m = 0 these are Kim Eq. 12 and 13.
+    a₂ = σ(1 - slope)φ(t)/√2; the negative part is the same with m → -m. At m = 0 these are Kim Eq. 12 and 13.
     """
 
     def moments(mean: Array, variance: Array) -> Moments:
@@ -109,7 +112,8 @@ def rectified(slope: float = 0.0) -> MomentFunction:
             first = first + slope * (mean * below - density)
             second = second + slope**2 * ((mean**2 + variance) * below - mean * density)
             gain = above + slope * below
-        return first, np.maximum(second - first**2, 0.0), gain * np.sqrt(np.maximum(variance, 0.0))
+        a1 = gain * np.sqrt(np.maximum(variance, 0.0))
+        return first, np.maximum(second - first**2, 0.0), a1, (1 - slope) * density / SQRT_2
 
     return moments
 
@@ -126,18 +130,42 @@ def rectified_skewness(mean: Array, variance: Array) -> Array:
     return result
 
 
-_BEND = np.linspace(-0.4, 0.4, 161)
+_BEND = np.linspace(-0.7, 0.7, 281)
 _SKEW_OF_BEND = (6 * _BEND + 8 * _BEND**3) / (1 + 2 * _BEND**2) ** 1.5
 
 
-def skewed_nodes(skew: Array, points: int = 33) -> tuple[Array, Array, Array]:
+def skewed_nodes(skew: Array) -> tuple[Array, Array]:
     """Standardised values of the given skewness at fixed quantiles: h(z) = (z + b(z² - 1))/√(1 + 2b²).
 
-    z is standard normal and the skewness of h is (6b + 8b³)/(1 + 2b²)^1.5, which is solved for b (|b| ≤ 0.4).
+    z is standard normal and the skewness of h is (6b + 8b³)/(1 + 2b²)^1.5, which is solved for b (|b| ≤ 0.7).
 
     Returns:
-        h, (…, points); z and its weights, (points,).
+        h, (…, points), and their weights, (points,).
     """
-    z, w = _grid(points)
+    z, w = _grid(33)
     bend = np.interp(skew, _SKEW_OF_BEND, _BEND)[..., None]
-    return (z + bend * (z**2 - 1)) / np.sqrt(1 + 2 * bend**2), z, w
+    return (z + bend * (z**2 - 1)) / np.sqrt(1 + 2 * bend**2), w
+
+
+def skewed_rectified(mean: Array, variance: Array, skew: Array) -> tuple[Array, Array, Array, Array]:
+    """ReLU of a skewed variable: mean, variance, covariance with the standardised input, skewness."""
+    h, w = skewed_nodes(skew)
+    values = np.maximum(mean[..., None] + np.sqrt(np.maximum(variance, 0.0))[..., None] * h, 0.0)
+    first = values @ w
+    centred = values - first[..., None]
+    square = centred**2
+    second = square @ w
+    return first, second, (centred * h) @ w, (square * centred) @ w / np.maximum(second, 1e-30) ** 1.5
+
+
+def noisy_rectified(mean: Array, signal: Array, noise: Array, skew: Array) -> tuple[Array, Array]:
+    """ReLU of a signal of the given skewness with normal noise: the variance that the signal causes, and the
+    part of it that is linear in the signal.
+
+    The noise is averaged over in closed form, E[(s + n)⁺] = sΦ(s/σ) + σφ(s/σ), then the signal by quadrature.
+    """
+    h, w = skewed_nodes(skew)
+    values = mean[..., None] + np.sqrt(np.maximum(signal, 0.0))[..., None] * h
+    given = rectified()(values, np.broadcast_to(noise[..., None], values.shape))[0]
+    centred = given - (given @ w)[..., None]
+    return centred**2 @ w, ((centred * h) @ w) ** 2

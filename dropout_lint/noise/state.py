@@ -28,6 +28,15 @@ LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
 
 
+KINSHIP = {"element": 0.15, "channel": 0.2, "sample": 0.6}
+"""Share of the data's amplification by trained weights that noise of earlier layers takes part in, by what
+its mask is shared over. A mask on a whole sample takes away just what the data put there; masks on elements
+are strange to the weights. Assumed.
+"""
+
+SEVERAL = -2
+"""`State.source` where channels hold pending masks of different dropouts."""
+
 _T = TypeVar("_T")
 _FIELDS: dict[type, tuple[str, ...]] = {}
 
@@ -68,6 +77,31 @@ class Underlying:
 
 
 @dataclass(frozen=True, slots=True)
+class Skewness:
+    """Third central moment over variance^1.5: (K, G) in train mode within a component, (K, G) of its data
+    part, (G,) in test mode.
+    """
+
+    train: Array
+    data: Array
+    test: Array
+
+    def pick(self, index: npt.NDArray[Any]) -> Skewness:
+        """Groups `index`."""
+        return Skewness(self.train[:, index], self.data[:, index], self.test[index])
+
+    def repeated(self, components: int) -> Skewness:
+        """The same in each of K components."""
+        return Skewness(
+            np.repeat(self.train, components, axis=0), np.repeat(self.data, components, axis=0), self.test
+        )
+
+    def times(self, sign: Array | float) -> Skewness:
+        """That of the same values with other signs."""
+        return Skewness(self.train * sign, self.data * sign, self.test * sign)
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Moments of one tensor; G groups of channels, K components, S dropouts (the sources of noise).
 
@@ -81,22 +115,28 @@ class State:
             noise.
         noise: (S, G) variance that each dropout causes in train mode.
         shared: (S, G) share of it that is the same at all positions of a channel.
-        old: (S, G) share of it that has passed a weight layer, so that channels hold it in common.
+        old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
+            for the whole sample.
+        kin: (S, 1) how far it then takes part in what trained weights make of the data (`KINSHIP`).
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
-        source: index of the dropout whose mask is pending, -1 for none.
+        source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
         levels: the mask's values, while the tensor still is mask times something.
         alike: mean squared correlation of the data part between two channels.
         uneven: relative variance, over the channels, of the data part's variance, where it is not known by
             channel.
         lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
             add up, which only a trained norm's statistics tell); None: the same as `t_var / data`.
-        skew: (G,) skewness of the data part; None for 0. A weight layer adds up many inputs and leaves none,
-            but a rectified skip keeps its own.
+        skew: third moments; None for 0. A weight layer adds up many inputs and leaves none, but a rectified
+            skip keeps its own.
+        swing, t_swing: (G,) how far the channel goes along, per standard deviation, with the one thing that
+            all channels have in common: how much there is to see around a position (its local energy). Its
+            square is part of `data` and `t_var`; None for 0.
         under: while the tensor is mask times ReLU of something, that something.
         gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
             layer.
         weighed: a weight layer's output, nothing but masks since.
+        unrest: relative variance, over the positions, of the variance around a position (its local energy).
         spread_over: for attention weights (softmax output), number of positions that they effectively
             average.
     """
@@ -115,6 +155,7 @@ class State:
     noise: Array
     shared: Array
     old: Array
+    kin: Array
     rho: Array
     mask: str = ""
     source: int = -1
@@ -123,10 +164,13 @@ class State:
     alike: float = 0.0
     uneven: float = 0.0
     lift: Array | None = None
-    skew: Array | None = None
+    skew: Skewness | None = None
+    swing: Array | None = None
+    t_swing: Array | None = None
     under: Underlying | None = None
     gain: float = 1.0
     weighed: bool = False
+    unrest: float = 0.0
 
     def changed(self, **values: Any) -> State:
         """A copy with other values: `dataclasses.replace` for values that come as a dictionary."""
@@ -180,6 +224,19 @@ class State:
             return self.lift
         return np.divide(self.t_var, self.data, out=np.ones_like(self.data), where=self.data > 0)
 
+    @property
+    def all_or_nothing(self) -> bool:
+        """Whether a pending mask leaves a sample as it is or takes all of its data away (no skip added)."""
+        return self.components > 1 and self.mask == "sample" and not np.any(self.sig.min(0))
+
+    @property
+    def swings(self) -> tuple[Array, Array]:
+        """(G,) `swing` and `t_swing`, zeros where they are not known."""
+        if self.swing is None or self.t_swing is None or self.swing.shape != self.t_mean.shape:
+            return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
+        bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
+        return np.clip(self.swing, -bound, bound), np.clip(self.t_swing, -t_bound, t_bound)
+
     def collapse(self) -> State:
         """One normal component with the mixture's moments: what a sum over many masks looks like."""
         if self.components == 1:
@@ -191,10 +248,18 @@ class State:
             dev=self.train_dev[None],
             sig=np.sqrt(self.data)[None],
             var=np.maximum(self.train_var, 0.0)[None],
+            skew=None if self.skew is None else self._mixed(self.skew),
             mask="",
             source=-1,
             levels=(),
         )
+
+    def _mixed(self, skew: Skewness) -> Skewness:
+        """Skewness of the whole mixture: Σ π_k (κ₃_k + 3·d_k·Var_k + d_k³), d_k = mean_k - mean."""
+        apart = self.mean - self.train_mean
+        third = self.prob @ (skew.train * self.var**1.5 + 3 * apart * self.var + apart**3)
+        train = third / np.maximum(self.train_var, 1e-30) ** 1.5
+        return Skewness(train[None], skew.test[None], skew.test)
 
     def balanced(self) -> State:
         """The same with `noise` scaled so that its sum is what train mode has beyond the data part."""
@@ -222,9 +287,13 @@ class State:
             )
         }
         lift = None if self.lift is None else self.lift[index]
-        skew = None if self.skew is None else self.skew[index]
+        skew = None if self.skew is None else self.skew.pick(index)
+        swing = None if self.swing is None else self.swing[index]
+        t_swing = None if self.t_swing is None else self.t_swing[index]
         under = None if self.under is None else self.under.pick(index)
-        return replace(self, counts=counts, lift=lift, skew=skew, under=under, **take)
+        return replace(
+            self, counts=counts, lift=lift, skew=skew, swing=swing, t_swing=t_swing, under=under, **take
+        )
 
     def per_channel(self) -> State:
         """Every channel its own group."""
@@ -262,6 +331,8 @@ class State:
             old=old[:, None],
             lift=None,
             skew=None,
+            swing=None,
+            t_swing=None,
             under=None,
         )
 
@@ -288,7 +359,9 @@ class State:
             data=self.data * square,
             noise=self.noise * square,
             levels=self.levels if np.all(np.asarray(shift) == 0) else (),
-            skew=None if self.skew is None else self.skew * np.sign(factor),
+            skew=None if self.skew is None else self.skew.times(np.sign(factor)),
+            swing=None if self.swing is None else self.swing * factor,
+            t_swing=None if self.t_swing is None else self.t_swing * factor,
             under=None,
         )
 
@@ -325,6 +398,7 @@ def fresh(
         noise=np.zeros((sources, 1)),
         shared=np.zeros((sources, 1)),
         old=np.zeros((sources, 1)),
+        kin=np.full((sources, 1), KINSHIP["element"]),
         rho=np.zeros(LAGS) if rho is None else rho,
     )
 

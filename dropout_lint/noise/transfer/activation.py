@@ -1,11 +1,11 @@
 """Pointwise functions, evaluated once with the test moments and once for each train component.
 
-Derivation. A component is normal, so E[f], Var[f] and the linear coefficient a₁ = σE[f'] follow in closed
-form (ReLU family) or by quadrature. With correlation r = sig²/var between two draws of the noise, the part of
-Var[f] that the data cause is the Hermite series Σ a_j² r^j; its first term is exact and the rest is taken at
-second order:
+Derivation. A component is normal, so E[f], Var[f] and the Hermite coefficients a₁ = σE[f'] and a₂ follow in
+closed form (ReLU family) or by quadrature. With correlation r = sig²/var between two draws of the noise, the
+part of Var[f] that the data cause is the Hermite series Σ a_j² r^j; its first two terms are exact and the
+rest is taken at third order:
 
-    sig_out² = a₁² r + (Var[f] - a₁²) r²
+    sig_out² = a₁² r + a₂² r² + (Var[f] - a₁² - a₂²) r³
 
 Correlations between positions go the same way. The mask of a pending dropout needs no case of its own
 (`state`).
@@ -13,7 +13,9 @@ Correlations between positions go the same way. The mask of a pending dropout ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,49 +28,104 @@ from dropout_lint.noise.quadrature import (
     MomentFunction,
     PointFunction,
     moments_by_quadrature,
+    noisy_rectified,
     rectified,
     rectified_skewness,
-    skewed_nodes,
+    skewed_rectified,
 )
-from dropout_lint.noise.state import State, Underlying, replace
+from dropout_lint.noise.state import Skewness, State, Underlying, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 
-PAIR = 0.1
-"""Assumed correlation of the channels that trained weights add up."""
+PAIR = 0.3
+"""Assumed correlation of the channels that trained weights add up, beyond what `State.swing` says."""
 
 _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
 
 
-def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False, skewed: bool = False) -> State:
+@dataclass(frozen=True)
+class Passed:
+    """What f makes of a normal component.
+
+    Attributes:
+        mean, dev, var: mean, its spread over channels, variance.
+        data: what of the variance the data cause.
+        first: the part of that which is linear in the data (a₁²·r).
+        slope: E[f'].
+        swing: half the difference between the means at high and at low local energy.
+    """
+
+    mean: Array
+    dev: Array
+    var: Array
+    data: Array
+    first: Array
+    slope: Array
+    swing: Array
+
+
+def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
-    if skewed and x.skew is not None and not np.any(x.dev) and not np.any(x.t_dev):
-        mean, dev, var, linear = _skewed(x.mean, x.var, x.skew)
-        t_mean, t_dev, t_var, t_linear = _skewed(x.t_mean, x.t_var, x.skew)
-    else:
-        mean, dev, var, linear = _spread(moments, x.mean, x.dev, x.var)
-        t_mean, t_dev, t_var, t_linear = _spread(moments, x.t_mean, x.t_dev, x.t_var)
     ratio = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
-    ratio = np.clip(ratio, 0.0, 1.0)
-    first = np.minimum(linear**2, var)
-    sig = np.sqrt(first * ratio + (var - first) * ratio**2)
+    train = _passed(moments, x.mean, x.dev, x.var, np.clip(ratio, 0.0, 1.0), x.unrest)
+    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, np.ones_like(x.t_var), x.unrest)
+    return _after(x, train, test, homogeneous)
+
+
+def _passed(  # noqa: PLR0917
+    moments: MomentFunction, mean: Array, dev: Array, var: Array, ratio: Array, unrest: float
+) -> Passed:
+    """By the Hermite series: two draws of the noise leave a correlation of r = `ratio`.
+
+    Where the variance around a position is not the same everywhere, it is (1 ± √unrest)·var, half and half.
+    """
+    if not unrest:
+        return _hermite(moments, mean, dev, var, ratio)
+    low, high = (
+        _hermite(moments, mean, dev, var * (1 + side * math.sqrt(unrest)), ratio) for side in (-1, 1)
+    )
+    swing = (high.mean - low.mean) / 2
+    both = {
+        name: (getattr(low, name) + getattr(high, name)) / 2 for name in ("mean", "dev", "first", "slope")
+    }
+    var, data = (low.var + high.var) / 2 + swing**2, (low.data + high.data) / 2 + swing**2
+    return Passed(**both, var=var, data=data, swing=swing)
+
+
+def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, ratio: Array) -> Passed:
+    first, spread, variance, a1, a2 = _spread(moments, mean, dev, var)
+    linear = np.minimum(a1**2, variance)
+    square = np.minimum(a2**2, variance - linear)
+    data = linear * ratio + square * ratio**2 + (variance - linear - square) * ratio**3
+    slope = np.divide(a1, np.sqrt(var), out=np.zeros_like(a1), where=var > 0)
+    return Passed(first, spread, variance, data, linear * ratio, slope, np.zeros_like(first))
+
+
+def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
+    sig = np.sqrt(train.data)
     before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
     data = np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0)
-    weight = x.counts * t_var
-    share = (
-        float((x.counts * np.minimum(t_linear**2, t_var)).sum() / weight.sum()) if weight.sum() > 0 else 1.0
-    )
+    weight = x.counts * test.var
+    share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
+    swing, t_swing = x.swing, x.t_swing
+    if swing is not None or x.unrest:
+        swing, t_swing = x.swings
+        within = np.divide(x.sig, np.sqrt(before), out=np.zeros_like(x.sig), where=before > 0)
+        swing = x.prob @ (train.slope * within * swing + train.swing)
+        t_swing = test.slope * t_swing + test.swing
     return replace(
         x,
-        t_mean=t_mean,
-        t_dev=t_dev,
-        t_var=t_var,
-        mean=mean,
-        dev=dev,
+        t_mean=test.mean,
+        t_dev=test.dev,
+        t_var=test.var,
+        mean=train.mean,
+        dev=train.dev,
         sig=sig,
-        var=var,
+        var=train.var,
         data=data,
-        lift=_lift(x, (linear**2, var), (t_linear**2, t_var), ratio),
+        swing=swing,
+        t_swing=t_swing,
+        lift=_lift(x, train, test),
         levels=x.levels if homogeneous else (),
         rho=share * x.rho + (1 - share) * x.rho**2,
         alike=(share * x.alike**0.5 + (1 - share) * x.alike) ** 2,
@@ -79,45 +136,43 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False, s
     ).balanced()
 
 
-def _lift(x: State, train: tuple[Array, Array], test: tuple[Array, Array], ratio: Array) -> Array:
+def _lift(x: State, train: Passed, test: Passed) -> Array:
     """Test over train covariance of two channels that correlate at `PAIR`, by the same series."""
+    rest = np.maximum(train.data - train.first - train.swing**2, 0.0)
     if x.components > 1:
         weight = x.prob[:, None]
-        first = (weight * np.sqrt(train[0] * ratio)).sum(0) ** 2
-        rest = (weight * np.sqrt(np.maximum(train[1] - train[0], 0.0)) * ratio).sum(0) ** 2
         apart = np.divide(x.data, (x.prob @ x.sig) ** 2, out=np.ones_like(x.data), where=x.data > 0)
-        first, rest = first * apart, rest * apart
+        first = (weight * np.sqrt(train.first)).sum(0) ** 2 * apart
+        other = (weight * np.sqrt(rest)).sum(0) ** 2 * apart
     else:
-        first, rest = (train[0] * ratio)[0], (np.maximum(train[1] - train[0], 0.0) * ratio**2)[0]
+        first, other = train.first[0], rest[0]
     came = np.divide(x.t_var, x.data, out=np.ones_like(x.data), where=x.data > 0)
-    now = first + rest * PAIR
-    then = test[0] * x.lifted / came + np.maximum(test[1] - test[0], 0.0) * PAIR
+    now = first + other * PAIR + (x.prob @ train.swing) ** 2
+    rest = np.maximum(test.data - test.first - test.swing**2, 0.0)
+    then = test.first * x.lifted / came + rest * PAIR + test.swing**2
     result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
     return result
 
 
 def _spread(
     moments: MomentFunction, mean: Array, dev: Array, var: Array
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     """Moments of f where the channel mean itself is `mean + dev·ζ`."""
     if not np.any(dev):
-        first, variance, linear = moments(mean, var)
-        return first, np.zeros_like(first), variance, linear
+        first, variance, a1, a2 = moments(mean, var)
+        return first, np.zeros_like(first), variance, a1, a2
     centre = mean[..., None] + dev[..., None] * _DEV_NODES
-    first, variance, linear = moments(centre, np.broadcast_to(var[..., None], centre.shape))
+    first, variance, a1, a2 = moments(centre, np.broadcast_to(var[..., None], centre.shape))
     overall = first @ _DEV_WEIGHTS
     sign = np.sign(((first - overall[..., None]) * _DEV_NODES) @ _DEV_WEIGHTS * np.where(dev < 0, -1, 1))
     spread = np.sqrt(((first - overall[..., None]) ** 2) @ _DEV_WEIGHTS)
-    return overall, np.where(sign < 0, -spread, spread), variance @ _DEV_WEIGHTS, linear @ _DEV_WEIGHTS
-
-
-def _skewed(mean: Array, var: Array, skew: Array) -> tuple[Array, Array, Array, Array]:
-    """Moments of ReLU of a skewed variable, by quadrature: it passes the large values in either mode."""
-    h, z, w = skewed_nodes(skew)
-    values = np.maximum(mean[..., None] + np.sqrt(np.maximum(var, 0.0))[..., None] * h, 0.0)
-    first = values @ w
-    centred = values - first[..., None]
-    return first, np.zeros_like(first), (centred**2) @ w, centred @ (w * z)
+    return (
+        overall,
+        np.where(sign < 0, -spread, spread),
+        variance @ _DEV_WEIGHTS,
+        a1 @ _DEV_WEIGHTS,
+        a2 @ _DEV_WEIGHTS,
+    )
 
 
 RELU = rectified()
@@ -128,8 +183,14 @@ RELU = rectified()
 def relu(call: Call) -> State:
     """max(x, 0)."""
     x = call.x
-    y = pointwise(x, RELU, homogeneous=True, skewed=True)
-    y = replace(y, skew=rectified_skewness(x.t_mean, x.t_var))
+    if x.skew is not None and not np.any(x.dev) and not np.any(x.t_dev):
+        y = _skewed(x, x.skew)
+    else:
+        y = pointwise(x, RELU, homogeneous=True)
+        test = rectified_skewness(x.t_mean, x.t_var)
+        y = replace(
+            y, skew=Skewness(rectified_skewness(x.mean, x.var), np.tile(test, (x.components, 1)), test)
+        )
     if x.components > 1 and not x.levels:
         return y
     flat = x
@@ -146,6 +207,33 @@ def relu(call: Call) -> State:
         flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
     )
     return replace(y, under=under)
+
+
+def _skewed(x: State, skew: Skewness) -> State:
+    """ReLU of skewed values, such as a rectified skip with its branch: it passes the large ones."""
+    signal, noise = x.sig**2, np.maximum(x.var - x.sig**2, 0.0)
+    mean, var, linear, total = skewed_rectified(x.mean, x.var, skew.train)
+    t_mean, t_var, t_linear, test = skewed_rectified(x.t_mean, x.t_var, skew.test)
+    if np.all(np.abs(skew.train) * x.var**1.5 <= 1.01 * np.abs(skew.data) * x.sig**3 + 1e-9):
+        data, first = noisy_rectified(x.mean, signal, noise, skew.data)
+    else:
+        # a skip's noise is as one-sided as its data and goes along with it: what ReLU lets pass of either is
+        # taken from their common distribution
+        ratio = np.clip(np.divide(signal, x.var, out=np.ones_like(x.var), where=x.var > 0), 0.0, 1.0)
+        first = np.minimum(linear**2, var)
+        data, first = first * ratio + (var - first) * ratio**2, first * ratio
+    none = np.zeros_like(mean)
+    slopes = (
+        np.divide(a, np.sqrt(v), out=np.zeros_like(a), where=v > 0)
+        for a, v in ((linear, x.var), (t_linear, x.t_var))
+    )
+    y = _after(
+        x,
+        Passed(mean, none, var, data, first, next(slopes), none),
+        Passed(t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), next(slopes), none[0]),
+        homogeneous=True,
+    )
+    return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))
 
 
 @module("LeakyReLU")

@@ -46,6 +46,7 @@ class Ledger:
         silent: nodes that are nothing but a dropout; one that makes no noise there passes its input on.
         real: weights have values.
         trained: running statistics are those of training.
+        measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
         owed: (row, older row) → part of a dropout's own noise that is masked noise of an older dropout, and
@@ -57,6 +58,7 @@ class Ledger:
     real: bool
     trained: bool
     silent: frozenset[fx.Node] = frozenset()
+    measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)

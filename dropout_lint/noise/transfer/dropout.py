@@ -23,7 +23,7 @@ import numpy as np
 
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State, replace
+from dropout_lint.noise.state import KINSHIP, State, replace
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 
@@ -69,8 +69,11 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     shared[row] = np.divide(
         noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
     )
-    old = x.old.copy()
+    old, kin = x.old.copy(), x.kin.copy()
     old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
+    if over == "sample":
+        old[row] = 1.0
+    kin[row] = KINSHIP[over]
     noise[row] = total
     return replace(
         x,
@@ -82,8 +85,10 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
         noise=noise,
         shared=shared,
         old=old,
+        kin=kin,
         mask=over,
         source=row,
+        skew=x.skew and x.skew.repeated(len(prob)),
         levels=tuple(float(v) for v in values),
     )
 

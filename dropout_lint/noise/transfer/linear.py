@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,60 +101,67 @@ def linear_map(  # noqa: PLR0917
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
     x = replace(x, under=None, skew=None)
-    if x.mask != "sample" and not (x.mask == "channel" and groups == c_in):
+    if not x.all_or_nothing and not (x.mask == "channel" and groups == c_in):
         x = x.collapse()
     overlap = _overlap(x, c_in / groups, taps)
     x = replace(x, alike=overlap if groups < c_in else x.alike * overlap, uneven=2 * overlap)
     if weight is None:
         return _expected(x, axis, c_in, c_out, groups, taps)
     x = x.on(x.axis, c_in).per_channel()
-    square = _square(weight, taps.single)
     k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     loud = x.noise[active]
-    parts = [x.t_var[None], x.data[None], (x.lifted * x.data)[None], x.var, x.sig**2, loud]
-    if gain != 1:
-        parts.append(loud * x.old[active])
     common = loud * x.shared[active]
-    coherent = bool(common.any())
-    if coherent:
-        parts.append(common)
-    power = _apply(square, np.concatenate(parts), groups)
-    means = np.concatenate([x.t_mean[None], x.train_mean[None], x.mean])
-    responses, border = _responses(weight, means, taps, groups)
+    means = {"test": x.t_mean[None], "train": x.train_mean[None], "components": x.mean}
+    rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
+    rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
+    if gain != 1:
+        rows["old"] = loud * x.old[active]
+    if common.any():
+        rows["shared"] = common
+    if x.swing is not None:
+        means["swing"] = np.stack(x.swings)
+        rows["swing"] = means["swing"] ** 2
     if np.any(x.dev) or np.any(x.t_dev):
-        spreads = _apply(square, np.concatenate([x.t_dev[None], x.dev]) ** 2, groups)
-    else:
-        spreads = np.zeros((1 + k, c_out))
-    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
-    start, count = 3 + 2 * k, len(active)
-    carried, lifted = power[start : start + count], power[2]
-    older = power[start + count : start + 2 * count] if gain != 1 else carried
+        rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
+    power = _powers(_square(weight, taps.single), rows, groups)
+    mean, border = _responses(weight, means, taps, groups)
+    test, data = power["test"][0] + border["test"][0], power["data"][0] + border["train"][0]
+    signal, var = power["signal"] + border["components"], power["var"] + border["components"]
+    carried, amplifies = power["noise"], power["data"][0]
     tied = np.zeros_like(carried)
-    if coherent:
-        tied, alone = power[-count:], power[-count:]
+    if "shared" in rows:
+        tied = power["shared"]
         if len(taps.single) > 1:
             tied = _apply(_together(weight, taps.pair), common, groups)
-        power[3 : 3 + k] += (tied - alone).sum(0)  # the train variance holds the same noise
-        carried = carried + tied - alone
-    noise, shared, old = (np.zeros((len(x.noise), c_out)) for _ in range(3))
-    noise[active] = carried
-    np.divide(tied, carried, out=tied, where=carried > 0)
-    shared[active] = tied
-    old[active] = np.divide(older, carried, out=np.zeros_like(carried), where=carried > 0)
+        var = var + (tied - power["shared"]).sum(0)  # the train variance holds the same noise
+        carried = carried + tied - power["shared"]
+    swing = mean.get("swing", (None, None))
+    if "swing" in rows:  # what channels have in common adds up before it is squared
+        more, t_more = mean["swing"] ** 2 - power["swing"]
+        within = more * power["signal"] / np.maximum(power["data"], 1e-300)
+        data, test, amplifies = data + more, test + t_more, amplifies - power["swing"][0]
+        signal, var = np.maximum(signal + within, 0.0), var + within
+    spread = np.sqrt(power["spread"]) if "spread" in rows else np.zeros((1 + k, c_out))
+    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
+    noise, shared, old = np.zeros((3, len(x.noise), c_out))
+    noise[active], shared[active] = carried, _share(tied, carried)
+    old[active] = _share(power.get("old", carried), carried)
     result = replace(
         x,
         axis=axis,
         counts=np.ones(c_out),
-        t_mean=responses[0] + shift,
-        t_dev=np.sqrt(spreads[0]),
-        t_var=power[0] + border[0],
-        mean=responses[2:] + shift,
-        dev=np.sqrt(spreads[1:]),
-        sig=np.sqrt(power[3 + k : 3 + 2 * k] + border[2:]),
-        var=power[3 : 3 + k] + border[2:],
-        data=power[1] + border[1],
-        lift=np.divide(lifted, power[1], out=np.ones(c_out), where=power[1] > 0),
+        t_mean=mean["test"][0] + shift,
+        t_dev=spread[0],
+        t_var=test,
+        mean=mean["components"] + shift,
+        dev=spread[1:],
+        sig=np.sqrt(signal),
+        var=var,
+        data=data,
+        swing=swing[0],
+        t_swing=swing[1],
+        lift=np.divide(power["lifted"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0),
         noise=noise,
         shared=shared,
         old=old,
@@ -161,27 +169,29 @@ def linear_map(  # noqa: PLR0917
         weighed=True,
     )
     # what went into the layer is common to its outputs from here on
-    return replace(amplified(result, np.full(c_out, gain), power[1]), old=np.ones_like(noise), gain=gain)
+    return replace(amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(noise), gain=gain)
+
+
+def _share(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 POINT_GAIN = 0.4
 """Power of the amplification that a kernel of one tap takes part in: neighbouring positions add up in larger
 ones.
 """
-NOISE_GAIN = 0.15
-"""Share of the data's amplification by trained weights that noise of earlier layers takes part in."""
 
 
-def amplified(x: State, factor: Array, signal: Array, share: float = NOISE_GAIN) -> State:
+def amplified(x: State, factor: Array, signal: Array, kin: Array | None = None) -> State:
     """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
 
     `signal` is the part of `x.data` that this holds for (not the pattern that padding makes). Noise that has
-    passed earlier weight layers is in common too, to a lesser degree; noise of fresh masks is not.
+    passed earlier weight layers is in common too, by its `kin`; noise of fresh masks is not.
     """
     if np.all(factor == 1):
         return x
     more = (factor - 1) * signal
-    noise = x.noise * (1 + share * (factor - 1) * x.old)
+    noise = x.noise * (1 + (x.kin if kin is None else kin) * (factor - 1) * x.old)
     extra = more + (noise - x.noise).sum(0)
     data = np.maximum(x.data + more, 0.0)
     scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
@@ -228,8 +238,26 @@ def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
     return np.asarray(result.numpy(), dtype=np.float64)
 
 
-def _responses(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> tuple[Array, Array]:
-    """(R, c_out) mean, and its variance over positions where the padding cuts it."""
+def _powers(matrix: torch.Tensor, rows: Mapping[str, Array], groups: int) -> dict[str, Array]:
+    """`_apply` to several blocks of rows at once."""
+    result = _apply(matrix, np.concatenate(list(rows.values())), groups)
+    ends = np.cumsum([len(block) for block in rows.values()])
+    return dict(zip(rows, np.split(result, ends[:-1]), strict=True))
+
+
+def _responses(
+    weight: torch.Tensor, means: Mapping[str, Array], taps: Taps, groups: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Per block of rows the (R, c_out) mean, and its variance over positions where the padding cuts it."""
+    first, border = _response(weight, np.concatenate(list(means.values())), taps, groups)
+    ends = np.cumsum([len(block) for block in means.values()])[:-1]
+    return (
+        dict(zip(means, np.split(first, ends), strict=True)),
+        dict(zip(means, np.split(border, ends), strict=True)),
+    )
+
+
+def _response(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> tuple[Array, Array]:
     if weight.shape[2] == 1:
         matrix = weight.detach().float()[:, :, 0] * float(taps.single[0])
         first = _apply(matrix, means, groups)
@@ -283,6 +311,8 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         var=inside * power(x.var) + border,
         data=inside * power(x.data) + cut * power(x.train_mean**2 + x.train_dev**2),
         noise=noise,
+        swing=None,
+        t_swing=None,
         shared=np.divide(
             inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
         ),

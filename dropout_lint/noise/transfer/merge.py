@@ -14,17 +14,19 @@ other part: moments are averaged by size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State, align
+from dropout_lint.noise.state import SEVERAL, Skewness, State, align, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
+from dropout_lint.noise.transfer.linear import amplified
 from dropout_lint.noise.transfer.pairs import as_one_function, same_mask, self_normalised
 
-AGREEMENT = 0.3
+AGREEMENT = 0.2
 """Assumed correlation of what the data cause on a trained skip and in its branch."""
 
 
@@ -45,7 +47,8 @@ def _paired(a: State, b: State) -> tuple[State, State]:
 def _repeated(x: State, like: State) -> State:
     k = like.components
     wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
-    return x.changed(prob=like.prob, mask=like.mask, source=like.source, levels=(), **wide)
+    skew = x.skew and x.skew.repeated(k)
+    return x.changed(prob=like.prob, mask=like.mask, source=like.source, levels=(), skew=skew, **wide)
 
 
 def _mixed_rho(a: State, b: State) -> Array:
@@ -69,39 +72,51 @@ def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Arr
         np.divide(left * f + right * g, total, out=np.zeros_like(total), where=total > 0)
         for f, g in ((a.shared, b.shared), (a.old, b.old))
     )
-    return {"noise": total, "shared": shared, "old": old}
+    return {"noise": total, "shared": shared, "old": old, "kin": np.maximum(a.kin, b.kin)}
 
 
-def add(a: State, b: State, sign: float = 1.0) -> State:
-    """a + sign·b."""
+def add(a: State, b: State, agreement: float = 0.0) -> State:
+    """a + b, whose data parts correlate by `agreement` in either mode."""
     same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
     if (
         not same and np.any(a.dev) and np.any(b.dev)
     ):  # two spreads have no common sign: components cannot hold both
         a, b = a.collapse(), b.collapse()
     a, b = _paired(a, b)
+    twice = 2 * agreement
+    common, t_common = twice * a.sig * b.sig, twice * np.sqrt(a.t_var * b.t_var)
+    var, t_var = a.var + b.var + common, a.t_var + b.t_var + t_common
     result = a.changed(
         axis=max(a.axis, b.axis),
-        t_mean=a.t_mean + sign * b.t_mean,
+        t_mean=a.t_mean + b.t_mean,
         t_dev=np.hypot(a.t_dev, b.t_dev),
-        t_var=a.t_var + b.t_var,
-        mean=a.mean + sign * b.mean,
-        dev=np.where(b.dev == 0, a.dev, np.where(a.dev == 0, sign * b.dev, np.hypot(a.dev, b.dev))),
-        sig=np.hypot(a.sig, b.sig),
-        var=a.var + b.var,
-        data=a.data + b.data,
+        t_var=t_var,
+        mean=a.mean + b.mean,
+        dev=np.where(b.dev == 0, a.dev, np.where(a.dev == 0, b.dev, np.hypot(a.dev, b.dev))),
+        sig=np.sqrt(a.sig**2 + b.sig**2 + common),
+        var=var,
+        data=a.data + b.data + twice * np.sqrt(a.data * b.data),
         **_mixed_noise(a, b, a.noise, b.noise),
         weighed=False,
         gain=1.0,
         rho=_mixed_rho(a, b),
         **_mixed_spread(a, b),
         lift=_mean_lift(a, b),
-        skew=_mean_skew(a, b, sign),
+        skew=_mixed_skewness(a, b, agreement),
+        **_added_swing(a, b),
         under=None,
         levels=a.levels if same else (),
         spread_over=max(a.spread_over, b.spread_over),
+        unrest=max(a.unrest, b.unrest),
     )
     return result.balanced() if result.components > 1 else result
+
+
+def _added_swing(a: State, b: State) -> dict[str, Array | None]:
+    if a.swing is None and b.swing is None:
+        return {"swing": None, "t_swing": None}
+    (left, t_left), (right, t_right) = a.swings, b.swings
+    return {"swing": left + right, "t_swing": t_left + t_right}
 
 
 def _mean_lift(a: State, b: State) -> Array:
@@ -110,29 +125,77 @@ def _mean_lift(a: State, b: State) -> Array:
     return np.divide(lifted, total, out=np.ones_like(total), where=total > 0)
 
 
-def _mean_skew(a: State, b: State, sign: float) -> Array | None:
-    """Third cumulants of independent parts add up."""
+def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tuple[State, State]:
+    """The sides of an add with the amplification by trained weights that the sum's measured variance tells.
+
+    No norm lies behind a residual branch's last weight layer, but one behind the add knows the sum. With
+    q² for the amplification, S the skip's variance, and the branch's data part D, fresh noise N and older
+    noise O: Σ Var = S + N + O·(1 + κ(q² - 1)) + q²·D + 2·agreement·q·Σ√(data·data), solved for q over all
+    channels.
+    """
+    branches = [x for x in (a, b) if x.weighed]
+    if not branches or a.channels != len(variance) or b.channels != len(variance):
+        return a, b
+    a, b = align(a.collapse(), b.collapse())
+    both = len(branches) == 2
+    along = agreement * float(a.counts @ np.sqrt(a.data * b.data))
+    square = fixed = 0.0
+    for x in (a, b):
+        total, old = float(x.counts @ x.train_var), float(x.counts @ (x.noise * x.old * x.kin).sum(0))
+        if x.weighed:
+            rising = float(x.counts @ x.data) + old
+            square, fixed = square + rising, fixed + total - rising
+        else:
+            fixed += total
+    if both:
+        square, along = square + 2 * along, 0.0
+    missing = float(variance.sum()) - fixed
+    if square <= 0:
+        return a, b
+    root = (math.sqrt(max(along**2 + square * missing, 0.0)) - along) / square
+    factor = min(max(root**2, LEAST_GAIN), MOST_GAIN)
+    fitted = [amplified(x, np.full(x.groups, factor), x.data) if x.weighed else x for x in (a, b)]
+    return fitted[0], fitted[1]
+
+
+LEAST_GAIN, MOST_GAIN = 0.25, 16.0
+"""Bounds of a branch's amplification beyond what the layer before it had."""
+
+
+def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
+    """Third cumulants of independent parts add up; one that goes along with the other has a longer tail."""
     if a.skew is None and b.skew is None:
         return None
-    total = (a.data + b.data) ** 1.5
-    third = (0.0 if a.skew is None else a.skew * a.data**1.5) + (
-        0.0 if b.skew is None else np.sign(sign) * b.skew * b.data**1.5
+    common, t_common = 2 * agreement * a.sig * b.sig, 2 * agreement * np.sqrt(a.t_var * b.t_var)
+    train, data, test = np.zeros_like(a.var), np.zeros_like(a.var), np.zeros_like(a.t_var)
+    for x, other in ((a, b), (b, a)):
+        if x.skew is not None:
+            along, t_along = _ratio(other.sig, x.sig), np.sqrt(_ratio(other.t_var, x.t_var))
+            train = train + x.skew.train * x.var**1.5 * (1 + agreement * along) ** 3
+            data = data + x.skew.data * x.sig**3 * (1 + agreement * along) ** 3
+            test = test + x.skew.test * x.t_var**1.5 * (1 + agreement * t_along) ** 3
+    return Skewness(
+        train / np.maximum(a.var + b.var + common, 1e-30) ** 1.5,
+        data / np.maximum(a.sig**2 + b.sig**2 + common, 1e-30) ** 1.5,
+        test / np.maximum(a.t_var + b.t_var + t_common, 1e-30) ** 1.5,
     )
-    return np.divide(third, total, out=np.zeros_like(total), where=total > 0)
 
 
-def agreeing(total: State, a: State, b: State) -> State:
-    """A sum whose parts' data correlate by `AGREEMENT` in train and in test mode."""
-    a, b = align(a.collapse(), b.collapse())
-    a, b = align(a, total)[0], align(b, total)[0]
-    extra = 2 * AGREEMENT * np.sqrt(a.data * b.data)
-    data = total.data + extra
-    scale = np.divide(data, total.data, out=np.ones_like(data), where=total.data > 0)
-    return total.changed(
-        t_var=total.t_var + 2 * AGREEMENT * np.sqrt(a.t_var * b.t_var),
-        sig=np.sqrt(total.sig**2 * scale),
-        var=total.var + total.sig**2 * (scale - 1),
-        data=data,
+def _ratio(a: Array, b: Array) -> Array:
+    return np.divide(a, b, out=np.zeros_like(b), where=b > 0)
+
+
+def _side_by_side(parts: Sequence[State]) -> Skewness | None:
+    if all(p.skew is None for p in parts):
+        return None
+    given = [
+        p.skew or Skewness(np.zeros_like(p.mean), np.zeros_like(p.mean), np.zeros_like(p.t_mean))
+        for p in parts
+    ]
+    return Skewness(
+        np.concatenate([g.train for g in given], axis=-1),
+        np.concatenate([g.data for g in given], axis=-1),
+        np.concatenate([g.test for g in given]),
     )
 
 
@@ -164,6 +227,8 @@ def product(a: State, b: State) -> State:
         var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
         lift=None,
         skew=None,
+        swing=None,
+        t_swing=None,
         under=None,
         data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
         **_mixed_noise(a, b, left, right),
@@ -216,8 +281,13 @@ def addition(call: Call) -> State:
     )
     if left is right and left is not None:
         return a.scaled(1.0 + sign)
-    total = add(a, b, sign * float(alpha if isinstance(alpha, (int, float)) else 1.0))
-    return agreeing(total, a, b) if call.ledger.trained else total
+    factor = sign * float(alpha if isinstance(alpha, (int, float)) else 1.0)
+    if factor != 1:
+        b = b.scaled(factor)
+    agreement = AGREEMENT if call.ledger.trained else 0.0
+    if call.node in call.ledger.measured:
+        a, b = fitted_branches(a, b, call.ledger.measured[call.node][1], agreement)
+    return add(a, b, agreement)
 
 
 @function("rsub")
@@ -241,10 +311,28 @@ def multiplication(call: Call) -> State:
     return whole if whole is not None else product(*_pair_of(call))
 
 
+def _same_components(states: Sequence[State], axis: int) -> Sequence[State]:
+    """The parts of a concat with as many components each.
+
+    Masks of several dropouts may be pending side by side, as in a DenseNet: a channel knows one of them.
+    Masks over elements are separate at any rate, so each channel keeps its own components.
+    """
+    kinds = {(s.components, s.source, s.mask) for s in states}
+    if len(kinds) == 1:
+        return states
+    masked = [s for s in states if s.components > 1]
+    apart = all(s.mask == "element" and np.array_equal(s.prob, masked[0].prob) for s in masked)
+    if not masked or not apart or any(s.axis != axis for s in states):
+        return [s.collapse() for s in states]
+    like = replace(masked[0], source=SEVERAL)
+    return [
+        _repeated(s, like) if s.components == 1 else replace(s, source=SEVERAL, levels=()) for s in states
+    ]
+
+
 def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> State:
     """Side by side in dimension `axis`."""
-    if len({(s.components, s.source, s.mask) for s in states}) > 1:
-        states = [s.collapse() for s in states]
+    states = _same_components(states, axis)
     along = all(s.groups == 1 or s.axis == axis for s in states) and any(s.axis == axis for s in states)
     first = states[0]
     total = [float(s.counts @ s.t_var) for s in states]
@@ -272,11 +360,21 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         }
         alike = float(weight**2 @ np.array([s.alike for s in states]))
         uneven = float(weight @ np.array([s.uneven for s in states]))
-        if any(p.skew is not None for p in parts):
-            joined["skew"] = np.concatenate([np.zeros(p.groups) if p.skew is None else p.skew for p in parts])
+        skew = _side_by_side(parts)
         joined["lift"] = np.concatenate([p.lifted for p in parts])
+        if any(p.swing is not None for p in parts):
+            joined["swing"], joined["t_swing"] = np.concatenate([p.swings for p in parts], axis=-1)
         return parts[0].changed(
-            axis=axis, rho=rho, levels=levels, under=None, alike=alike, uneven=uneven, **joined
+            axis=axis,
+            unrest=max(p.unrest for p in parts),
+            kin=np.max([p.kin for p in parts], axis=0),
+            rho=rho,
+            levels=levels,
+            under=None,
+            alike=alike,
+            uneven=uneven,
+            skew=skew,
+            **joined,
         )
     result, done = states[0].collapse(), float(sizes[0])
     for state, size in zip(states[1:], sizes[1:], strict=True):

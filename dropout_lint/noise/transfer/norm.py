@@ -20,9 +20,9 @@ import torch
 
 from dropout_lint.layers import NormSpec
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import State, replace
+from dropout_lint.noise.state import SEVERAL, State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, find_module, function, module
-from dropout_lint.noise.transfer.linear import NOISE_GAIN, amplified
+from dropout_lint.noise.transfer.linear import amplified
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -80,6 +80,9 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
             lift=fitted.lift,
             gain=fitted.gain,
         )
+    if x.source == SEVERAL or x.all_or_nothing:
+        scale = np.sqrt(variance / np.maximum(x.train_var, 1e-30))
+        return x.scaled(scale, mean - x.train_mean * scale)
     return _fit(x.collapse(), mean, variance)
 
 
@@ -111,22 +114,24 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     weights add up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
     """
     now = x.train_var
-    share = NOISE_GAIN if x.weighed else 0.0  # after an add, what is beyond the parts is their covariance
-    old = (x.noise * x.old).sum(0)
+    kin = x.kin if x.weighed else np.zeros_like(x.kin)  # after an add, what is beyond the parts is covariance
+    old, rising = (x.noise * x.old).sum(0), (x.noise * x.old * kin).sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
     factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
     x = replace(x, noise=x.noise * np.where(x.old < 1, factor, 1.0))
     room = variance - fresh_noise * factor
-    gain = (room - (1 - share) * old) / np.maximum(x.data + share * old, 1e-30)
+    swing = np.minimum(x.swings[0] ** 2, 0.5 * np.minimum(x.data, np.maximum(room, 0.0)))
+    signal = x.data - swing  # what goes along with the common part is known with the weights
+    gain = (room - swing - (old - rising)) / np.maximum(signal + rising, 1e-30)
     # with little room the old noise has to shrink with the data
     least = 0.25
     squeeze = np.where(
-        gain < least, room / np.maximum(least * x.data + (1 - share * (1 - least)) * old, 1e-30), 1.0
+        gain < least, room / np.maximum(swing + least * (signal + rising) + old - rising, 1e-30), 1.0
     )
     gain = np.maximum(gain, least)
-    y = amplified(x, gain, x.data, share)
+    y = amplified(x, gain, signal, kin)
     shrink = np.minimum(squeeze, 1.0)
     noise = y.noise * np.where(y.old > 0, shrink, 1.0)
     data = np.maximum(variance - noise.sum(0), FLOOR * variance)
@@ -165,6 +170,7 @@ def rescaled(  # noqa: PLR0917
         mean=y.mean - centre * scale * gain + bias,
         t_mean=(x.t_mean - t_centre) * t_scale * gain + bias,
         t_dev=x.t_dev * t_scale * gain,
+        t_swing=None if x.t_swing is None else x.t_swing * t_scale * gain,
         t_var=x.t_var * (t_scale * gain) ** 2,
         levels=(),
     )

@@ -74,7 +74,7 @@ def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None =
     noise = x.noise * (pair + (1 - pair) / n)
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
-    x = replace(x, under=None, skew=None)
+    x = replace(x, under=None, skew=None, swing=None)
     sig2 = x.sig**2 * keep
     alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
     return replace(
@@ -132,6 +132,7 @@ def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> Stat
         noise=x.noise * (alike + (1 - alike) * d),
         rho=rho,
         skew=None,
+        swing=None,
         weighed=False,
     ).balanced()
 
@@ -210,6 +211,7 @@ def _largest(x: State, u: Parts, window: Sequence[int], tied: Sources, *, rectif
         data=(x.prob @ np.sqrt(sig2)) ** 2,
         under=None,
         skew=None,
+        swing=None,
         lift=None,
         weighed=False,
     ).balanced()
@@ -411,6 +413,7 @@ def root(x: State, exponent: float) -> State:
         levels=(),
         lift=None,
         skew=None,
+        swing=None,
         under=None,
         weighed=False,
     ).balanced()
@@ -435,6 +438,7 @@ def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
         under=None,
         levels=(),
         skew=None,
+        swing=None,
         lift=None,
     )
     return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
@@ -484,6 +488,7 @@ def _over_channels(x: State) -> State:
         dev=x.dev / math.sqrt(n),
         lift=None,
         skew=None,
+        swing=None,
         under=None,
         weighed=False,
     ).balanced()
