@@ -274,14 +274,19 @@ def test_several_formats_in_one_run(here: Path, capsys: pytest.CaptureFixture[st
         )
         == 1
     )
-    assert capsys.readouterr().out.startswith("::error file=net.py,line=13,")
+    out, err = capsys.readouterr()
+    assert out.startswith("::error file=net.py,line=13,")
+    assert err == "wrote out/report.sarif and report.json: 2 errors\n"
     assert json.loads((here / "out" / "report.sarif").read_text())["version"] == "2.1.0"
     assert json.loads((here / "report.json").read_text())["summary"]["error"] == 2
 
 
 def test_output_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(["net.py:Bad", *INPUT, "--output-file", "report.txt"])
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "wrote report.txt: 2 errors\n")
+    run(["net.py:Bad", *INPUT, "--output-file", "report.txt", "--quiet"])
+    assert capsys.readouterr() == ("", "")
+    run(["net.py:Bad", *INPUT, "--output-file", "report.txt"])
     assert "error[DL101]" in (here / "report.txt").read_text()
     assert "\x1b" not in (here / "report.txt").read_text()
 

@@ -83,6 +83,20 @@ def test_ignored_findings_are_left_alone(project: Path, capsys: pytest.CaptureFi
     assert captured.out == "" and "nothing to fix" in captured.err
 
 
+def test_without_a_target_it_is_the_configured_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fix"]) == 2
+    assert "try `dropout-lint fix path/to/model.py`" in capsys.readouterr().err
+    settings = project / "pyproject.toml"
+    settings.write_text('[tool.dropout-lint]\ntargets = ["net.py:Net", "net.py:Net(p=0.3)"]\n')
+    assert run(["fix", "--write"]) == 2
+    assert "name one: net.py:Net, net.py:Net(p=0.3)" in capsys.readouterr().err
+    assert (project / "net.py").read_text() == MODEL
+    settings.write_text('[tool.dropout-lint]\ntargets = ["net.py:Net"]\n')
+    assert run(["fix", "--write"]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("wrote net.py")
+    assert (project / "net.py").read_text() != MODEL
+
+
 def test_what_cannot_be_done_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fix", "fixtures.defects:DropsEverything"]) == 1
     captured = capsys.readouterr()

@@ -17,6 +17,7 @@ from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
 from dropout_lint.report import FORMATS, Context, Report, render
+from dropout_lint.report.words import counts, listed
 
 if TYPE_CHECKING:
     from dropout_lint.rules import RuleSet
@@ -232,7 +233,16 @@ def command(
                 stdout.write(render(run.report, output.format, own_context))
             else:
                 console.write_file(output.file, render(run.report, output.format, context))
+        say_where([] if quiet else wanted, run.report)
     return exit_status(run.report, settings)
+
+
+def say_where(wanted: list[Output], report: Report) -> None:
+    """The files that were written and what is in them: with no format on stdout nothing else would say it."""
+    files = [output.file for output in wanted if output.file is not None]
+    if files:
+        found = counts(report.summary)
+        console.say(f"wrote {listed(files)}{f': {found}' if found else ''}")
 
 
 def way_of(names: list[str], settings: Settings, written: frozenset[str]) -> Lint:

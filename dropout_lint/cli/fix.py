@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -9,6 +10,7 @@ import rich_click as click
 
 from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
+from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ VALIDATION_BATCHES = 16
 
 
 @click.command("fix", context_settings={"help_option_names": ["-h", "--help"]})
-@options.targets(many=False, required=True)
+@options.targets(many=False)
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
@@ -49,7 +51,7 @@ VALIDATION_BATCHES = 16
 @options.verbosity()
 def command(
     *,
-    target: str,
+    target: str | None,
     strategy: str,
     write: bool,
     validate: bool,
@@ -61,6 +63,8 @@ def command(
 ) -> int:
     """Repair what `check` finds in TARGET's own source: stdout is the diff, stderr says what and why.
 
+    Without a TARGET it is the configured one, if there is only one.
+
     Before a diff is shown, the edited files were imported in a process of their own, where eval-mode outputs
     were bit-identical, the old state_dict loaded with strict=True, and nothing new was found. Installed
     packages are never edited; for them, and for what source cannot say, there is `dropout_lint.fix(model)`.
@@ -69,6 +73,7 @@ def command(
     its job.
     """
     loaded = options.settings(config, **given)
+    target = only_target(loaded.settings) if target is None else target
     settings = loaded.settings.for_target(target)
     from dropout_lint.pipeline import rules_of
 
@@ -107,6 +112,21 @@ def command(
     return status
 
 
+def only_target(settings: Settings) -> str:
+    """The configured target.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    first, *others = options.chosen_targets((), settings, "dropout-lint fix")
+    if others:
+        raise UsageError(
+            f"{1 + len(others)} targets are configured, and fix takes one at a time",
+            f"name one: {', '.join([first, *others][:5])}",
+        )
+    return first
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What the command line asked for."""
@@ -140,6 +160,8 @@ def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown
     shown.show(result.diff)
     if wanted.write and result.changes:
         result.write()
+    with contextlib.suppress(BrokenPipeError):  # told again, and dealt with, where the stream is closed
+        shown.stream.flush()  # the diff stands before the words about it, in a pipe as well
     _explain(built.target, result, findings, wanted)
     return _status(result, findings, settings, wanted.write)
 
@@ -220,7 +242,7 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
                 console.say(f"  {norm}: {before[norm]:.2f} → {after[norm]:.2f}")
     for check in result.checks:
         console.say(f"checked: {check}")
-    files = ", ".join(str(change.path) for change in result.changes)
+    files = ", ".join(display(change.path) for change in result.changes)
     console.say(f"wrote {files}" if wanted.write else "nothing was written; --write writes this diff")
 
 

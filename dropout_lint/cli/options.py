@@ -25,7 +25,8 @@ def targets(*, required: bool = False, many: bool = True) -> Decorator[Any]:
         return click.argument(
             "targets", metavar="[TARGET]...", nargs=-1, required=required, type=click.Path()
         )
-    return click.argument("target", metavar="TARGET", required=required, type=click.Path())
+    metavar = "TARGET" if required else "[TARGET]"
+    return click.argument("target", metavar=metavar, required=required, type=click.Path())
 
 
 def inputs() -> Decorator[Any]:
@@ -191,7 +192,7 @@ def key_of_value(loaded: Loaded, given: Mapping[str, object], message: str) -> s
 OVERRIDABLE = frozenset({"input", "checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict"})
 
 
-def chosen_targets(named: tuple[str, ...], settings: Settings) -> list[str]:
+def chosen_targets(named: tuple[str, ...], settings: Settings, command: str = "dropout-lint") -> list[str]:
     """The named targets, else the configured ones, each once and in order.
 
     Raises:
@@ -201,7 +202,7 @@ def chosen_targets(named: tuple[str, ...], settings: Settings) -> list[str]:
     if not found:
         raise UsageError(
             "no target was named and none is configured",
-            "try `dropout-lint path/to/model.py`, `dropout-lint package.module:build`, or put\n"
+            f"try `{command} path/to/model.py`, `{command} package.module:build`, or put\n"
             '      targets = ["package.module:build"] under [tool.dropout-lint] in pyproject.toml',
         )
     return found
