@@ -9,6 +9,7 @@ seeds.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -117,6 +118,30 @@ def shift(net: nn.Module, case: Case, sites: Sequence[DropoutSite], seed: int) -
     return measure(net, data_of(case.model)[0][:ROWS], False, 1)
 
 
+def shifts(
+    net: nn.Module,
+    setting: tuple[Case, str],
+    sites: Sequence[DropoutSite],
+    tried: Sequence[str],
+    cache: Path | None,
+) -> dict[str, list[dict[str, float]]]:
+    """Dropout → measured Δ at every norm without it, for each seed; "" with all. The cache keeps them."""
+    case, state = setting
+    file = cache / f"{case.key}-{state}.shares-{ROWS}-{SEEDS}.json" if cache else None
+    known: dict[str, list[dict[str, float]]] = json.loads(file.read_text()) if file and file.exists() else {}
+    named = {site.name: site for site in sites}
+    for name in ("", *tried):
+        if name not in known:
+            changed = without(net, named[name]) if name else net
+            known[name] = [shift(changed, case, sites, seed) for seed in range(SEEDS)]
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(known))
+        part.replace(file)  # whole, or not there
+    return known
+
+
 def verdicts(setting: tuple[Case, str], cache: Path | None = None, passes: int = 4) -> list[Verdict]:
     """One for each norm of a setting behind two dropouts or more."""
     case, state = setting
@@ -125,15 +150,14 @@ def verdicts(setting: tuple[Case, str], cache: Path | None = None, passes: int =
     prediction = predict(traced, basis="checkpoint" if state == "trained" else "weights")
     shares = {s.norm: dict(s.shares) for s in prediction.norms if len(s.shares) > 1}
     sites = list({site.name: site for site in traced.dropouts if site.spec.is_noisy}.values())
-    tried = {site.name: site for site in sites if any(site.name in parts for parts in shares.values())}
+    tried = [site.name for site in sites if any(site.name in parts for parts in shares.values())]
     if not tried:
         return []
-    whole = [shift(net, case, sites, seed) for seed in range(SEEDS)]
-    raised: dict[str, list[dict[str, float]]] = {}
-    for name, site in tried.items():
-        removed = without(net, site)
-        shifts = [shift(removed, case, sites, seed) for seed in range(SEEDS)]
-        raised[name] = [{n: s[n] - w[n] for n in s} for s, w in zip(shifts, whole, strict=True)]
+    known = shifts(net, setting, sites, tried, cache)
+    raised = {
+        name: [{n: s[n] - w[n] for n in s} for s, w in zip(known[name], known[""], strict=True)]
+        for name in tried
+    }
     found = []
     for norm, parts in shares.items():
         means = {name: statistics.fmean(run[norm] for run in raised[name]) for name in tried}
