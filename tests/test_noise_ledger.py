@@ -299,7 +299,7 @@ def test_a_residual_network_against_a_run(position: str, basis: str) -> None:
 
 
 @few
-@given(st.floats(0.05, 0.8), st.floats(-1.0, 1.0), st.floats(0.2, 4.0))
+@given(st.floats(0.05, 0.8), st.floats(-1.0, 1.0), st.floats(0.2, 4.0).filter(lambda v: v != 1))
 def test_a_checkpoint_gives_case_a_from_the_file_alone(p: float, mean: float, variance: float) -> None:
     model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(p), nn.BatchNorm1d(16))
     floor = p * (variance + mean**2)

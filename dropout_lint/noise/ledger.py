@@ -74,6 +74,11 @@ def predict(
         silent=frozenset(site.node for site in trace.dropouts if not site.inside),
         real=chosen != "initialisation",
         trained=chosen == "checkpoint",
+        weight_layers=frozenset(
+            node
+            for node in trace.graph.nodes
+            if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
+        ),
         measured=_measured(trace) if chosen == "checkpoint" else {},
     )
     _walk(trace, ledger)

@@ -15,7 +15,6 @@ that do not commute with a mask as well. A linear layer adds up many masks and l
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,24 +37,19 @@ SEVERAL = -2
 """`State.source` where channels hold pending masks of different dropouts."""
 
 _T = TypeVar("_T")
-_FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def replace(old: _T, /, **values: Any) -> _T:
     """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
-    kind = type(old)
-    names = _FIELDS.get(kind)
-    if names is None:
-        names = _FIELDS[kind] = tuple(item.name for item in dataclasses.fields(old))  # type: ignore[arg-type]
-    if not values.keys() <= set(names):
-        raise TypeError(f"{kind.__name__} has no {sorted(values.keys() - set(names))}")
-    new = object.__new__(kind)
-    for name in names:
-        object.__setattr__(new, name, values[name] if name in values else getattr(old, name))
+    fields = vars(old)
+    if not values.keys() <= fields.keys():
+        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - fields.keys())}")
+    new = object.__new__(type(old))
+    vars(new).update(fields, **values)
     return new
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Underlying:
     """What a rectified tensor was before ReLU: (G,) moments of one normal component in train and in test
     mode.
@@ -76,7 +70,7 @@ class Underlying:
         return replace(self, **{name: getattr(self, name)[index] for name in names})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Skewness:
     """Third central moment over variance^1.5: (K, G) in train mode within a component, (K, G) of its data
     part, (G,) in test mode.
@@ -101,7 +95,7 @@ class Skewness:
         return Skewness(self.train * sign, self.data * sign, self.test * sign)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """Moments of one tensor; G groups of channels, K components, S dropouts (the sources of noise).
 

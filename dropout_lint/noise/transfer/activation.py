@@ -187,10 +187,10 @@ def relu(call: Call) -> State:
         y = _skewed(x, x.skew)
     else:
         y = pointwise(x, RELU, homogeneous=True)
-        test = rectified_skewness(x.t_mean, x.t_var)
-        y = replace(
-            y, skew=Skewness(rectified_skewness(x.mean, x.var), np.tile(test, (x.components, 1)), test)
-        )
+        if not call.ledger.weight_layers.issuperset(call.node.users):  # they leave no skewness
+            test = rectified_skewness(x.t_mean, x.t_var)
+            skew = Skewness(rectified_skewness(x.mean, x.var), np.tile(test, (x.components, 1)), test)
+            y = replace(y, skew=skew)
     if x.components > 1 and not x.levels:
         return y
     flat = x

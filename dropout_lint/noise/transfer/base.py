@@ -46,11 +46,12 @@ class Ledger:
         silent: nodes that are nothing but a dropout; one that makes no noise there passes its input on.
         real: weights have values.
         trained: running statistics are those of training.
+        weight_layers: nodes that are a linear layer or a convolution.
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
-        owed: (row, older row) → part of a dropout's own noise that is masked noise of an older dropout, and
-            so would go with that one as well.
+        owed: (S, S) part of a dropout's own noise (row) that is masked noise of an older one (column), and so
+            would go with that one as well.
     """
 
     dropouts: tuple[DropoutSite, ...]
@@ -59,10 +60,14 @@ class Ledger:
     trained: bool
     silent: frozenset[fx.Node] = frozenset()
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
+    weight_layers: frozenset[fx.Node] = frozenset()
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
-    owed: dict[tuple[int, int], float] = field(default_factory=dict)
+    owed: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owed = np.zeros((len(self.dropouts), len(self.dropouts)))
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
@@ -73,19 +78,15 @@ class Ledger:
     def causes(self, x: State) -> Array:
         """(S,) noise power of `x` that would go with each dropout; their sum may exceed all of it."""
         noise: Array = x.noise @ x.counts
-        credit = noise.copy()
-        for (row, older), part in self.owed.items():
-            credit[older] += noise[row] * part
-        return credit
+        result: Array = noise + noise @ self.owed
+        return result
 
     def masks(self, row: int, x: State) -> None:
         """Dropout `row` is about to mask `x`: its noise is s·E[x²], and E[x²] holds noise of older ones."""
         y = x.collapse()
         energy = float(y.counts @ (y.var[0] + y.mean[0] ** 2 + y.dev[0] ** 2))
         if energy > 0:
-            for older, power in enumerate(self.causes(y)):
-                if power > 0:
-                    self.owed[row, older] = float(power) / energy
+            self.owed[row] = np.maximum(self.causes(y), 0.0) / energy
 
     def fallback(self, name: str) -> None:
         """Count an operation that has no transfer function."""

@@ -112,7 +112,9 @@ def linear_map(  # noqa: PLR0917
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     loud = x.noise[active]
     common = loud * x.shared[active]
-    means = {"test": x.t_mean[None], "train": x.train_mean[None], "components": x.mean}
+    means = {"test": x.t_mean[None], "components": x.mean}
+    if k > 1:
+        means["train"] = x.train_mean[None]
     rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
     rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
     if gain != 1:
@@ -126,7 +128,10 @@ def linear_map(  # noqa: PLR0917
         rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
     power = _powers(_square(weight, taps.single), rows, groups)
     mean, border = _responses(weight, means, taps, groups)
-    test, data = power["test"][0] + border["test"][0], power["data"][0] + border["train"][0]
+    test, data = (
+        power["test"][0] + border["test"][0],
+        power["data"][0] + border["train" if k > 1 else "components"][0],
+    )
     signal, var = power["signal"] + border["components"], power["var"] + border["components"]
     carried, amplifies = power["noise"], power["data"][0]
     tied = np.zeros_like(carried)
@@ -240,9 +245,16 @@ def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
 
 def _powers(matrix: torch.Tensor, rows: Mapping[str, Array], groups: int) -> dict[str, Array]:
     """`_apply` to several blocks of rows at once."""
-    result = _apply(matrix, np.concatenate(list(rows.values())), groups)
-    ends = np.cumsum([len(block) for block in rows.values()])
-    return dict(zip(rows, np.split(result, ends[:-1]), strict=True))
+    return _blocks(_apply(matrix, np.concatenate(list(rows.values())), groups), rows)
+
+
+def _blocks(joined: Array, like: Mapping[str, Array]) -> dict[str, Array]:
+    """The rows of `joined` under the names of the blocks that they came from."""
+    blocks, start = {}, 0
+    for name, block in like.items():
+        blocks[name] = joined[start : start + len(block)]
+        start += len(block)
+    return blocks
 
 
 def _responses(
@@ -250,11 +262,7 @@ def _responses(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Per block of rows the (R, c_out) mean, and its variance over positions where the padding cuts it."""
     first, border = _response(weight, np.concatenate(list(means.values())), taps, groups)
-    ends = np.cumsum([len(block) for block in means.values()])[:-1]
-    return (
-        dict(zip(means, np.split(first, ends), strict=True)),
-        dict(zip(means, np.split(border, ends), strict=True)),
-    )
+    return _blocks(first, means), _blocks(border, means)
 
 
 def _response(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> tuple[Array, Array]:
@@ -266,8 +274,8 @@ def _response(weight: torch.Tensor, means: Array, taps: Taps, groups: int) -> tu
         return first, (first / taps.single[0]) ** 2 * (taps.pair[0, 0] - taps.single[0] ** 2)
     rows, count = len(means), weight.shape[2]
     w = weight.detach().float().view(groups, weight.shape[0] // groups, -1, count)
-    x = torch.from_numpy(means.astype(np.float32)).view(rows, groups, 1, 1, -1)
-    u = torch.stack([(row @ w)[:, :, 0] for row in x]).reshape(rows, weight.shape[0], count)
+    x = torch.from_numpy(means.astype(np.float32)).view(rows, groups, -1).transpose(0, 1)[:, None]
+    u = (x @ w).permute(2, 0, 1, 3).reshape(rows, weight.shape[0], count)
     per_tap: Array = np.asarray(u.numpy(), dtype=np.float64)
     cut = taps.pair - np.outer(taps.single, taps.single)
     border: Array = np.maximum(((per_tap @ cut) * per_tap).sum(-1), 0.0)
