@@ -400,3 +400,24 @@ def test_an_attention_mask_is_no_pattern() -> None:
     masked = delta(Function(lambda x: x.masked_fill(torch.arange(8) > 3, float("-inf"))))
     assert masked.norms[1].delta == plain
     assert masked.fallbacks == {}
+
+
+class LastState(nn.Module):
+    """An LSTM's last hidden state: a tuple inside a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU())
+        self.drop, self.lstm, self.norm = (
+            nn.Dropout(0.5),
+            nn.LSTM(32, 32, batch_first=True),
+            nn.BatchNorm1d(32),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.lstm(self.drop(self.stem(x)))[1][0][-1])  # type: ignore[no-any-return]
+
+
+def test_the_last_state_of_an_lstm() -> None:
+    torch.manual_seed(0)
+    check(LastState(), smooth(256, 32, 16).transpose(1, 2).contiguous())

@@ -158,7 +158,7 @@ def _evaluate(  # noqa: PLR0911
             return Parameter(tensor if ledger.real else tensor.to("meta"))
         return tensor
     if first_shape(value) is None and not (isinstance(value, torch.Tensor)):
-        return value  # a size, a device, a flag
+        return _part(node, env, value)  # a size, a device, a flag; or a tuple of tensors
     args = fx.map_arg(node.args, env.get)
     kwargs = fx.map_arg(node.kwargs, env.get)
     module = module_of(trace.model, node)
@@ -185,6 +185,15 @@ def _evaluate(  # noqa: PLR0911
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         # a signature or layout that the transfer function does not know: one node must not end the prediction
         return _fallback(call)
+
+
+def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
+    """`value`, or what was worked out for a tuple inside a tuple, such as the last state of an LSTM."""
+    if function_name(node.target) == "getitem" and isinstance(node.args[0], fx.Node):
+        whole, index = env.get(node.args[0]), node.args[1]
+        if isinstance(whole, tuple) and isinstance(index, int) and -len(whole) <= index < len(whole):
+            return whole[index]
+    return value
 
 
 def without_values(module: nn.Module) -> nn.Module:
