@@ -202,7 +202,8 @@ def section(found: Sequence[Verdict]) -> str:
         "for all removals. *largest*: removing the dropout with the largest share raises Δ the most. *not "
         "clearly wrong*: no other removal is better by two standard errors or more. *loss*: what the best "
         "removal raises Δ by more than the predicted one, mean over norms; *raise*: what the best one raises "
-        "it by. "
+        "it by. WRN's dropout is a function: the ratio that its block reads is set to 0. The three large "
+        "networks are left out for the time they take. "
         "Untrained networks are predicted from weights, trained ones from the checkpoint."
     )
     head = "| | norms | largest | not clearly wrong | clearly wrong | loss | raise |"
