@@ -119,7 +119,7 @@ mode ("growth") once noise ahead of ReLUs is gone and frozen norms no longer fit
 - *Late stages of pre-activation networks*: growth 1.3 measured, 1.1 to 1.2 predicted. Class features are
   skewed and correlated there, and a file does not tell how much.
 - *DropPath, trained*: noise of a whole branch goes through later weights partly as the data do. The share is
-  assumed (`KINSHIP`: 0.6), and is nearer 1 at some norms and nearer 0.3 at others. P0, where a mask drops
+  assumed (`KINSHIP`: 0.5), and is nearer 1 at some norms and nearer 0.3 at others. P0, where a mask drops
   everything that the network has of a sample, is worst; nobody should build it.
 - *Max pooling (VGG), trained*: which value is the largest depends on noise and data together.
 - *Last stages at 32 pixels* (densenet121, efficientnet_b0, resnet18 untrained): maps of one position, where

@@ -27,7 +27,7 @@ LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
 
 
-KINSHIP = {"element": 0.15, "channel": 0.2, "sample": 0.6}
+KINSHIP = {"element": 0.15, "channel": 0.15, "sample": 0.5}
 """Share of the data's amplification by trained weights that noise of earlier layers takes part in, by what
 its mask is shared over. A mask on a whole sample takes away just what the data put there; masks on elements
 are strange to the weights. Assumed.

@@ -133,8 +133,7 @@ def linear_map(  # noqa: PLR0917
         power["data"][0] + border["train" if k > 1 else "components"][0],
     )
     signal, var = power["signal"] + border["components"], power["var"] + border["components"]
-    carried, amplifies = power["noise"], power["data"][0]
-    tied = np.zeros_like(carried)
+    carried, tied, amplifies = power["noise"], np.zeros_like(power["noise"]), power["data"][0]
     if "shared" in rows:
         tied = power["shared"]
         if len(taps.single) > 1:
@@ -174,7 +173,9 @@ def linear_map(  # noqa: PLR0917
         weighed=True,
     )
     # what went into the layer is common to its outputs from here on
-    return replace(amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(noise), gain=gain)
+    result = replace(amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(noise), gain=gain)
+    # a mask on all channels moves all their means at once: those add up before they are squared
+    return result.balanced() if k > 1 else result
 
 
 def _share(part: Array, whole: Array) -> Array:
