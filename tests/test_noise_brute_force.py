@@ -302,7 +302,7 @@ def test_statistics_over_time() -> None:
     pooled = Function(lambda x: torch.cat([x.mean(2), x.std(2)], 1))
     probe = FlatProbe(pooled, nn.Dropout(0.3), None, WIDTH, 2 * WIDTH, 1)
     # the window's own mean is taken as the mean over all windows, which costs a little more than elsewhere
-    check(probe, smooth(256, WIDTH, 32), tolerances=dict.fromkeys(TOLERANCE, 0.08))
+    check(probe, smooth(256, WIDTH, 32), tolerances=TOLERANCE | {"weights": 0.065})
 
 
 class Words(nn.Module):

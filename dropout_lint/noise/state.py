@@ -33,6 +33,9 @@ its mask is shared over. A mask on a whole sample takes away just what the data 
 are strange to the weights. Assumed.
 """
 
+MOMENTS_ALONE = {"lift": None, "skew": None, "swing": None, "t_swing": None, "under": None}
+"""What is not known of a tensor whose moments alone were worked out."""
+
 SEVERAL = -2
 """`State.source` where channels hold pending masks of different dropouts."""
 
@@ -323,11 +326,7 @@ class State:
             noise=noise[:, None],
             shared=shared[:, None],
             old=old[:, None],
-            lift=None,
-            skew=None,
-            swing=None,
-            t_swing=None,
-            under=None,
+            **MOMENTS_ALONE,
         )
 
     def on(self, axis: int, channels: int) -> State:

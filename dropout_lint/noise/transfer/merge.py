@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import SEVERAL, Skewness, State, align, replace
+from dropout_lint.noise.state import MOMENTS_ALONE, SEVERAL, Skewness, State, align, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
 from dropout_lint.noise.transfer.linear import amplified
 from dropout_lint.noise.transfer.pairs import as_one_function, same_mask, self_normalised
@@ -153,12 +153,12 @@ def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tu
     if square <= 0:
         return a, b
     root = (math.sqrt(max(along**2 + square * missing, 0.0)) - along) / square
-    factor = min(max(root**2, LEAST_GAIN), MOST_GAIN)
+    factor = min(max(root**2, LEAST_FITTED), MOST_FITTED)
     fitted = [amplified(x, np.full(x.groups, factor), x.data) if x.weighed else x for x in (a, b)]
     return fitted[0], fitted[1]
 
 
-LEAST_GAIN, MOST_GAIN = 0.25, 16.0
+LEAST_FITTED, MOST_FITTED = 0.25, 16.0
 """Bounds of a branch's amplification beyond what the layer before it had."""
 
 
@@ -225,11 +225,7 @@ def product(a: State, b: State) -> State:
         dev=np.sqrt(spread),
         sig=np.sqrt(np.maximum((a_mid + a.sig**2) * (b_mid + b.sig**2) - a_mid * b_mid, 0.0)),
         var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
-        lift=None,
-        skew=None,
-        swing=None,
-        t_swing=None,
-        under=None,
+        **MOMENTS_ALONE,
         data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
         **_mixed_noise(a, b, left, right),
         weighed=False,
@@ -385,7 +381,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
         }
         mixed = _mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
-        result, done = a.changed(rho=rho, lift=None, skew=None, under=None, **mixed, **blended), done + size
+        result, done = a.changed(rho=rho, **MOMENTS_ALONE, **mixed, **blended), done + size
     return result
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.noise.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
-from dropout_lint.noise.state import State, align, replace
+from dropout_lint.noise.state import MOMENTS_ALONE, State, align, replace
 from dropout_lint.noise.transfer.activation import FUNCTIONS, PARAMETRISED, pointwise
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, function_name, module
 from dropout_lint.noise.transfer.constant import is_unknown_mask
@@ -288,9 +288,7 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
         data=a.data * scale,
         noise=a.noise * float(a.prob @ column[:, 0] ** 2),
         levels=(),
-        lift=None,
-        skew=None,
-        under=None,
+        **MOMENTS_ALONE,
         weighed=False,
     ).balanced()
 
@@ -349,9 +347,7 @@ def chosen(a: State, b: State, f: float) -> State:
         data=f * a.data + (1 - f) * b.data + spread(a.train_mean, b.train_mean, a.train_dev, b.train_dev),
         **_mixed_noise(a, b, f * a.noise, (1 - f) * b.noise),
         levels=a.levels if not np.any(b.mean) and not np.any(b.var) and not np.any(b.dev) else (),
-        lift=None,
-        skew=None,
-        under=None,
+        **MOMENTS_ALONE,
         weighed=False,
     )
     return y.balanced()
@@ -460,9 +456,7 @@ def largest_of_two(a: State, b: State, together: bool) -> State:
         mask=a.mask if a.components > 1 else b.mask,
         source=a.source if a.components > 1 else b.source,
         levels=(),
-        lift=None,
-        skew=None,
-        under=None,
+        **MOMENTS_ALONE,
         weighed=False,
     ).balanced()
     keeps = y.components == max(a.components, b.components) and (

@@ -28,7 +28,7 @@ import torch
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array, moments_by_quadrature, normal_cdf, rectified
-from dropout_lint.noise.state import State, replace
+from dropout_lint.noise.state import MOMENTS_ALONE, State, replace
 from dropout_lint.noise.transfer.activation import pointwise
 from dropout_lint.noise.transfer.base import Call, Ledger, function, module
 from dropout_lint.noise.transfer.dropout import SHARED_OVER
@@ -209,10 +209,7 @@ def _largest(x: State, u: Parts, window: Sequence[int], tied: Sources, *, rectif
         var=var,
         sig=np.sqrt(sig2),
         data=(x.prob @ np.sqrt(sig2)) ** 2,
-        under=None,
-        skew=None,
-        swing=None,
-        lift=None,
+        **MOMENTS_ALONE,
         weighed=False,
     ).balanced()
 
@@ -411,10 +408,7 @@ def root(x: State, exponent: float) -> State:
         sig=sig,
         data=np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0),
         levels=(),
-        lift=None,
-        skew=None,
-        swing=None,
-        under=None,
+        **MOMENTS_ALONE,
         weighed=False,
     ).balanced()
 
@@ -435,11 +429,8 @@ def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
         t_var=u.t_var,
         data=(x.prob @ np.sqrt(u.sig2)) ** 2,
         rho=u.rho,
-        under=None,
         levels=(),
-        skew=None,
-        swing=None,
-        lift=None,
+        **MOMENTS_ALONE,
     )
     return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
 
@@ -486,10 +477,7 @@ def _over_channels(x: State) -> State:
         noise=x.noise / n,
         t_dev=x.t_dev / math.sqrt(n),
         dev=x.dev / math.sqrt(n),
-        lift=None,
-        skew=None,
-        swing=None,
-        under=None,
+        **MOMENTS_ALONE,
         weighed=False,
     ).balanced()
 
