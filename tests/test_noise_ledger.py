@@ -464,3 +464,51 @@ def test_an_activation_inside_a_norm_module_is_applied() -> None:
 
     inside = predicted(network(BatchNormAct2d(16)), images(4, 8)).norms[-1].delta
     assert inside == pytest.approx(li_eq6(1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi), 0.5), abs=1e-3)
+
+
+def trained_alike(model: nn.Module, x: Tensor, passes: int = 8) -> nn.Module:
+    """The model with the running statistics of train-mode passes, as a checkpoint holds them."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()
+        for _ in range(passes):
+            model(x)
+    return model
+
+
+class Paths(nn.Module):
+    """Residual blocks that drop whole samples: of everything, skip and branch, or of the branch alone. The
+    weights add up what channels have in common, as trained ones do, and the branches have means.
+    """
+
+    def __init__(self, p: float, everything: bool, blocks: int = 4, width: int = 32) -> None:
+        super().__init__()
+        self.everything = everything
+        self.stem = nn.Linear(8, width)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(blocks + 1))
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.drops = nn.ModuleList(DropPath(p) for _ in range(blocks))
+        for layer in self.layers:
+            layer.weight.data.add_(torch.randn(width, 1) @ torch.randn(1, width) / width)
+            nn.init.normal_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for norm, layer, drop in zip(self.norms, self.layers, self.drops, strict=False):
+            x = drop(x) if self.everything else x
+            branch = layer(norm(x).relu())
+            x = x + (branch if self.everything else drop(branch))
+        return self.norms[-1](x)
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["everything", "branch"])
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("p", [0.1, 0.3])
+def test_dropping_whole_samples_in_a_trained_network(p: float, seed: int, everything: bool) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(4096, 8)
+    model = trained_alike(Paths(p, everything), x)
+    truth, found = measured(model, x, passes=8), deltas(model, x[:4], basis="checkpoint")
+    assert found == pytest.approx(truth, abs=0.03)

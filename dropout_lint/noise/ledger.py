@@ -32,6 +32,8 @@ UNREST = 0.4
 trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
 weights mix too many inputs for it to matter.
 """
+LEAST_BEFORE = 0.01
+"""Least share of a norm's variance that is taken for what a mask before it left of its input."""
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
 
@@ -254,6 +256,11 @@ def _measured(trace: Trace) -> dict[fx.Node, tuple[Array, Array]]:
     """
     found: dict[fx.Node, tuple[Array, Array]] = {}
     through: dict[fx.Node, tuple[Array, Array]] = {}
+    masks = {
+        site.node: site
+        for site in trace.dropouts
+        if site.active_in_train and not site.active_in_eval and site.spec.is_noisy and not site.inside
+    }
     for site in trace.norms:
         source = site.node.args[0] if site.node.args else None
         if not site.spec.tracks or not isinstance(source, fx.Node):
@@ -267,6 +274,11 @@ def _measured(trace: Trace) -> dict[fx.Node, tuple[Array, Array]]:
             continue
         var = np.maximum(var, 1e-12)
         found.setdefault(source, (mean, var))
+        if source in masks and source.args and isinstance(source.args[0], fx.Node):
+            # the mask has mean 1: E[x²m²] = (1 + s)·E[x²]
+            before = (var + mean**2) / (1 + masks[source].spec.mask_variance) - mean**2
+            if np.all(before > LEAST_BEFORE * var):
+                through.setdefault(source.args[0], (mean, before))
         for part, start, width in _stretches(source):
             stretch = slice(start, start + width)
             through.setdefault(part, (mean[stretch], var[stretch]))

@@ -27,13 +27,17 @@ LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
 
 
-KINSHIP = {"element": 0.15, "channel": 0.15, "sample": 0.5}
-"""Share of the data's amplification by trained weights that noise of earlier layers takes part in, by what
-its mask is shared over. A mask on a whole sample takes away just what the data put there; masks on elements
-are strange to the weights. Assumed.
+KINSHIP = {"element": 0.15, "channel": 0.15, "sample": 1.0}
+"""How far fresh noise goes along with the data, by what its mask is shared over: the share of the data's
+amplification by trained weights that it takes part in. A mask on a whole sample takes away just what the data
+put there; masks on elements are strange to the weights (assumed).
+"""
+EASE = 0.2
+"""Power of own/lift in the growth of what the weights' signs add up, where the channels' own is smaller.
+Assumed.
 """
 
-MOMENTS_ALONE = {"lift": None, "skew": None, "swing": None, "t_swing": None, "under": None}
+MOMENTS_ALONE = {"lift": None, "skew": None, "swing": None, "t_swing": None, "tide": None, "under": None}
 """What is not known of a tensor whose moments alone were worked out."""
 
 SEVERAL = -2
@@ -114,7 +118,8 @@ class State:
         shared: (S, G) share of it that is the same at all positions of a channel.
         old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
             for the whole sample.
-        kin: (S, 1) how far it then takes part in what trained weights make of the data (`KINSHIP`).
+        kin: (S, 1) how far it then takes part in what trained weights make of the data: the squared
+            correlation of its pattern with the data's (`KINSHIP`).
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
@@ -129,6 +134,9 @@ class State:
         swing, t_swing: (G,) how far the channel goes along, per standard deviation, with the one thing that
             all channels have in common: how much there is to see around a position (its local energy). Its
             square is part of `data` and `t_var`; None for 0.
+        tide: (S, G) how far the channel's mean goes along with each mask that whole samples share, per
+            standard deviation of the mask: dropping a branch moves all channels at once, each its own way.
+            Its square is part of `noise`; None for 0.
         under: while the tensor is mask times ReLU of something, that something.
         gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
             layer.
@@ -164,6 +172,7 @@ class State:
     skew: Skewness | None = None
     swing: Array | None = None
     t_swing: Array | None = None
+    tide: Array | None = None
     under: Underlying | None = None
     gain: float = 1.0
     weighed: bool = False
@@ -217,14 +226,17 @@ class State:
     @property
     def lifted(self) -> Array:
         """(G,) `lift`, worked out where it is not given."""
-        if self.lift is not None:
-            return self.lift
-        return np.divide(self.t_var, self.data, out=np.ones_like(self.data), where=self.data > 0)
+        own: Array = np.divide(self.t_var, self.data, out=np.ones_like(self.data), where=self.data > 0)
+        if self.lift is None:
+            return own
+        lift = np.maximum(self.lift, 1e-9)
+        eased: Array = lift * np.minimum(1.0, np.maximum(own, 1e-9) / lift) ** EASE
+        return eased
 
     @property
-    def all_or_nothing(self) -> bool:
-        """Whether a pending mask leaves a sample as it is or takes all of its data away (no skip added)."""
-        return self.components > 1 and self.mask == "sample" and not np.any(self.sig.min(0))
+    def sample_wide(self) -> bool:
+        """Whether a mask that whole samples share is pending: weight layers keep its components."""
+        return self.components > 1 and self.mask == "sample"
 
     @property
     def swings(self) -> tuple[Array, Array]:
@@ -233,6 +245,25 @@ class State:
             return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
         bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
         return np.clip(self.swing, -bound, bound), np.clip(self.t_swing, -t_bound, t_bound)
+
+    @property
+    def tides(self) -> Array:
+        """(S, G) `tide`, zeros where it is not known."""
+        if self.tide is None or self.tide.shape != self.noise.shape:
+            return np.zeros_like(self.noise)
+        bound = np.sqrt(self.noise)
+        return np.clip(self.tide, -bound, bound)
+
+    @property
+    def apart(self) -> Array:
+        """(S, G) noise beside the tides."""
+        return self.noise if self.tide is None else np.maximum(self.noise - self.tides**2, 0.0)
+
+    @property
+    def rising(self) -> Array:
+        """(S, G) noise that trained weights amplify together with the data."""
+        result: Array = self.apart * self.old * self.kin
+        return result
 
     def collapse(self) -> State:
         """One normal component with the mixture's moments: what a sum over many masks looks like."""
@@ -246,10 +277,22 @@ class State:
             sig=np.sqrt(self.data)[None],
             var=np.maximum(self.train_var, 0.0)[None],
             skew=None if self.skew is None else self._mixed(self.skew),
+            tide=self._turned(),
             mask="",
             source=-1,
             levels=(),
         )
+
+    def _turned(self) -> Array | None:
+        """`tide` with the pending mask's own: what it does to the channels' means."""
+        if self.mask != "sample" or self.source < 0:
+            return self.tide
+        spread = np.sqrt(self.prob @ (self.mean - self.train_mean) ** 2)
+        if not np.any(spread):
+            return self.tide
+        tide = self.tides.copy()
+        tide[self.source] += spread * np.sign(self.mean[-1] - self.mean[0])
+        return tide
 
     def _mixed(self, skew: Skewness) -> Skewness:
         """Skewness of the whole mixture: Σ π_k (κ₃_k + 3·d_k·Var_k + d_k³), d_k = mean_k - mean."""
@@ -287,10 +330,17 @@ class State:
         skew = None if self.skew is None else self.skew.pick(index)
         swing = None if self.swing is None else self.swing[index]
         t_swing = None if self.t_swing is None else self.t_swing[index]
+        tide = None if self.tide is None else self.tide[:, index]
         under = None if self.under is None else self.under.pick(index)
-        return replace(
-            self, counts=counts, lift=lift, skew=skew, swing=swing, t_swing=t_swing, under=under, **take
-        )
+        shared = {
+            "lift": lift,
+            "skew": skew,
+            "swing": swing,
+            "t_swing": t_swing,
+            "tide": tide,
+            "under": under,
+        }
+        return replace(self, counts=counts, **shared, **take)
 
     def per_channel(self) -> State:
         """Every channel its own group."""
@@ -355,6 +405,7 @@ class State:
             skew=None if self.skew is None else self.skew.times(np.sign(factor)),
             swing=None if self.swing is None else self.swing * factor,
             t_swing=None if self.t_swing is None else self.t_swing * factor,
+            tide=None if self.tide is None else self.tide * factor,
             under=None,
         )
 

@@ -36,7 +36,7 @@ from dropout_lint.noise.quadrature import (
 from dropout_lint.noise.state import Skewness, State, Underlying, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 
-PAIR = 0.3
+PAIR = 0.4
 """Assumed correlation of the channels that trained weights add up, beyond what `State.swing` says."""
 
 _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
@@ -66,23 +66,34 @@ class Passed:
 
 def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
-    ratio = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
-    train = _passed(moments, x.mean, x.dev, x.var, np.clip(ratio, 0.0, 1.0), x.unrest)
-    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, np.ones_like(x.t_var), x.unrest)
+    swing, t_swing = x.swings
+    whole = x.prob @ x.sig
+    swing = swing * np.divide(x.sig, whole, out=np.zeros_like(x.sig), where=whole > 0)
+    train = _passed(moments, x.mean, x.dev, x.var, x.sig**2, swing, x.unrest)
+    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_swing, x.unrest)
     return _after(x, train, test, homogeneous)
 
 
 def _passed(  # noqa: PLR0917
-    moments: MomentFunction, mean: Array, dev: Array, var: Array, ratio: Array, unrest: float
+    moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array, swing: Array, unrest: float
 ) -> Passed:
-    """By the Hermite series: two draws of the noise leave a correlation of r = `ratio`.
+    """By the Hermite series: two draws of the noise leave a correlation of r = signal/var.
 
-    Where the variance around a position is not the same everywhere, it is (1 ± √unrest)·var, half and half.
+    Where the variance around a position is not the same everywhere, it is (1 ± √unrest)·var, half and half,
+    and the mean goes along with it by ± swing.
     """
     if not unrest:
-        return _hermite(moments, mean, dev, var, ratio)
+        return _hermite(moments, mean, dev, var, signal)
+    along = np.minimum(swing**2, 0.9 * np.minimum(signal, var))
     low, high = (
-        _hermite(moments, mean, dev, var * (1 + side * math.sqrt(unrest)), ratio) for side in (-1, 1)
+        _hermite(
+            moments,
+            mean + side * np.sign(swing) * np.sqrt(along),
+            dev,
+            (var - along) * (1 + side * math.sqrt(unrest)),
+            (signal - along) * (1 + side * math.sqrt(unrest)),
+        )
+        for side in (-1, 1)
     )
     swing = (high.mean - low.mean) / 2
     both = {
@@ -92,12 +103,13 @@ def _passed(  # noqa: PLR0917
     return Passed(**both, var=var, data=data, swing=swing)
 
 
-def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, ratio: Array) -> Passed:
+def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
+    ratio = np.clip(np.divide(signal, var, out=np.ones_like(var), where=var > 0), 0.0, 1.0)
     first, spread, variance, a1, a2 = _spread(moments, mean, dev, var)
     linear = np.minimum(a1**2, variance)
     square = np.minimum(a2**2, variance - linear)
     data = linear * ratio + square * ratio**2 + (variance - linear - square) * ratio**3
-    slope = np.divide(a1, np.sqrt(var), out=np.zeros_like(a1), where=var > 0)
+    slope = np.divide(a1, np.sqrt(np.maximum(var, 0.0)), out=np.zeros_like(a1), where=var > 0)
     return Passed(first, spread, variance, data, linear * ratio, slope, np.zeros_like(first))
 
 
@@ -109,10 +121,11 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
     share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
     swing, t_swing = x.swing, x.t_swing
     if swing is not None or x.unrest:
-        swing, t_swing = x.swings
-        within = np.divide(x.sig, np.sqrt(before), out=np.zeros_like(x.sig), where=before > 0)
-        swing = x.prob @ (train.slope * within * swing + train.swing)
-        t_swing = test.slope * t_swing + test.swing
+        swing, t_swing = x.prob @ train.swing, test.swing
+    tide = x.tide
+    if tide is not None:
+        within = np.divide(x.sig, np.sqrt(before), out=np.ones_like(x.sig), where=before > 0)
+        tide = x.tides * (x.prob @ (train.slope * within))
     return replace(
         x,
         t_mean=test.mean,
@@ -125,6 +138,7 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
         data=data,
         swing=swing,
         t_swing=t_swing,
+        tide=tide,
         lift=_lift(x, train, test),
         levels=x.levels if homogeneous else (),
         rho=share * x.rho + (1 - share) * x.rho**2,
@@ -223,14 +237,15 @@ def _skewed(x: State, skew: Skewness) -> State:
         first = np.minimum(linear**2, var)
         data, first = first * ratio + (var - first) * ratio**2, first * ratio
     none = np.zeros_like(mean)
-    slopes = (
+    slope, t_slope = (
         np.divide(a, np.sqrt(v), out=np.zeros_like(a), where=v > 0)
         for a, v in ((linear, x.var), (t_linear, x.t_var))
     )
+    swing, t_swing = x.swings
     y = _after(
         x,
-        Passed(mean, none, var, data, first, next(slopes), none),
-        Passed(t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), next(slopes), none[0]),
+        Passed(mean, none, var, data, first, slope, slope * swing),
+        Passed(t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), t_slope, t_slope * t_swing),
         homogeneous=True,
     )
     return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx
 
@@ -101,7 +102,7 @@ def linear_map(  # noqa: PLR0917
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
     x = replace(x, under=None, skew=None)
-    if not x.all_or_nothing and not (x.mask == "channel" and groups == c_in):
+    if not x.sample_wide and not (x.mask == "channel" and groups == c_in):
         x = x.collapse()
     overlap = _overlap(x, c_in / groups, taps)
     x = replace(x, alike=overlap if groups < c_in else x.alike * overlap, uneven=2 * overlap)
@@ -110,22 +111,7 @@ def linear_map(  # noqa: PLR0917
     x = x.on(x.axis, c_in).per_channel()
     k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
-    loud = x.noise[active]
-    common = loud * x.shared[active]
-    means = {"test": x.t_mean[None], "components": x.mean}
-    if k > 1:
-        means["train"] = x.train_mean[None]
-    rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
-    rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
-    if gain != 1:
-        rows["old"] = loud * x.old[active]
-    if common.any():
-        rows["shared"] = common
-    if x.swing is not None:
-        means["swing"] = np.stack(x.swings)
-        rows["swing"] = means["swing"] ** 2
-    if np.any(x.dev) or np.any(x.t_dev):
-        rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
+    means, rows = _carried_rows(x, active)
     power = _powers(_square(weight, taps.single), rows, groups)
     mean, border = _responses(weight, means, taps, groups)
     test, data = (
@@ -133,13 +119,10 @@ def linear_map(  # noqa: PLR0917
         power["data"][0] + border["train" if k > 1 else "components"][0],
     )
     signal, var = power["signal"] + border["components"], power["var"] + border["components"]
-    carried, tied, amplifies = power["noise"], np.zeros_like(power["noise"]), power["data"][0]
-    if "shared" in rows:
-        tied = power["shared"]
-        if len(taps.single) > 1:
-            tied = _apply(_together(weight, taps.pair), common, groups)
-        var = var + (tied - power["shared"]).sum(0)  # the train variance holds the same noise
-        carried = carried + tied - power["shared"]
+    amplifies = power["data"][0]
+    tied = _apply(_together(weight, taps.pair), rows["shared"], groups) if "shared" in rows else None
+    noise, more = _noise_behind(x, active, power, mean, tied)
+    var = var + more  # the train variance holds the same noise
     swing = mean.get("swing", (None, None))
     if "swing" in rows:  # what channels have in common adds up before it is squared
         more, t_more = mean["swing"] ** 2 - power["swing"]
@@ -148,11 +131,7 @@ def linear_map(  # noqa: PLR0917
         signal, var = np.maximum(signal + within, 0.0), var + within
     spread = np.sqrt(power["spread"]) if "spread" in rows else np.zeros((1 + k, c_out))
     shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
-    noise, shared, old = np.zeros((3, len(x.noise), c_out))
-    noise[active], shared[active] = carried, _share(tied, carried)
-    old[active] = _share(power.get("old", carried), carried)
-    result = replace(
-        x,
+    result = x.changed(
         axis=axis,
         counts=np.ones(c_out),
         t_mean=mean["test"][0] + shift,
@@ -166,16 +145,66 @@ def linear_map(  # noqa: PLR0917
         swing=swing[0],
         t_swing=swing[1],
         lift=np.divide(power["lifted"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0),
-        noise=noise,
-        shared=shared,
-        old=old,
+        **noise,
         levels=() if bias is not None else x.levels,
         weighed=True,
     )
     # what went into the layer is common to its outputs from here on
-    result = replace(amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(noise), gain=gain)
+    result = replace(
+        amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(result.noise), gain=gain
+    )
     # a mask on all channels moves all their means at once: those add up before they are squared
     return result.balanced() if k > 1 else result
+
+
+def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What goes through the weights themselves, and what goes through their squares; rows of (C,)."""
+    loud = x.noise[active]
+    means = {"test": x.t_mean[None], "components": x.mean}
+    if x.components > 1:
+        means["train"] = x.train_mean[None]
+    rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
+    rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
+    if x.gain != 1:
+        rows["old"] = loud * x.old[active]
+    if x.shared[active].any():
+        rows["shared"] = loud * x.shared[active]
+    if x.swing is not None:
+        means["swing"] = np.stack(x.swings)
+        rows["swing"] = means["swing"] ** 2
+    if np.any(x.dev) or np.any(x.t_dev):
+        rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
+    if x.tide is not None:
+        means["tide"] = x.tides[active]
+        rows["tide"] = means["tide"] ** 2
+    return means, rows
+
+
+def _noise_behind(
+    x: State,
+    active: npt.NDArray[Any],
+    power: Mapping[str, Array],
+    mean: Mapping[str, Array],
+    tied: Array | None,
+) -> tuple[dict[str, Array | None], Array | float]:
+    """`noise`, `shared`, `old` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
+
+    `tied` is what positions share, added up over the taps before it is squared; tides are so over all inputs.
+    """
+    carried, more = power["noise"], np.zeros_like(power["noise"])
+    noise, shared, old = np.zeros((3, len(x.noise), carried.shape[1]))
+    if tied is not None:
+        more = more + tied - power["shared"]
+    tide = None
+    if "tide" in power:
+        more = more + mean["tide"] ** 2 - power["tide"]
+        tide = np.zeros_like(noise)
+        tide[active] = mean["tide"]
+    carried = carried + more
+    noise[active], old[active] = carried, _share(power.get("old", carried), carried)
+    if tied is not None:
+        shared[active] = _share(tied, carried)
+    return {"noise": noise, "shared": shared, "old": old, "tide": tide}, more.sum(0)
 
 
 def _share(part: Array, whole: Array) -> Array:
@@ -197,18 +226,24 @@ def amplified(x: State, factor: Array, signal: Array, kin: Array | None = None) 
     if np.all(factor == 1):
         return x
     more = (factor - 1) * signal
-    noise = x.noise * (1 + (x.kin if kin is None else kin) * (factor - 1) * x.old)
-    extra = more + (noise - x.noise).sum(0)
+    rising = x.rising if kin is None else replace(x, kin=kin).rising
+    noise = x.noise + (factor - 1) * rising
     data = np.maximum(x.data + more, 0.0)
     scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
-    return replace(
+    var = x.var + more + (noise - x.noise).sum(0)
+    if x.components > 1:  # what a pending mask leaves of each
+        older, now = (np.delete(rows, x.source, axis=0).sum(0) for rows in (x.noise, noise))
+        louder = np.divide(now, older, out=np.ones_like(older), where=older > 0)
+        var = x.sig**2 * scale + np.maximum(x.var - x.sig**2, 0.0) * louder
+    y = replace(
         x,
         t_var=np.where(more > 0, x.t_var + x.lifted * more, x.t_var * scale),
         sig=x.sig * np.sqrt(scale),
-        var=np.maximum(x.var + extra, 0.0),
+        var=np.maximum(var, 0.0),
         data=data,
         noise=noise,
     )
+    return y if x.components == 1 else y.balanced()
 
 
 def _overlap(x: State, fan_in: float, taps: Taps) -> float:
@@ -322,6 +357,7 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         noise=noise,
         swing=None,
         t_swing=None,
+        tide=None,
         shared=np.divide(
             inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
         ),

@@ -35,13 +35,22 @@ def _paired(a: State, b: State) -> tuple[State, State]:
     if a.components > 1 and b.components > 1:
         same = a.source == b.source and a.mask == b.mask and a.components == b.components
         if not same:
-            a, b = (a.collapse(), b) if b.mask == "sample" else (a, b.collapse())
+            a, b = _latest(a, b)
     a, b = align(a, b)
     if a.components == b.components:
         return a, b
     if a.components == 1:
         return _repeated(a, b), b
     return a, _repeated(b, a)
+
+
+def _latest(a: State, b: State) -> tuple[State, State]:
+    """The sides with one pending mask: a whole sample's rather than another one, the later rather than the
+    earlier one.
+    """
+    if (a.sample_wide, a.source) > (b.sample_wide, b.source):
+        return a, b.collapse()
+    return a.collapse(), b
 
 
 def _repeated(x: State, like: State) -> State:
@@ -57,12 +66,20 @@ def _mixed_rho(a: State, b: State) -> Array:
 
 
 def _mixed_spread(a: State, b: State) -> dict[str, float]:
-    """Independent parts: covariances between channels have random signs, so squares add up."""
+    """Two parts whose covariances have random signs, so that squares add up.
+
+    Channels of the two parts correlate as channels of one part do, by √(alike·alike) squared. In a sum of a
+    and b a channel's variance holds 2·cov(a, b), which differs from channel to channel by 4·fg·alike.
+    """
     left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
     if left + right <= 0:
         return {"alike": a.alike, "uneven": a.uneven}
     f, g = left / (left + right), right / (left + right)
-    return {"alike": f**2 * a.alike + g**2 * b.alike, "uneven": f**2 * a.uneven + g**2 * b.uneven}
+    crossed = f * g * math.sqrt(a.alike * b.alike)
+    return {
+        "alike": f**2 * a.alike + g**2 * b.alike + 2 * crossed,
+        "uneven": f**2 * a.uneven + g**2 * b.uneven + 4 * crossed,
+    }
 
 
 def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Array]:
@@ -86,6 +103,16 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
     twice = 2 * agreement
     common, t_common = twice * a.sig * b.sig, twice * np.sqrt(a.t_var * b.t_var)
     var, t_var = a.var + b.var + common, a.t_var + b.t_var + t_common
+    noise, tide = _mixed_noise(a, b, a.noise, b.noise), a.tide if b.tide is None else b.tide
+    if a.tide is not None and b.tide is not None:  # one mask moves both sides at once
+        together, tide = 2 * a.tides * b.tides, a.tides + b.tides
+        noise["noise"], var = noise["noise"] + together, var + together.sum(0)
+    if agreement:  # noise that goes along with the data agrees as far as they do
+        akin = twice * np.sqrt(a.kin * b.kin * a.apart * b.apart)
+        if a.components > 1:  # the components say so of the pending mask
+            akin[a.source] = 0.0
+        noise["noise"], var = noise["noise"] + akin, var + akin.sum(0)
+    noise["kin"] = _joint_kin((a, b), agreement)
     result = a.changed(
         axis=max(a.axis, b.axis),
         t_mean=a.t_mean + b.t_mean,
@@ -96,7 +123,8 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
         sig=np.sqrt(a.sig**2 + b.sig**2 + common),
         var=var,
         data=a.data + b.data + twice * np.sqrt(a.data * b.data),
-        **_mixed_noise(a, b, a.noise, b.noise),
+        **noise,
+        tide=tide,
         weighed=False,
         gain=1.0,
         rho=_mixed_rho(a, b),
@@ -110,6 +138,33 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
         unrest=max(a.unrest, b.unrest),
     )
     return result.balanced() if result.components > 1 else result
+
+
+LEAST_KIN = 0.05
+"""Least `State.kin` of noise behind a residual branch or a concat. Assumed."""
+
+
+def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
+    """(S, 1) `State.kin` of a sum or a concat.
+
+    With N and D the power of noise and data in each part, and ρ their agreement, the covariance of noise and
+    data is Σ_ij ρ_ij √(κ_i N_i D_j). Weights amplify what is strongest in the sum most, so its squared
+    correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
+    little.
+    """
+    noise = [x.apart @ x.counts for x in parts]
+    data = [float(x.counts @ x.data) for x in parts]
+    along = [np.sqrt(x.kin[:, 0] * n) for x, n in zip(parts, noise, strict=True)]
+    roots = [math.sqrt(d) for d in data]
+    crossed = sum(roots)
+    cov = sum((f * (r + agreement * (crossed - r)) for f, r in zip(along, roots, strict=True)), np.zeros(()))
+    both = sum(along, np.zeros(()))
+    total = sum(noise, np.zeros(())) + agreement * (both**2 - sum((f**2 for f in along), np.zeros(())))
+    every = sum(data) + agreement * (crossed**2 - sum(data))
+    kin = np.max([x.kin for x in parts], axis=0)
+    held = np.divide(cov**2, total * every, out=kin[:, 0].copy(), where=total * every > 0)
+    result: Array = np.maximum(np.minimum(held, 1.0) ** 2, LEAST_KIN)[:, None]
+    return result
 
 
 def _added_swing(a: State, b: State) -> dict[str, Array | None]:
@@ -136,12 +191,12 @@ def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tu
     branches = [x for x in (a, b) if x.weighed]
     if not branches or a.channels != len(variance) or b.channels != len(variance):
         return a, b
-    a, b = align(a.collapse(), b.collapse())
+    a, b = align(*(x if x.sample_wide else x.collapse() for x in (a, b)))
     both = len(branches) == 2
     along = agreement * float(a.counts @ np.sqrt(a.data * b.data))
     square = fixed = 0.0
     for x in (a, b):
-        total, old = float(x.counts @ x.train_var), float(x.counts @ (x.noise * x.old * x.kin).sum(0))
+        total, old = float(x.counts @ x.train_var), float(x.counts @ x.rising.sum(0))
         if x.weighed:
             rising = float(x.counts @ x.data) + old
             square, fixed = square + rising, fixed + total - rising
@@ -261,7 +316,7 @@ def _pair_of(call: Call) -> tuple[State, State]:
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()
     if a.components > 1 and b.components > 1 and not same_mask(call, a, b):
-        b = b.collapse()
+        a, b = _latest(a, b)
     return a, b
 
 
@@ -354,16 +409,18 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
                 "old",
             )
         }
-        alike = float(weight**2 @ np.array([s.alike for s in states]))
+        alike = float(weight @ np.sqrt([s.alike for s in states])) ** 2
         uneven = float(weight @ np.array([s.uneven for s in states]))
         skew = _side_by_side(parts)
         joined["lift"] = np.concatenate([p.lifted for p in parts])
         if any(p.swing is not None for p in parts):
             joined["swing"], joined["t_swing"] = np.concatenate([p.swings for p in parts], axis=-1)
+        if any(p.tide is not None for p in parts):
+            joined["tide"] = np.concatenate([p.tides for p in parts], axis=-1)
         return parts[0].changed(
             axis=axis,
             unrest=max(p.unrest for p in parts),
-            kin=np.max([p.kin for p in parts], axis=0),
+            kin=_joint_kin(parts),
             rho=rho,
             levels=levels,
             under=None,

@@ -80,10 +80,48 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
             lift=fitted.lift,
             gain=fitted.gain,
         )
-    if x.source == SEVERAL or x.all_or_nothing:
+    if x.sample_wide:
+        return _fit_mixture(x, mean, variance)
+    if x.source == SEVERAL:
         scale = np.sqrt(variance / np.maximum(x.train_var, 1e-30))
         return x.scaled(scale, mean - x.train_mean * scale)
     return _fit(x.collapse(), mean, variance)
+
+
+def _fit_mixture(x: State, mean: Array, variance: Array) -> State:
+    """Components of a whole sample's mask with the given total moments.
+
+    The components' means follow from the weights. What varies within them is amplified (`_fit`): with B the
+    variance of the means, D the data part and O older noise within, var = B + O·(1 - κ) + A·(D + κO).
+    """
+    apart = x.mean - x.train_mean
+    between = x.prob @ apart**2
+    narrow = np.minimum(1.0, np.sqrt((1 - FLOOR) * variance / np.maximum(between, 1e-30)))
+    apart, between = apart * narrow, between * narrow**2
+    older = np.delete(x.noise, x.source, axis=0).sum(0)
+    rising = np.delete(x.rising, x.source, axis=0).sum(0)
+    part = np.divide(rising, older, out=np.zeros_like(older), where=older > 0)
+    noise = np.maximum(x.var - x.sig**2, 0.0)
+    signal, still = x.prob @ (x.sig**2 + part * noise), x.prob @ ((1 - part) * noise)
+    gain = np.maximum(variance - between - still, 0.25 * signal) / np.maximum(signal, 1e-30)
+    squeeze = (variance - between) / np.maximum(gain * signal + still, 1e-30)
+    signal2, noise = x.sig**2 * gain * squeeze, noise * (1 + part * (gain - 1)) * squeeze
+    data = x.data * gain * squeeze
+    rows = (x.noise + (gain - 1) * x.rising) * squeeze
+    rows[x.source] = 0.0
+    rows[x.source] = np.maximum(variance - data - rows.sum(0), 0.0)
+    return replace(
+        x,
+        t_mean=x.t_mean - x.train_mean + mean,
+        t_var=(x.t_var * np.minimum(gain, 1.0) + x.lifted * x.data * np.maximum(gain - 1, 0.0)) * squeeze,
+        mean=mean + apart,
+        sig=np.sqrt(signal2),
+        var=signal2 + noise,
+        data=data,
+        noise=rows,
+        levels=(),
+        lift=x.lifted,
+    )
 
 
 def _before_mask(x: State, levels: Array, q: float) -> State:
@@ -115,7 +153,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     """
     now = x.train_var
     kin = x.kin if x.weighed else np.zeros_like(x.kin)  # after an add, what is beyond the parts is covariance
-    old, rising = (x.noise * x.old).sum(0), (x.noise * x.old * kin).sum(0)
+    old, rising = (x.noise * x.old).sum(0), replace(x, kin=kin).rising.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
