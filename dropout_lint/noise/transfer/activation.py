@@ -85,22 +85,16 @@ def _passed(  # noqa: PLR0917
     if not unrest:
         return _hermite(moments, mean, dev, var, signal)
     along = np.minimum(swing**2, 0.9 * np.minimum(signal, var))
-    low, high = (
-        _hermite(
-            moments,
-            mean + side * np.sign(swing) * np.sqrt(along),
-            dev,
-            (var - along) * (1 + side * math.sqrt(unrest)),
-            (signal - along) * (1 + side * math.sqrt(unrest)),
-        )
-        for side in (-1, 1)
+    low_high = np.array([-1.0, 1.0]).reshape(2, *[1] * var.ndim)
+    louder = 1 + low_high * math.sqrt(unrest)
+    means = mean + low_high * np.copysign(np.sqrt(along), swing)
+    each = _hermite(
+        moments, means, np.broadcast_to(dev, means.shape), (var - along) * louder, (signal - along) * louder
     )
-    swing = (high.mean - low.mean) / 2
-    both = {
-        name: (getattr(low, name) + getattr(high, name)) / 2 for name in ("mean", "dev", "first", "slope")
-    }
-    var, data = (low.var + high.var) / 2 + swing**2, (low.data + high.data) / 2 + swing**2
-    return Passed(**both, var=var, data=data, swing=swing)
+    swing = (each.mean[1] - each.mean[0]) / 2
+    both = {name: getattr(each, name).mean(0) for name in ("mean", "dev", "first", "slope", "var", "data")}
+    both["var"], both["data"] = both["var"] + swing**2, both["data"] + swing**2
+    return Passed(**both, swing=swing)
 
 
 def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:

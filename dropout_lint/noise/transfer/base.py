@@ -50,8 +50,7 @@ class Ledger:
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
-        owed: (S, S) part of a dropout's own noise (row) that is masked noise of an older one (column), and so
-            would go with that one as well.
+        echo: (S,) part of a dropout's own noise that is masked noise of older ones.
     """
 
     dropouts: tuple[DropoutSite, ...]
@@ -64,10 +63,10 @@ class Ledger:
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
-    owed: Array = field(init=False)
+    echo: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.owed = np.zeros((len(self.dropouts), len(self.dropouts)))
+        self.echo = np.zeros(len(self.dropouts))
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
@@ -76,9 +75,13 @@ class Ledger:
                 yield index, site
 
     def causes(self, x: State) -> Array:
-        """(S,) noise power of `x` that would go with each dropout; their sum may exceed all of it."""
-        noise: Array = x.noise @ x.counts
-        result: Array = noise + noise @ self.owed
+        """(S,) how much each dropout's removal would raise Δ, up to a common factor.
+
+        An older mask's noise N joins the data D, then a younger one makes s·(D + N) of both: Δ is D/(D + N)
+        times 1/(1 + s). Without the older one it rises by N/Var, without the younger one by s·D/Var: by its
+        noise, less what of that is masked older noise. A norm between the two changes neither.
+        """
+        result: Array = (x.noise @ x.counts) * (1 - self.echo)
         return result
 
     def masks(self, row: int, x: State) -> None:
@@ -86,7 +89,7 @@ class Ledger:
         y = x.collapse()
         energy = float(y.counts @ (y.var[0] + y.mean[0] ** 2 + y.dev[0] ** 2))
         if energy > 0:
-            self.owed[row] = np.maximum(self.causes(y), 0.0) / energy
+            self.echo[row] = min(float((y.noise @ y.counts).sum()) / energy, 1.0)
 
     def fallback(self, name: str) -> None:
         """Count an operation that has no transfer function."""
