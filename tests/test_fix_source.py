@@ -327,6 +327,28 @@ PATTERNS = {
         ["return self.conv2(torch.relu(self.bn(self.drop(self.conv1(x)))))"],
         ["return self.conv2(self.drop(torch.relu(self.bn(self.conv1(x)))))"],
     ),
+    "one module dropped twice, moved once": (
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 6, 3)
+                self.drop = nn.Dropout(0.1)
+                self.rate = 0.5
+                self.fc = nn.Linear(6, 3)
+
+            def forward(self, x):
+                x = self.conv(x)
+                x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+                if self.rate > 0:
+                    x = self.drop(x)
+                x = self.fc(x)
+                x = self.drop(x)
+                return x
+        """,
+        ["if self.rate > 0:", "x = self.drop(x)", "x = self.drop(x)"],
+        ["x = self.drop(x)"],
+    ),
 }
 
 

@@ -77,6 +77,7 @@ class Expression:
         self.taken: set[str] = set()
         self.erased_calls: list[Old] = []
         self.orphans: set[str] = set()
+        self.called_again: set[str] = set()  # modules that a moved call still needs
 
     def write(self) -> dict[Path, Edits]:
         """The edits by file.
@@ -211,6 +212,7 @@ class Expression:
                     return functional.adjusted(made, kind=kind, follow=fix)
 
                 return forward.Call(functional_make, found.statement, found.guarded)
+            self.called_again.add(old.site.module or "")
             self._calm(step, old)
             return found
         if new_class is None:
@@ -342,6 +344,8 @@ class Expression:
         """Take away the constructors of modules that nothing calls any more."""
         for old in self.erased_calls:
             if old.site.functional or old.site.module is None or not isinstance(old.call.func, cst.Attribute):
+                continue
+            if old.site.module in self.called_again:
                 continue
             name = old.call.func.attr.value
             gone = {id(item.call.func) for item in self.erased_calls if item.source is old.source}
