@@ -255,3 +255,9 @@ def test_devices_that_are_not_there() -> None:
         measure(net(), [torch.randn(4, 8)], device="cuda")
     with pytest.raises(MeasureError, match="gpu"):
         measure(net(), [torch.randn(4, 8)], device="gpu")
+
+
+@pytest.mark.parametrize(("device", "words"), [("meta", "no values"), ("hpu", "cannot use the device hpu")])
+def test_devices_that_hold_nothing_here(device: str, words: str) -> None:
+    with pytest.raises(MeasureError, match=words):
+        measure(net(), [torch.randn(4, 8)], device=device)

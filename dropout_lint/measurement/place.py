@@ -87,4 +87,10 @@ def _device(device: str | torch.device) -> torch.device:
                 "choose one of them, or `auto`",
             )
         return torch.device("cuda", index)
+    if wanted.type == "meta":
+        raise MeasureError("nothing can be measured on the meta device: it has no values", "use `auto` or cpu")
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise MeasureError(f"torch cannot use the device {wanted} here", "use auto, cpu or cuda") from error
     return wanted
