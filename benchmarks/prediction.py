@@ -5,6 +5,7 @@
     python benchmarks/prediction.py --models preresnet20,vgg_bn --p 0.5 --kinds Dropout
     python benchmarks/prediction.py --jobs 8         eight settings at a time; the same figures
     python benchmarks/prediction.py --shares         check the shares too, by removing each dropout
+    python benchmarks/prediction.py --held-out       networks that the assumed constants were not chosen on
 
 Measured Δ (Li et al. 2019, Sec. 4): mean over channels of the variance of the norm's input in test mode, with
 frozen statistics, over its mean in train mode, both over the same training data.
@@ -97,6 +98,9 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--kinds", help="comma-separated: " + ", ".join(KINDS))
     parser.add_argument("--places", help="comma-separated, such as P3,P6,own; default: all that a model has")
     parser.add_argument("--states", help="fresh, trained or both")
+    parser.add_argument(
+        "--held-out", action="store_true", help="networks that the assumed constants were not chosen on"
+    )
     parser.add_argument("--quick", action="store_true", help="p = 0.5, Dropout only, small models")
     parser.add_argument(
         "--passes", type=int, default=4, help="train-mode passes over the data for an untrained model"
@@ -105,7 +109,7 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--jobs", type=int, default=1, help="settings at a time, each in a process of one thread"
     )
     parser.add_argument("--cache", type=Path, help="folder that keeps weights and measurements")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "prediction.md")
+    parser.add_argument("--output", type=Path, help="where the page goes; the results' folder without it")
     parser.add_argument(
         "--shares",
         nargs="?",
@@ -116,6 +120,9 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--cached-only", action="store_true", help="only the settings that --cache holds")
     parser.add_argument("--verbose", action="store_true", help="print every norm")
     options = parser.parse_args()
+    if options.output is None:
+        name = "prediction-held-out.md" if options.held_out else "prediction.md"
+        options.output = ROOT / "benchmarks" / "results" / name
     if options.cached_only and options.cache is None:
         parser.error("--cached-only needs --cache")
     if options.jobs < 1 or options.passes < 1:
@@ -128,6 +135,7 @@ def tasks_of(
 ) -> tuple[list[tuple[Case, list[str]]], list[str]]:
     """The settings asked for with their states, and the networks whose shares are checked."""
     table = models()
+    table = {name: model for name, model in table.items() if model.held_out == options.held_out}
     small = [name for name in table if name not in LARGE]
     names = listed(options.models, table, "model", parser)
     names = small if options.quick and not options.models else names

@@ -71,6 +71,8 @@ class Model:
     epochs: int = 4
     usual: tuple[int, ...] = (3, 32, 32)
     """Shape of one input of the usual size, for the times."""
+    held_out: bool = False
+    """Not one of the networks that the ledger's assumed constants were chosen on."""
 
 
 def swapped(model: nn.Module, kind: str, p: float) -> nn.Module:
@@ -107,7 +109,7 @@ def before_last_conv(model: nn.Module, kind: str, p: float) -> nn.Module:
 
 
 def models() -> dict[str, Model]:
-    """The twelve networks."""
+    """The twelve networks, and those held out."""
     from fixtures import densenet, mlp_bn, preresnet, resnetv1, resnext, tdnn, vgg_bn
 
     positions = tuple(f"P{i}" for i in range(8))
@@ -173,6 +175,24 @@ def models() -> dict[str, Model]:
             kinds=("DropPath",),
             usual=(3, 224, 224),
         ),
+        "resnet34": Model(
+            lambda s, k, p: before_last_conv(zoo("torchvision", "resnet34", num_classes=10), k, p),
+            as_images(32),
+            ("P3",),
+            kinds=("Dropout", "Dropout2d"),
+            usual=(3, 224, 224),
+            held_out=True,
+        ),
+        **{
+            name: Model(
+                lambda s, k, p, name=name: zoo("timm", name, drop_path_rate=p, num_classes=10),  # type: ignore[misc]
+                as_images(32),
+                kinds=("DropPath",),
+                usual=(3, 224, 224),
+                held_out=True,
+            )
+            for name in ("resnet26", "regnetx_002")
+        },
     }
 
 

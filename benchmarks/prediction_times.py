@@ -62,5 +62,5 @@ def section() -> str:
     )
     head = "| model | place | input | forward, ms | " + " | ".join(f"{b}, × forward" for b in BASES)
     lines += ["", head + " |", "|" + "---|" * (4 + len(BASES))]
-    lines += [timed(name) for name in models()]
+    lines += [timed(name) for name, model in models().items() if not model.held_out]
     return "\n".join([*lines, "", "Aim: at most 1 for `weights` and `checkpoint`."])

@@ -88,7 +88,9 @@ def _device(device: str | torch.device) -> torch.device:
             )
         return torch.device("cuda", index)
     if wanted.type == "meta":
-        raise MeasureError("nothing can be measured on the meta device: it has no values", "use `auto` or cpu")
+        raise MeasureError(
+            "nothing can be measured on the meta device: it has no values", "use `auto` or cpu"
+        )
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, ImportError) as error:
