@@ -64,7 +64,7 @@ def in_order(work: Callable[[T], S], tasks: Sequence[T], jobs: int) -> Iterator[
 
 def command_line(argv: Sequence[str]) -> str:
     """The command as anyone would type it: folders of this machine left out."""
-    words, skip = ["python benchmarks/prediction.py"], False
+    words, skip = [f"python benchmarks/{Path(argv[0]).name}"], False
     for word in argv[1:]:
         if skip:
             skip = False
