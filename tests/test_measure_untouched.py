@@ -162,6 +162,7 @@ def test_ctrl_c_at_any_moment() -> None:
         except KeyboardInterrupt:
             interrupted += 1
         assert fingerprint(model) == before, strike
+        assert torch.is_grad_enabled(), strike
     assert interrupted > 60
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

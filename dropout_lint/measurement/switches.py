@@ -64,7 +64,7 @@ def _passing(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del module.__dict__["forward"]
+            module.__dict__.pop("forward", None)
         else:
             module.__dict__["forward"] = before
 

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -238,18 +238,32 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     rng = RngState.capture(used_accelerators(device))
     attributes = None if _holds_fsdp1(model) else _attributes(model)
     modes = [(module, module.training) for module in model.modules()]
-    with torch.no_grad():
-        parameters = _parameter_states(model)
-        buffers = Buffers(model)
+    grad = torch.is_grad_enabled()
+    kept: list[Callable[[], None]] = []
     try:
-        yield buffers
-    finally:
-        with _uninterrupted(), torch.no_grad():
-            _reshard(model)
-            if attributes is not None:
-                _restore_attributes(attributes)
-            for module, mode in modes:
-                module.training = mode
-            buffers.restore()
-            _restore_parameters(parameters)
-            rng.restore()
+        with torch.no_grad():
+            parameters = _parameter_states(model)
+            buffers = Buffers(model)
+
+        def put_back() -> None:
+            with _uninterrupted(), torch.no_grad():
+                _reshard(model)
+                if attributes is not None:
+                    _restore_attributes(attributes)
+                for module, mode in modes:
+                    module.training = mode
+                buffers.restore()
+                _restore_parameters(parameters)
+                rng.restore()
+
+        kept.append(put_back)
+        try:
+            yield buffers
+        finally:
+            put_back()
+    except KeyboardInterrupt:
+        # Python may deliver it between leaving a block and its clean-up: then this does what was left undone
+        for again in kept:
+            again()
+        torch.set_grad_enabled(grad)
+        raise
