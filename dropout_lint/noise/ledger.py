@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,11 +20,10 @@ from dropout_lint.noise.transfer.base import first_shape
 from dropout_lint.noise.transfer.dropout import drop
 from dropout_lint.noise.transfer.norm import calibrated, values
 from dropout_lint.noise.types import Basis, NormShift, Prediction
-from dropout_lint.trace.types import NormSite, TensorInfo, Trace, module_of
+from dropout_lint.trace.types import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
 DECAY = 5.0
-"""Assumed correlation of an input's values at a distance of r times its size: e^{-DECAY·r};
-as in natural
+"""Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
 images.
 """
 UNREST = 0.4
@@ -44,8 +43,7 @@ def predict(
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
     No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
-        know
-    without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
+    know without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
 
     Args:
         trace: a traced model. Every node's shape is read from its meta data.
@@ -66,12 +64,13 @@ def predict(
             f"basis {basis!r} needs weights, but the model is on the meta device",
             "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
         )
+    dropouts = tuple(
+        site
+        for site in trace.dropouts
+        if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
+    )
     ledger = Ledger(
-        dropouts=tuple(
-            site
-            for site in trace.dropouts
-            if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
-        ),
+        dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
         silent=frozenset(site.node for site in trace.dropouts if not site.inside),
         real=chosen != "initialisation",
@@ -81,7 +80,7 @@ def predict(
             for node in trace.graph.nodes
             if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
         ),
-        measured=_measured(trace) if chosen == "checkpoint" else {},
+        measured=_measured(trace, dropouts) if chosen == "checkpoint" else {},
     )
     _walk(trace, ledger)
     names = _row_names(ledger)
@@ -250,17 +249,13 @@ def _record(call: Call, ledger: Ledger) -> None:
     ledger.shifts[call.node] = (x.delta, ledger.causes(x))
 
 
-def _measured(trace: Trace) -> dict[fx.Node, tuple[Array, Array]]:
+def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tuple[Array, Array]]:
     """What trained batch norms tell of the tensors they read, and of the parts of a concat they read: the
     (C,) mean and variance per channel in train mode.
     """
     found: dict[fx.Node, tuple[Array, Array]] = {}
     through: dict[fx.Node, tuple[Array, Array]] = {}
-    masks = {
-        site.node: site
-        for site in trace.dropouts
-        if site.active_in_train and not site.active_in_eval and site.spec.is_noisy and not site.inside
-    }
+    masks = {site.node: site for site in dropouts if not site.inside}
     for site in trace.norms:
         source = site.node.args[0] if site.node.args else None
         if not site.spec.tracks or not isinstance(source, fx.Node):

@@ -40,6 +40,9 @@ Assumed.
 MOMENTS_ALONE = {"lift": None, "skew": None, "swing": None, "t_swing": None, "tide": None, "under": None}
 """What is not known of a tensor whose moments alone were worked out."""
 
+PER_GROUP = ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
+"""Fields of every `State` whose last dimension is the groups of channels."""
+
 SEVERAL = -2
 """`State.source` where channels hold pending masks of different dropouts."""
 
@@ -239,6 +242,12 @@ class State:
         return self.components > 1 and self.mask == "sample"
 
     @property
+    def leaning(self) -> Array:
+        """(K, G) the data part's deviation in each component, against its mean over the components."""
+        mean = self.prob @ self.sig
+        return np.divide(self.sig, mean, out=np.ones_like(self.sig), where=mean > 0)
+
+    @property
     def swings(self) -> tuple[Array, Array]:
         """(G,) `swing` and `t_swing`, zeros where they are not known."""
         if self.swing is None or self.t_swing is None or self.swing.shape != self.t_mean.shape:
@@ -310,37 +319,13 @@ class State:
 
     def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
         """Groups `index` (repeats allowed), with `counts` channels each."""
-        take = {
-            name: getattr(self, name)[..., index]
-            for name in (
-                "t_mean",
-                "t_dev",
-                "t_var",
-                "mean",
-                "dev",
-                "sig",
-                "var",
-                "data",
-                "noise",
-                "shared",
-                "old",
-            )
-        }
-        lift = None if self.lift is None else self.lift[index]
+        take = {name: getattr(self, name)[..., index] for name in PER_GROUP}
+        for name in ("lift", "swing", "t_swing", "tide"):
+            value = getattr(self, name)
+            take[name] = None if value is None else value[..., index]
         skew = None if self.skew is None else self.skew.pick(index)
-        swing = None if self.swing is None else self.swing[index]
-        t_swing = None if self.t_swing is None else self.t_swing[index]
-        tide = None if self.tide is None else self.tide[:, index]
         under = None if self.under is None else self.under.pick(index)
-        shared = {
-            "lift": lift,
-            "skew": skew,
-            "swing": swing,
-            "t_swing": t_swing,
-            "tide": tide,
-            "under": under,
-        }
-        return replace(self, counts=counts, **shared, **take)
+        return replace(self, counts=counts, skew=skew, under=under, **take)
 
     def per_channel(self) -> State:
         """Every channel its own group."""

@@ -67,9 +67,7 @@ class Passed:
 def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
     swing, t_swing = x.swings
-    whole = x.prob @ x.sig
-    swing = swing * np.divide(x.sig, whole, out=np.zeros_like(x.sig), where=whole > 0)
-    train = _passed(moments, x.mean, x.dev, x.var, x.sig**2, swing, x.unrest)
+    train = _passed(moments, x.mean, x.dev, x.var, x.sig**2, swing * x.leaning, x.unrest)
     test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_swing, x.unrest)
     return _after(x, train, test, homogeneous)
 
@@ -116,10 +114,7 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
     swing, t_swing = x.swing, x.t_swing
     if swing is not None or x.unrest:
         swing, t_swing = x.prob @ train.swing, test.swing
-    tide = x.tide
-    if tide is not None:
-        within = np.divide(x.sig, np.sqrt(before), out=np.ones_like(x.sig), where=before > 0)
-        tide = x.tides * (x.prob @ (train.slope * within))
+    tide = None if x.tide is None else x.tides * (x.prob @ (train.slope * x.leaning))
     return replace(
         x,
         t_mean=test.mean,

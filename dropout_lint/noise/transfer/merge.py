@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import MOMENTS_ALONE, SEVERAL, Skewness, State, align, replace
+from dropout_lint.noise.state import MOMENTS_ALONE, PER_GROUP, SEVERAL, Skewness, State, align, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
 from dropout_lint.noise.transfer.linear import amplified
 from dropout_lint.noise.transfer.pairs import as_one_function, same_mask, self_normalised
@@ -152,17 +152,19 @@ def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
     correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
     little.
     """
-    noise = [x.apart @ x.counts for x in parts]
-    data = [float(x.counts @ x.data) for x in parts]
-    along = [np.sqrt(x.kin[:, 0] * n) for x, n in zip(parts, noise, strict=True)]
-    roots = [math.sqrt(d) for d in data]
-    crossed = sum(roots)
-    cov = sum((f * (r + agreement * (crossed - r)) for f, r in zip(along, roots, strict=True)), np.zeros(()))
-    both = sum(along, np.zeros(()))
-    total = sum(noise, np.zeros(())) + agreement * (both**2 - sum((f**2 for f in along), np.zeros(())))
-    every = sum(data) + agreement * (crossed**2 - sum(data))
-    kin = np.max([x.kin for x in parts], axis=0)
-    held = np.divide(cov**2, total * every, out=kin[:, 0].copy(), where=total * every > 0)
+    kins = np.stack([x.kin[:, 0] for x in parts])
+    noise = np.stack([x.apart @ x.counts for x in parts])
+    data = np.array([x.counts @ x.data for x in parts])
+    along, roots = np.sqrt(kins * noise), np.sqrt(data)
+
+    def agreeing(same: Array, all_pairs: Array) -> Array:
+        result: Array = same + agreement * (all_pairs - same)
+        return result
+
+    cov = agreeing(roots @ along, roots.sum() * along.sum(0))
+    total = noise.sum(0) + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
+    power = total * agreeing(data.sum(), roots.sum() ** 2)
+    held = np.divide(cov**2, power, out=kins.max(0), where=power > 0)
     result: Array = np.maximum(np.minimum(held, 1.0) ** 2, LEAST_KIN)[:, None]
     return result
 
@@ -394,20 +396,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
         joined = {
             name: np.concatenate([getattr(p, name) for p in parts], axis=-1)
-            for name in (
-                "counts",
-                "t_mean",
-                "t_dev",
-                "t_var",
-                "mean",
-                "dev",
-                "sig",
-                "var",
-                "data",
-                "noise",
-                "shared",
-                "old",
-            )
+            for name in ("counts", *PER_GROUP)
         }
         alike = float(weight @ np.sqrt([s.alike for s in states])) ** 2
         uneven = float(weight @ np.array([s.uneven for s in states]))
