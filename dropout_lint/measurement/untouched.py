@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,6 +220,17 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
+def _gradient_mode_kept() -> Iterator[None]:
+    """A Ctrl-C that comes between the end of a `no_grad` block and its clean-up leaves gradients on."""
+    enabled = torch.is_grad_enabled()
+    try:
+        yield
+    except KeyboardInterrupt:
+        torch.set_grad_enabled(enabled)
+        raise
+
+
+@contextmanager
 def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     """Leaves `model` bit-identical, also after an exception or Ctrl-C.
 
@@ -238,9 +249,7 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
     rng = RngState.capture(used_accelerators(device))
     attributes = None if _holds_fsdp1(model) else _attributes(model)
     modes = [(module, module.training) for module in model.modules()]
-    grad = torch.is_grad_enabled()
-    kept: list[Callable[[], None]] = []
-    try:
+    with _gradient_mode_kept():
         with torch.no_grad():
             parameters = _parameter_states(model)
             buffers = Buffers(model)
@@ -256,14 +265,11 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[Buffers]:
                 _restore_parameters(parameters)
                 rng.restore()
 
-        kept.append(put_back)
         try:
-            yield buffers
-        finally:
-            put_back()
-    except KeyboardInterrupt:
-        # Python may deliver it between leaving a block and its clean-up: then this does what was left undone
-        for again in kept:
-            again()
-        torch.set_grad_enabled(grad)
-        raise
+            try:
+                yield buffers
+            finally:
+                put_back()
+        except KeyboardInterrupt:
+            put_back()  # Python may deliver it on the way into the first one
+            raise
