@@ -11,6 +11,7 @@ import torch
 from prediction_closed import closed_forms
 from prediction_measured import Case, prepared
 from prediction_networks import data_of
+from torch import nn
 
 from dropout_lint.noise import predict
 from dropout_lint.target.types import Inputs
@@ -40,23 +41,25 @@ class Result:
 
 def evaluate(case: Case, states: Sequence[str], cache: Path | None, passes: int) -> Iterator[Result]:
     """One result for each basis."""
-    x = data_of(case.model)[0]
     for state in states:
-        net, measured = prepared(case, state, cache, passes)
-        tr = trace(net, Inputs((x[:4],)))
-        net.eval()
-        with torch.no_grad():
-            net(x[:1])
-            start = time.perf_counter()
-            net(x[:1])
-            forward = time.perf_counter() - start
-        net.train()
-        closed = closed_forms(tr)
-        for basis in ("checkpoint",) if state == "trained" else ("initialisation", "weights"):
-            start = time.perf_counter()
-            prediction = predict(tr, basis=basis)  # type: ignore[arg-type]
-            seconds = time.perf_counter() - start
-            predicted = {shift.norm: shift.delta for shift in prediction.norms}
-            yield Result(
-                case, basis, measured, predicted, closed, seconds, forward, dict(prediction.fallbacks)
-            )
+        yield from compared(case, state, *prepared(case, state, cache, passes))
+
+
+def compared(case: Case, state: str, net: nn.Module, measured: dict[str, float]) -> Iterator[Result]:
+    """One result for each basis of a network that is there."""
+    x = data_of(case.model)[0]
+    tr = trace(net, Inputs((x[:4],)))
+    net.eval()
+    with torch.no_grad():
+        net(x[:1])
+        start = time.perf_counter()
+        net(x[:1])
+        forward = time.perf_counter() - start
+    net.train()
+    closed = closed_forms(tr)
+    for basis in ("checkpoint",) if state == "trained" else ("initialisation", "weights"):
+        start = time.perf_counter()
+        prediction = predict(tr, basis=basis)  # type: ignore[arg-type]
+        seconds = time.perf_counter() - start
+        predicted = {shift.norm: shift.delta for shift in prediction.norms}
+        yield Result(case, basis, measured, predicted, closed, seconds, forward, dict(prediction.fallbacks))

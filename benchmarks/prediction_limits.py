@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from prediction import command_line, in_order, listed
-from prediction_evaluated import evaluate
+from prediction_evaluated import compared
 from prediction_measured import Case, cases, measure, prepared
 from prediction_networks import KINDS, RATIOS, ROOT, data_of, models
 from prediction_tables import quantile
@@ -57,7 +57,7 @@ def errors_of(case: Case, cache: Path | None) -> tuple[Case, list[float], list[f
     net, measured = prepared(case, "trained", cache, 4)
     torch.manual_seed(0)
     run = measure(net, alike(data_of(case.model)[0]), False, 4)
-    (result,) = evaluate(case, ["trained"], cache, 4)
+    (result,) = compared(case, "trained", net, measured)
     return case, [abs(run[name] - value) for name, value in measured.items()], result.errors()
 
 

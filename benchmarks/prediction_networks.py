@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,14 @@ def models() -> dict[str, Model]:
 
         return getattr(torchvision.models, name)(**options)  # type: ignore[no-any-return]
 
+    def paths(name: str, size: int, drop_rate: bool = False) -> Model:
+        """A timm network with its own DropPath, and its own dropout before the logits."""
+
+        def build(_place: str, _kind: str, p: float) -> nn.Module:
+            return zoo("timm", name, drop_path_rate=p, drop_rate=p if drop_rate else 0.0, num_classes=10)
+
+        return Model(build, as_images(size), kinds=("DropPath",), usual=(3, 224, 224))
+
     return {
         "preresnet20": Model(lambda s, k, p: preresnet.build(s, p, dropout=k), image, positions),
         "resnetv1_20": Model(lambda s, k, p: resnetv1.build(s, p, dropout=k), image, ("P3", "P4", "end")),
@@ -169,12 +177,7 @@ def models() -> dict[str, Model]:
             kinds=("Dropout",),
             usual=(3, 224, 224),
         ),
-        "efficientnet_b0": Model(
-            lambda s, k, p: zoo("timm", "efficientnet_b0", drop_path_rate=p, drop_rate=p, num_classes=10),
-            as_images(32),
-            kinds=("DropPath",),
-            usual=(3, 224, 224),
-        ),
+        "efficientnet_b0": paths("efficientnet_b0", 32, drop_rate=True),
         "resnet34": Model(
             lambda s, k, p: before_last_conv(zoo("torchvision", "resnet34", num_classes=10), k, p),
             as_images(32),
@@ -183,21 +186,9 @@ def models() -> dict[str, Model]:
             usual=(3, 224, 224),
             held_out=True,
         ),
-        "resnet26": Model(
-            lambda s, k, p: zoo("timm", "resnet26", drop_path_rate=p, num_classes=10),
-            as_images(32),
-            kinds=("DropPath",),
-            usual=(3, 224, 224),
-            held_out=True,
-        ),
+        "resnet26": replace(paths("resnet26", 32), held_out=True),
         # at 32 pixels the last stage would see a corner of the digits alone, which is the same in all of them
-        "regnetx_002": Model(
-            lambda s, k, p: zoo("timm", "regnetx_002", drop_path_rate=p, num_classes=10),
-            as_images(64),
-            kinds=("DropPath",),
-            usual=(3, 224, 224),
-            held_out=True,
-        ),
+        "regnetx_002": replace(paths("regnetx_002", 64), held_out=True),
     }
 
 
