@@ -119,8 +119,10 @@ class Tried:
 
 def absolute(path: object) -> str | None:
     """`path` as an absolute text; None for a file descriptor and for what no path can be."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return None
     try:
-        text = os.fsdecode(path)  # type: ignore[arg-type]
+        text = os.fsdecode(path)
     except (TypeError, UnicodeDecodeError):
         return None
     return os.path.abspath(text)
@@ -221,6 +223,7 @@ def standing_in(witness: Witness) -> Iterator[None]:
 
     for name, original in originals.items():
         setattr(os, name, noting(original))
+    # the class itself: `os.environ[...]` looks its method up there, and so does `os.getenv`
     environ.__getitem__ = getitem  # type: ignore[method-assign]
     try:
         yield

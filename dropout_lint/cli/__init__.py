@@ -137,7 +137,7 @@ def app() -> None:
     """
 
 
-def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911
+def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one return for each way to end
     """Run the command line and return its exit status; every error is one line, a hint and status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verbose = console.wants_verbose(arguments)

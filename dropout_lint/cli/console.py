@@ -125,7 +125,7 @@ def report_stream() -> Iterator[TextIO]:
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
-        with open(os.dup(saved), "w", encoding=real.encoding, errors="backslashreplace") as stream:  # noqa: PTH123
+        with open(os.dup(saved), "w", encoding=real.encoding, errors="backslashreplace") as stream:  # noqa: PTH123 - no path: a descriptor
             try:
                 yield stream
                 stream.flush()

@@ -15,6 +15,7 @@ from dropout_lint.errors import DropoutLintError, UsageError
 
 if TYPE_CHECKING:
     from dropout_lint.fixes import SourceFix
+    from dropout_lint.fixes.types import Strategy
     from dropout_lint.rules import RuleSet
     from dropout_lint.rules.types import Finding
     from dropout_lint.target.types import Built
@@ -52,7 +53,7 @@ VALIDATION_BATCHES = 16
 def command(
     *,
     target: str | None,
-    strategy: str,
+    strategy: Strategy,
     write: bool,
     validate: bool,
     beta: float | None,
@@ -132,7 +133,7 @@ class Wanted:
     """What the command line asked for."""
 
     typed: str
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     beta: float | None = None
     write: bool = False
     batches: int = 0
@@ -185,7 +186,7 @@ def repair(
         traced,
         findings,
         resolve=wanted.typed,
-        strategy=wanted.strategy,  # type: ignore[arg-type]
+        strategy=wanted.strategy,
         threshold=settings.delta_threshold,
         beta=wanted.beta,
         judge=judge,

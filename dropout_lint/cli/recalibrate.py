@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -117,7 +117,7 @@ def recalibrated(
     *,
     metric: str | None,
     device: str,
-    **how: object,
+    **how: Any,
 ) -> str:
     """Do it all, and return the report."""
     from dropout_lint.measurement.place import move, place
@@ -137,7 +137,7 @@ def recalibrated(
     batches = load_batches(data, notes)
     score = None if metric is None else function_named(metric)
     with user_code(f"re-estimating on {data}"):
-        result = recalibrate(model, batches, metric=score, device=where, **how)  # type: ignore[arg-type]
+        result = recalibrate(model, batches, metric=score, device=where, **how)
     modules = dict(model.named_modules())
     changed: dict[str, torch.Tensor] = {}
     for moved in result.moved:

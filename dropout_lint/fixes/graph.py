@@ -53,8 +53,9 @@ def fix_graph(
     check_options(strategy, beta)
     found = tuple(findings) if findings is not None else judge(trace).findings
     plan = Planner(trace, found, judge, strategy=strategy, threshold=threshold, beta=beta).plan()
+    method: Method | Literal["none"] = "none"
     if not plan.steps:
-        model, method = own_tree(trace.model), "none"
+        model = own_tree(trace.model)
         checks: tuple[str, ...] = ("nothing had to be changed",)
     else:
         model, method, checks = _build(trace, plan, judge)
@@ -63,7 +64,7 @@ def fix_graph(
         applied=tuple(applied(step) for step in plan.steps),
         skipped=plan.skipped,
         strategy=strategy,
-        method=method,  # type: ignore[arg-type]
+        method=method,
         before=plan.before.prediction,
         after=plan.after.prediction,
         weighed=plan.weighed,

@@ -70,9 +70,9 @@ def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
         _, advice = advice_for(finding)
         kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
         return FixInfo(applicability=kind, strategy=None, title=advice), None
-    action: Action = "repair" if fix == "repair" else "move"
-    if fix in ("uout", "reduce", "remove") or (action == "move" and site.spec.noise not in MOVABLE):
-        action = "reduce" if fix in ("move", "repair") else fix  # type: ignore[assignment]
+    action: Action = fix
+    if action == "move" and site.spec.noise not in MOVABLE:
+        action = "reduce"
     if action == "move":
         anchors = anchors_for(flow, site)
         if not anchors:

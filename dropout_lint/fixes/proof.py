@@ -137,7 +137,7 @@ def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
         out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         parts = [part.float().sum() for part in tensors_of(out) if part.requires_grad]
         if parts:
-            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]
+            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
     except Exception:
         return False
     finally:

@@ -37,7 +37,7 @@ class Rule:
     code: str
     name: str
     severity: Severity
-    fix: str | None
+    fix: Literal["move", "uout", "reduce", "remove", "repair"] | None
     source: str
     match: Mapping[str, Any]
     message: str

@@ -203,7 +203,9 @@ def add_import(module: cst.Module, package: str, name: str) -> cst.Module:
         body.insert(start, new)
         return module.with_changes(body=body)
     for position in group:
-        small = body[position].body[0]  # type: ignore[index]
+        statement = body[position]
+        assert isinstance(statement, cst.SimpleStatementLine)
+        small = statement.body[0]
         if isinstance(small, cst.ImportFrom) and _source_of(module, small) > package:
             first: Any = body[position]
             if first.leading_lines:
