@@ -1,4 +1,4 @@
-"""Lints many targets in processes of their own: one that crashes or hangs does not take the others along.
+"""Lints and fixes targets in processes of their own: one that crashes or hangs takes no other along.
 
 A worker reads one request a line from stdin and answers one line; what the user's code prints goes to stderr.
 Workers import torch once and are renewed when they have grown, so memory stays bounded.
@@ -13,18 +13,23 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import TypeVar
 
 import msgspec
 
 from dropout_lint.config import Settings
+from dropout_lint.edits import unfixed, with_edits
 from dropout_lint.pipeline import failure
 from dropout_lint.report.convert import error_info
 from dropout_lint.report.outcome import Outcome
+from dropout_lint.report.schema import TargetInfo
+
+T = TypeVar("T")
 
 # resident size above which a worker is renewed before its next target
 MOST_MEMORY = 3 * 2**30
@@ -32,16 +37,27 @@ SERVE = "from dropout_lint.workers import serve; serve()"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One target to lint; without a `cache_dir` the result is not kept."""
+    """What a worker is asked.
+
+    Attributes:
+        target: the target to lint, as it was typed.
+        settings: the settings of all targets.
+        cache_dir: where results are kept; None to keep none.
+        written: files that the run writes, which a result does not depend on.
+        found: models of the target that were linted already: it is for their fixes that the worker is asked.
+        scratch: where the files of the proofs go.
+    """
 
     target: str
     settings: Settings
     cache_dir: str | None = None
     written: frozenset[str] = frozenset()
+    found: list[TargetInfo] | None = None
+    scratch: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of it; `memory` is the worker's highest resident size in bytes."""
+    """What came of it, of fixes one answer for each model; `memory` is the highest resident size in bytes."""
 
     outcomes: list[Outcome]
     memory: int = 0
@@ -51,58 +67,122 @@ class Stopped(Exception):
     """The run was interrupted; nobody waits for results any more."""
 
 
-def lint_all(requests: Sequence[Request], jobs: int, timeout: float | None) -> list[list[Outcome]]:
-    """Lint in `jobs` processes.
+class Died(Exception):
+    """The process ended without an answer; the text says how."""
+
+
+class Pool:
+    """Worker processes, each started when it is first needed, all ended with the block.
 
     Args:
-        timeout: seconds that one target may take, from being handed to a worker whose torch is loaded.
-
-    Returns:
-        The outcomes of each request, in the order of the requests.
+        jobs: how many processes there may be.
+        timeout: seconds that one target may take, its fixes included, from being handed to a worker whose
+            torch is loaded; None for no limit.
     """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index in range(len(requests)):
-        waiting.put(index)
-    results: list[list[Outcome]] = [[] for _ in requests]
-    stop = threading.Event()
-    workers: list[Worker] = []
 
-    def work() -> None:
-        with Worker(stop) as worker:
-            workers.append(worker)
-            while not stop.is_set():
-                try:
-                    index = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    results[index] = worker.lint(requests[index], timeout)
-                except Stopped:
-                    return
-                except Exception as problem:  # a worker that cannot be started, an answer that cannot be read
-                    worker.end()
-                    results[index] = [failure(requests[index].target, problem)]
+    def __init__(self, jobs: int, timeout: float | None) -> None:
+        self.timeout = timeout
+        self.stop = threading.Event()
+        self.workers = [Worker(self.stop) for _ in range(jobs)]
+        self.spent: dict[str, float] = {}
+        self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
-    def guarded() -> None:
-        try:
-            work()
-        finally:
-            done.put(None)
+    def __enter__(self) -> Pool:
+        return self
 
-    # An interrupted `Thread.join` may call a thread finished that is not, so the threads say so themselves.
-    done: queue.SimpleQueue[None] = queue.SimpleQueue()
-    amount = min(jobs, len(requests))
-    for _ in range(amount):
-        threading.Thread(target=guarded, daemon=True).start()
-    try:
-        for _ in range(amount):
-            done.get()
-    except BaseException:
-        stop.set()
-        for worker in workers:
+    def __exit__(self, *problem: object) -> None:
+        self.stop.set()
+        for worker in self.workers:
             worker.end()
-        raise
-    return results
+        if self.scratch is not None:  # a worker that is killed clears up nothing
+            self.scratch.cleanup()
+
+    def lint(self, requests: Sequence[Request]) -> list[list[Outcome]]:
+        """The outcomes of each request, in their order; a crash and a time-out are outcomes too."""
+        return self._spread(requests, self._lint)
+
+    def edit(self, requests: Sequence[Request]) -> list[list[TargetInfo]]:
+        """The models that each request has `found`, with the edits that fix them.
+
+        A model whose fix crashed, or was not ready when its target's time was up, is as it was found, with a
+        note that says so.
+        """
+        self.scratch = self.scratch or tempfile.TemporaryDirectory(
+            prefix="dropout-lint-", ignore_cleanup_errors=True
+        )
+        requests = [msgspec.structs.replace(request, scratch=self.scratch.name) for request in requests]
+        return self._spread(requests, self._edit)
+
+    def _lint(self, worker: Worker, request: Request) -> list[Outcome]:
+        try:
+            worker.send(request)
+            began = time.monotonic()
+            answer = worker.answer(None if self.timeout is None else began + self.timeout)
+            self.spent[request.target] = time.monotonic() - began
+            worker.renew_after(answer)
+            return answer.outcomes
+        except Stopped:
+            raise
+        except TimeoutError:
+            text, hint = f"took longer than {self.timeout:g} s", "raise --timeout, or name a smaller model"
+            outcome = Outcome(info=error_info(request.target, text, hint))
+        except Died as problem:
+            text, hint = f"the process that linted it died ({problem})", "lint it alone to see what it does"
+            outcome = Outcome(info=error_info(request.target, text, hint))
+        except Exception as problem:  # a worker that cannot be started, an answer that cannot be read
+            outcome = failure(request.target, problem)
+        worker.end()
+        return [outcome]
+
+    def _edit(self, worker: Worker, request: Request) -> list[TargetInfo]:
+        found, done = request.found or [], list[TargetInfo]()
+        try:
+            worker.send(request)
+            spent = self.spent.get(request.target, 0.0)
+            deadline = None if self.timeout is None else time.monotonic() + self.timeout - spent
+            while len(done) < len(found):
+                answer = worker.answer(deadline)
+                done += [outcome.info for outcome in answer.outcomes]
+            worker.renew_after(answer)
+            return done
+        except Stopped:
+            raise
+        except TimeoutError:
+            cause = f"linting and fixing took longer than {self.timeout:g} s; raise --timeout"
+        except Died as problem:
+            cause = f"the process that worked it out died ({problem})"
+        except Exception as problem:
+            cause = f"internal error: {type(problem).__name__}: {problem}"
+        worker.end()
+        return [*done, *(unfixed(info, cause) for info in found[len(done) :])]
+
+    def _spread(self, requests: Sequence[Request], do: Callable[[Worker, Request], list[T]]) -> list[list[T]]:
+        """What `do` returns for each request, the requests spread over the workers."""
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(requests)):
+            waiting.put(index)
+        results: list[list[T]] = [[] for _ in requests]
+
+        def work(worker: Worker) -> None:
+            try:
+                while not self.stop.is_set():
+                    index = waiting.get_nowait()
+                    results[index] = do(worker, requests[index])
+            except queue.Empty:
+                pass
+            except Stopped:  # it may have been started after all were ended
+                worker.end()
+            finally:
+                done.put(None)
+
+        # An interrupted `Thread.join` may call a thread finished that is not: the threads say so themselves.
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        busy = self.workers[: len(requests)]
+        for worker in busy:
+            threading.Thread(target=work, args=(worker,), daemon=True).start()
+        for _ in busy:
+            done.get()
+        return results
 
 
 class Worker:
@@ -111,12 +191,7 @@ class Worker:
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
         self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.end()
+        self.pending = b""  # what came behind the last line that was read
 
     def start(self) -> subprocess.Popen[bytes]:
         """The process, after it said that it is ready."""
@@ -128,50 +203,64 @@ class Worker:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             )
+            self.pending = b""
             self.read(None)
         return self.process
 
-    def lint(self, request: Request, timeout: float | None) -> list[Outcome]:
-        """Lint one target; a crash and a time-out are outcomes of status `error`."""
-        process = self.start()
-        try:
-            assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(request) + b"\n")
-            process.stdin.flush()
-            line = self.read(timeout)
-        except TimeoutError:
-            self.end()
-            text = f"took longer than {timeout:g} s"
-            return [
-                Outcome(info=error_info(request.target, text, "raise --timeout, or name a smaller model"))
-            ]
-        except BrokenPipeError:
-            line = b""
-        if not line.endswith(b"\n"):
-            status = process.wait()
-            self.end()
-            how = signal_name(-status) if status < 0 else f"exit status {status}"
-            text = f"the process that linted it died ({how})"
-            return [Outcome(info=error_info(request.target, text, "lint it alone to see what it does"))]
-        answer = msgspec.json.decode(line, type=Answer)
-        if answer.memory > MOST_MEMORY:
-            self.end()
-        return answer.outcomes
-
-    def read(self, timeout: float | None) -> bytes:
-        """One line of the worker's answer, or what came before it died.
+    def send(self, request: Request) -> None:
+        """Hand a request to the process, which is started where it does not run.
 
         Raises:
-            TimeoutError: nothing came in time.
+            Died: it takes nothing any more.
             Stopped: the run was interrupted.
+        """
+        process = self.start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(msgspec.json.encode(request) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self.died() from None
+
+    def answer(self, deadline: float | None) -> Answer:
+        """The next answer.
+
+        Args:
+            deadline: when to stop waiting, by `time.monotonic`.
+
+        Raises:
+            Died: the process ended.
+            Stopped: the run was interrupted.
+            TimeoutError: nothing came in time.
+        """
+        line = self.read(deadline)
+        if not line.endswith(b"\n"):
+            raise self.died()
+        return msgspec.json.decode(line, type=Answer)
+
+    def renew_after(self, answer: Answer) -> None:
+        """End a process that has grown; the next request gets a new one."""
+        if answer.memory > MOST_MEMORY:
+            self.end()
+
+    def died(self) -> Died:
+        """How the process ended."""
+        assert self.process is not None
+        status = self.process.wait()
+        return Died(signal_name(-status) if status < 0 else f"exit status {status}")
+
+    def read(self, deadline: float | None) -> bytes:
+        """One line of the process's answer, or what came before it died.
+
+        Raises:
+            Stopped: the run was interrupted.
+            TimeoutError: nothing came in time.
         """
         assert self.process is not None and self.process.stdout is not None
         number = self.process.stdout.fileno()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        data = b""
         with selectors.DefaultSelector() as selector:
             selector.register(number, selectors.EVENT_READ)
-            while not data.endswith(b"\n"):
+            while b"\n" not in self.pending:
                 if self.stop.is_set():
                     raise Stopped
                 if deadline is not None and time.monotonic() > deadline:
@@ -180,8 +269,9 @@ class Worker:
                     part = os.read(number, 1 << 20)
                     if not part:
                         break
-                    data += part
-        return data
+                    self.pending += part
+        line, newline, self.pending = self.pending.partition(b"\n")
+        return line + newline
 
     def end(self) -> None:
         """Kill the process with all that it started."""
@@ -224,23 +314,38 @@ def serve() -> None:
         answers.write(b"ready\n")
         answers.flush()
         for line in sys.stdin.buffer:
-            answer(msgspec.json.decode(line, type=Request), answers)
+            for outcomes in answers_to(msgspec.json.decode(line, type=Request)):
+                answers.write(msgspec.json.encode(Answer(outcomes, memory())) + b"\n")
+                answers.flush()
 
 
-def answer(request: Request, answers: IO[bytes]) -> None:
-    """Lint one target and write what came of it."""
+def answers_to(request: Request) -> Iterator[list[Outcome]]:
+    """What came of a lint; for fixes, each model that was found, with its edits."""
+    from dropout_lint.pipeline import rules_of
+
+    if request.found is None:
+        yield lint(request)
+        return
+    from dropout_lint.fixes.source.prover import shared
+
+    shared().scratch = request.scratch
+    rules = rules_of(request.settings)
+    for info in request.found:
+        yield [Outcome(info=with_edits(info, request.settings, rules))]
+
+
+def lint(request: Request) -> list[Outcome]:
+    """Lint one target, or take what is known of it from the cache."""
     from dropout_lint.cache import Cache
     from dropout_lint.pipeline import Lint, lint_target, rules_of
 
-    lint: Lint = lint_target
+    way: Lint = lint_target
     if request.cache_dir is not None:
-        lint = Cache(Path(request.cache_dir), request.written).wrap(lint_target)
+        way = Cache(Path(request.cache_dir), request.written).wrap(lint_target)
     try:
-        outcomes = lint(request.target, request.settings, rules_of(request.settings))
+        return way(request.target, request.settings, rules_of(request.settings))
     except Exception as problem:
-        outcomes = [failure(request.target, problem)]
-    answers.write(msgspec.json.encode(Answer(outcomes, memory())) + b"\n")
-    answers.flush()
+        return [failure(request.target, problem)]
 
 
 def memory() -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from report_samples import context, everything
 from sarif_schema import problems
 
-from dropout_lint.cli.edits import hunks
+from dropout_lint.edits import hunks
 from dropout_lint.report import render
 from dropout_lint.report.html.diff import diff_of
 from dropout_lint.report.schema import EditInfo
@@ -138,3 +139,80 @@ def test_html_shows_what_goes_and_what_comes(tmp_path: Path, monkeypatch: pytest
         "in",
     ]
     assert "out = self.bn2(out)" in render(everything(), "html", context())
+
+
+SLOW = MODEL.replace(
+    "    def forward(self, x):\n",
+    "    def forward(self, x):\n        if not self.training and type(x) is torch.Tensor:\n"
+    "            open(f'running-{os.getpid()}', 'w').close()\n            time.sleep(600)\n",
+)
+
+
+CRASHING = """
+
+def build():
+    if os.path.exists("linted"):
+        os.abort()
+    open("linted", "w").close()
+    return Net()
+"""
+
+
+def lives(number: str) -> bool:
+    """Whether a process still runs some seconds later; one that nobody has waited for does not."""
+    for _ in range(100):
+        try:
+            os.kill(int(number), 0)
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a folder, with temporary files in its `tmp`."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "dropout_lint", *arguments, "--output-format", "json", "--no-cache"],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+
+
+def test_fixes_that_take_longer_than_the_timeout_leave_the_findings(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import os\nimport time\n" + SLOW)
+    done = run_here(tmp_path, "slow.py:Net", "--fixes", "--timeout", "8")
+    assert (done.returncode, done.stderr) == (1, "")
+    (target,) = json.loads(done.stdout)["targets"]
+    assert target["status"] == "ok"
+    assert [finding["code"] for finding in target["findings"]] == ["DL101", "DL302"]
+    assert not any(finding["fix"]["edits"] for finding in target["findings"])
+    assert target["notes"] == ["no fix in source: linting and fixing took longer than 8 s; raise --timeout"]
+    (running,) = tmp_path.glob("running-*")
+    assert not lives(running.name.removeprefix("running-"))
+    assert list((tmp_path / "tmp").glob("dropout-lint-*")) == []
+
+
+def test_a_fix_that_takes_the_process_along_leaves_the_findings_and_the_other_targets(tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text("import os\n" + MODEL + CRASHING)
+    (tmp_path / "net.py").write_text(MODEL)
+    done = run_here(tmp_path, "crash.py:build", "net.py:Net", "--fixes", "-j", "2")
+    assert done.returncode == 1, done.stderr
+    crash, net = json.loads(done.stdout)["targets"]
+    assert len(crash["findings"]) == 2
+    assert crash["notes"] == ["no fix in source: the process that worked it out died (SIGABRT)"]
+    assert all(finding["fix"]["edits"] for finding in net["findings"])
+
+
+def test_fixes_of_a_folder_are_the_same_in_processes_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "one.py").write_text(MODEL)
+    (tmp_path / "nets" / "two.py").write_text(MODEL.replace("nn.Dropout(0.5)", "nn.Dropout(0.4)"))
+    here = json.loads(run_here(tmp_path, "nets", "--fixes").stdout)
+    there = json.loads(run_here(tmp_path, "nets", "--fixes", "-j", "2", "--timeout", "300").stdout)
+    assert here == there
+    edits = [finding["fix"]["edits"] for target in here["targets"] for finding in target["findings"]]
+    assert len(edits) == 4 and all(edits)

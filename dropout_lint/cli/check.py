@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,13 +15,16 @@ from dropout_lint.cache import Cache, key_of
 from dropout_lint.cli import console, options
 from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.baseline import DEFAULT_FILE, encode
+from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
 from dropout_lint.report import FORMATS, Context, Report, render
 from dropout_lint.report.words import counts, listed
 
 if TYPE_CHECKING:
+    from dropout_lint.report.schema import TargetInfo
     from dropout_lint.rules import RuleSet
+    from dropout_lint.workers import Pool
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
@@ -148,7 +152,8 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="What takes longer counts as failed; the other targets go on.",
+    help="What takes longer counts as failed; the other targets go on. With --fixes it is for both: findings "
+    "that came in time stay, without the fixes that did not.",
 )
 @click.option(
     "--strict", is_flag=True, help="A partly traced target and an unused ignore fail as findings do."
@@ -202,14 +207,12 @@ def command(
 
     own_process()
     with console.report_stream() as stdout:
-        lint = way_of(
-            names, settings, frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
-        )
-        run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
-        if fixes:
-            from dropout_lint.cli.edits import with_edits
-
-            run = replace(run, report=with_edits(run.report, settings, rules))
+        written = frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
+        with pool_of(settings) as pool:
+            lint = way_of(names, settings, written, pool)
+            run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
+            if fixes:
+                run = replace(run, report=fixed_report(run.report, names, settings, rules, pool))
         if validate:
             run = replace(run, report=measured_report(run.report, settings))
         report_failures(run, verbose)
@@ -245,18 +248,51 @@ def say_where(wanted: list[Output], report: Report) -> None:
         console.say(f"wrote {listed(files)}{f': {found}' if found else ''}")
 
 
-def way_of(names: list[str], settings: Settings, written: frozenset[str]) -> Lint:
+def pool_of(settings: Settings) -> AbstractContextManager[Pool | None]:
+    """The processes that targets are linted and fixed in; None for this one."""
+    if settings.jobs == 1 and settings.timeout is None:
+        return nullcontext()
+    from dropout_lint.workers import Pool
+
+    return Pool(settings.jobs, settings.timeout)
+
+
+def way_of(names: list[str], settings: Settings, written: frozenset[str], pool: Pool | None) -> Lint:
     """How the targets are linted: from the cache where it still holds, in processes where asked for."""
     cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
-    if settings.jobs == 1 and settings.timeout is None:
+    if pool is None:
         return cache.wrap(lint_target) if cache else lint_target
-    from dropout_lint.workers import Request, lint_all
+    from dropout_lint.workers import Request
 
     results = {name: cache.load(key_of(name, settings)) if cache else None for name in names}
     missing = [name for name, kept in results.items() if kept is None]
     requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
-    results.update(zip(missing, lint_all(requests, settings.jobs, settings.timeout), strict=True))
+    results.update(zip(missing, pool.lint(requests), strict=True))
     return lambda target, *_: results[target] or []
+
+
+def fixed_report(
+    report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
+) -> Report:
+    """The report with the source fix of each model that has findings, or a note why there is none."""
+    from dropout_lint.edits import with_edits
+
+    wanted = [target for target in report.targets if target.status != "error" and target.findings]
+    if pool is None:
+        done = [with_edits(target, settings, rules) for target in wanted]
+    else:
+        from dropout_lint.workers import Request
+
+        typed: dict[str, list[TargetInfo]] = {}
+        for target in wanted:
+            name = next((name for name in names if holds(name, target.target)), target.target)
+            typed.setdefault(name, []).append(target)
+        requests = [Request(name, settings, found=found) for name, found in typed.items()]
+        done = [target for targets in pool.edit(requests) for target in targets]
+    by_name = {target.target: target for target in done}
+    return msgspec.structs.replace(
+        report, targets=[by_name.get(target.target, target) for target in report.targets]
+    )
 
 
 def measured_report(report: Report, settings: Settings) -> Report:

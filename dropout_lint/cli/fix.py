@@ -157,7 +157,17 @@ class Shown:
 
 def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown: Shown) -> int:
     """Fix one model, print its diff and what there is to say; the exit status of it."""
-    result, findings = repair(built, settings, rules, wanted)
+    from dropout_lint.repair import repair
+
+    result, findings = repair(
+        built,
+        settings,
+        rules,
+        typed=wanted.typed,
+        strategy=wanted.strategy,
+        beta=wanted.beta,
+        batches=wanted.batches,
+    )
     shown.show(result.diff)
     if wanted.write and result.changes:
         result.write()
@@ -165,54 +175,6 @@ def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown
         shown.stream.flush()  # the diff stands before the words about it, in a pipe as well
     _explain(built.target, result, findings, wanted)
     return _status(result, findings, settings, wanted.write)
-
-
-def repair(
-    built: Built, settings: Settings, rules: RuleSet, wanted: Wanted
-) -> tuple[SourceFix, list[Finding]]:
-    """The proven fix of one model in its source, not yet written, and the findings that it is for."""
-    from dropout_lint.fixes import fix_source, judge_with
-    from dropout_lint.pipeline import catalogue_of
-    from dropout_lint.trace import trace
-
-    catalogue = catalogue_of(settings)
-    traced = trace(built.model, built.inputs, catalogue=catalogue, constructed=built.constructed)
-    judge = judge_with(
-        rules, select=settings.select or None, ignore=settings.ignore, threshold=settings.delta_threshold
-    )
-    findings = [finding for finding in judge(traced).findings if not is_ignored(finding)]
-    result = fix_source(
-        built,
-        traced,
-        findings,
-        resolve=wanted.typed,
-        strategy=wanted.strategy,
-        threshold=settings.delta_threshold,
-        beta=wanted.beta,
-        judge=judge,
-        texts=settings.input,
-        rules=settings.rules,
-        select=settings.select or None,
-        ignore=settings.ignore,
-        dropouts=catalogue.extra_dropouts,
-        batches=wanted.batches,
-    )
-    return result, findings
-
-
-def is_ignored(finding: Finding) -> bool:
-    """Whether an ignore comment stands on the line of the dropout's construction or call."""
-    from dropout_lint.config.ignores import read
-
-    site = finding.dropout
-    if site is None:
-        return False
-    places = [place for place in (getattr(site, "call", None), site.constructed) if place is not None]
-    return any(
-        ignore.matching(finding.rule.code, finding.rule.name)
-        for place in places
-        for ignore in read(place.file).at(place.line)
-    )
 
 
 def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wanted) -> None:

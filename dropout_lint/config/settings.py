@@ -78,7 +78,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         cache: results of unchanged targets are reused.
         cache_dir: where they are kept.
         jobs: number of processes.
-        timeout: seconds that one target may take.
+        timeout: seconds that one target may take, its fixes included.
     """
 
     targets: list[str | TargetSettings] = []

@@ -17,6 +17,7 @@ from dropout_lint.fixes.proof import prove
 from dropout_lint.fixes.rewrite import Rewriter, own_tree
 from dropout_lint.fixes.surgery import operate
 from dropout_lint.fixes.switch import follow_mode
+from dropout_lint.fixes.trials import Trials
 from dropout_lint.fixes.types import STRATEGIES, Applied, Fixed, Step, Strategy
 from dropout_lint.fixes.words import describe_step
 from dropout_lint.rules.types import Finding
@@ -51,8 +52,9 @@ def fix_graph(
         FixError: no proof could be given that eval mode and state_dict are unchanged.
     """
     check_options(strategy, beta)
-    found = tuple(findings) if findings is not None else judge(trace).findings
-    plan = Planner(trace, found, judge, strategy=strategy, threshold=threshold, beta=beta).plan()
+    trials = Trials(trace, judge)
+    found = tuple(findings) if findings is not None else trials.before.findings
+    plan = Planner(trials, found, strategy=strategy, threshold=threshold, beta=beta).plan()
     method: Method | Literal["none"] = "none"
     if not plan.steps:
         model = own_tree(trace.model)

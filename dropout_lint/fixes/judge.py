@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from dropout_lint.noise.types import Prediction
 from dropout_lint.rules import RuleSet
@@ -13,10 +14,20 @@ from dropout_lint.trace.types import Trace
 
 @dataclass(frozen=True)
 class Verdict:
-    """Predicted Δ and findings of one trace."""
+    """Predicted Δ and findings of one trace.
+
+    Attributes:
+        prediction: Δ at every norm.
+        find: what the rules find; it surveys the trace, which costs as much again as the prediction.
+    """
 
     prediction: Prediction
-    findings: tuple[Finding, ...]
+    find: Callable[[], tuple[Finding, ...]] = field(repr=False, compare=False)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the rules find, worked out when it is first asked for."""
+        return self.find()
 
     @property
     def worst(self) -> float | None:
@@ -64,9 +75,11 @@ def judge_with(
 
     def judge(trace: Trace) -> Verdict:
         prediction = predict(trace)
-        found = known.match(
-            survey(trace, prediction), select=select or None, ignore=ignore, threshold=threshold
-        )
-        return Verdict(prediction, found)
+
+        def find() -> tuple[Finding, ...]:
+            facts = survey(trace, prediction)
+            return known.match(facts, select=select or None, ignore=ignore, threshold=threshold)
+
+        return Verdict(prediction, find)
 
     return judge

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from dropout_lint.fixes.anchors import anchors_for
 from dropout_lint.fixes.dropmodules import BETA_RANGE, MOVABLE, beta_for, class_name
-from dropout_lint.fixes.flow import Flow
-from dropout_lint.fixes.judge import Judge, Verdict
+from dropout_lint.fixes.judge import Verdict
 from dropout_lint.fixes.merging import at_place, merge
-from dropout_lint.fixes.rewrite import Rewriter
+from dropout_lint.fixes.trials import Remaining, Trials
 from dropout_lint.fixes.types import Action, Anchor, Skipped, Step, Strategy, Weighed
 from dropout_lint.fixes.words import advice_for, describe_step
 from dropout_lint.layers import Noise
 from dropout_lint.rules.types import SEVERITIES, Finding
-from dropout_lint.trace.types import DropoutSite, Trace
+from dropout_lint.trace.types import DropoutSite
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
 ORDER: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
+BETAS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)  # those that are tried, within `BETA_RANGE`
+
+
+def can_be_fixed(finding: Finding) -> bool:
+    """Whether a step could answer a finding: it is about a dropout call, and its rule names a fix."""
+    site = finding.dropout
+    return isinstance(site, DropoutSite) and finding.rule.fix is not None and not site.inside
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,14 @@ class Plan:
         skipped: findings that no step answers.
         before: predicted Δ and findings before.
         after: the same after the steps.
-        trace: the trace after the steps, on a module tree that shares its parameters with the model.
         weighed: the strategies that were compared.
-        new: findings that the steps would cause (always empty in a plan that is applied).
     """
 
     steps: tuple[Step, ...]
     skipped: tuple[Skipped, ...]
     before: Verdict
     after: Verdict
-    trace: Trace
     weighed: tuple[Weighed, ...] = ()
-    new: tuple[Finding, ...] = ()
 
 
 @dataclass
@@ -66,61 +69,56 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A set of steps with what the judge says about it."""
+    """A set of steps with what the judge says about it: Δ at the norms that shift, and what is left."""
 
     steps: tuple[Step, ...]
-    trace: Trace
-    verdict: Verdict
-    left: tuple[tuple[fx.Node, Finding], ...]
+    deltas: Mapping[str, float]
+    left: tuple[Remaining, ...]
 
 
 class Planner:
     """Plans the fix of one trace.
 
     Args:
-        trace: the model that was linted.
+        trials: carries out steps on the trace that was linted, and judges them.
         findings: what was found.
-        judge: predicts and matches the rules again.
         strategy: what the user asked for.
         threshold: Δ from which on a shift counts.
         beta: β for Uout, None to take it from the dropout's noise.
         barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
+        compare: weigh every strategy, though none could do better than the one before it.
     """
 
     def __init__(
         self,
-        trace: Trace,
+        trials: Trials,
         findings: Sequence[Finding],
-        judge: Judge,
         *,
         strategy: Strategy = "auto",
         threshold: float = 0.95,
         beta: float | None = None,
         barred: Collection[tuple[str, str]] = (),
+        compare: bool = True,
     ) -> None:
-        self.trace = trace
-        self.judge = judge
+        self.trials = trials
+        self.flow = trials.flow
+        self.before = trials.before
         self.strategy = strategy
         self.threshold = threshold
         self.beta = beta
         self.barred = frozenset(barred)
-        self.flow = Flow(trace)
-        self.before = judge(trace)
+        self.compare = compare
         self.skipped: list[Skipped] = []
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
             self._sort(finding)
-        self.known = {
-            (finding.dropout.node, finding.rule.code)
-            for finding in self.before.findings
-            if isinstance(finding.dropout, DropoutSite)
-        }
+        self.known = {(item.node, item.code) for item in trials.remaining(())}
 
     # what was found
 
     def _sort(self, finding: Finding) -> None:
         site = finding.dropout
-        if not isinstance(site, DropoutSite) or finding.rule.fix is None or site.inside:
+        if not isinstance(site, DropoutSite) or not can_be_fixed(finding):
             name = None if site is None else site.name
             reason, advice = advice_for(finding)
             self.skipped.append(Skipped(name, (finding.rule.code,), reason, advice))
@@ -134,10 +132,14 @@ class Planner:
     def plan(self) -> Plan:
         """The plan; raises nothing, what cannot be done is in `skipped`."""
         if not self.cases:
-            return Plan((), tuple(self.skipped), self.before, self.before, self.trace)
+            return Plan((), tuple(self.skipped), self.before, self.before)
         options: tuple[Action, ...] = ORDER if self.strategy == "auto" else (self.strategy,)
-        outcomes = {option: self._carry_out(option, self.strategy == "auto") for option in options}
-        floor = deltas_of(outcomes["remove"]) if "remove" in outcomes else {}
+        outcomes: dict[Action, Outcome] = {}
+        for option in options:
+            outcomes[option] = self._carry_out(option, self.strategy == "auto")
+            if not self.compare and self._is_unbeaten(option, outcomes[option]):
+                break
+        floor = outcomes["remove"].deltas if "remove" in outcomes else {}
         ranked = sorted(
             outcomes.items(),
             key=lambda item: (
@@ -155,7 +157,7 @@ class Planner:
             Weighed(
                 option,
                 self._kept(outcome.steps),
-                outcome.verdict.worst,
+                min(outcome.deltas.values(), default=None),
                 len(outcome.left),
                 chosen=option == chosen,
                 fallback=self._fallback(option, outcome),
@@ -167,11 +169,14 @@ class Planner:
             steps,
             (*self.skipped, *self._left_over(outcome)),
             self.before,
-            outcome.verdict,
-            outcome.trace,
+            self.trials.verdict(steps),
             weighed if self.strategy == "auto" else (),
-            tuple(finding for _, finding in outcome.left),
         )
+
+    def _is_unbeaten(self, option: Action, outcome: Outcome) -> bool:
+        """Whether a strategy answers everything, keeps all noise and leaves no norm short."""
+        whole = round(self._kept(outcome.steps), 6) >= 1
+        return not outcome.left and whole and not self._short(option, outcome, {})
 
     def _fallback(self, option: Action, outcome: Outcome) -> str:
         """What a strategy does instead where it cannot do its own, and why; "" where it can."""
@@ -190,7 +195,7 @@ class Planner:
     def _without_failures(self, outcome: Outcome) -> tuple[tuple[Step, ...], Outcome]:
         """Take back the steps of dropouts that are still found: what does not help is not done."""
         for _ in range(ROUNDS):
-            bad = {node for node, finding in outcome.left if node in self.cases}
+            bad = {item.node for item in outcome.left if item.node in self.cases}
             steps = tuple(step for step in outcome.steps if step.site.node not in bad)
             if len(steps) == len(outcome.steps):
                 break
@@ -205,7 +210,7 @@ class Planner:
 
     def _left_over(self, outcome: Outcome) -> list[Skipped]:
         left = []
-        for node in dict.fromkeys(node for node, _ in outcome.left if node in self.cases):
+        for node in dict.fromkeys(item.node for item in outcome.left if item.node in self.cases):
             case = self.cases[node]
             reason, advice = advice_for(case.findings[0], self.strategy)
             left.append(Skipped(case.site.name, case.codes, reason, advice))
@@ -235,13 +240,11 @@ class Planner:
                 kept += min(merged.pop(step.into.node), step.into.spec.mask_variance)
         return kept / total if total else 1.0
 
-    def _short(self, option: Action, outcome: Outcome, floor: dict[str, float]) -> int:
+    def _short(self, option: Action, outcome: Outcome, floor: Mapping[str, float]) -> int:
         """How many norms fall under the threshold though they need not; the guideline's places are exempt."""
         if option == "move" and all(step.action in ("move", "merge", "repair") for step in outcome.steps):
             return 0
-        return sum(
-            delta < self.threshold <= floor.get(name, 1.0) for name, delta in deltas_of(outcome).items()
-        )
+        return sum(delta < self.threshold <= floor.get(name, 1.0) for name, delta in outcome.deltas.items())
 
     # one strategy
 
@@ -259,7 +262,9 @@ class Planner:
             if not outcome.left:
                 break
             advanced = [
-                self._advance(self.cases[node], fall_back) for node, _ in outcome.left if node in self.cases
+                self._advance(self.cases[item.node], fall_back)
+                for item in outcome.left
+                if item.node in self.cases
             ]
             if not any(advanced):
                 break
@@ -381,60 +386,50 @@ class Planner:
 
         if self.beta is None:
             fits = self._fits(cases, others)
-            for most in (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2):
-                if fits(steps_at(most)):
-                    return steps_at(most)
+            first = bisect_left(BETAS, True, key=lambda most: fits(steps_at(most)))
+            return steps_at(BETAS[min(first, len(BETAS) - 1)])
         return steps_at(BETA_RANGE[0])
 
     def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
         """Whether steps answer the findings of `cases` and keep every norm fine that removal would."""
         nodes = {case.site.node for case in cases}
         gone = [Step(case.site, "remove") for case in cases]
-        floor = deltas_of(self._outcome((*others, *gone)))
+        floor = self.trials.deltas((*others, *gone))
 
         def fits(steps: Sequence[Step]) -> bool:
-            outcome = self._outcome((*others, *steps))
-            return not any(node in nodes for node, _ in outcome.left) and all(
-                delta >= self.threshold
-                for name, delta in deltas_of(outcome).items()
-                if floor.get(name, 1.0) >= self.threshold
-            )
+            together = (*others, *steps)
+            for name, delta in self.trials.deltas(together).items():  # the cheaper of the two questions
+                if floor.get(name, 1.0) >= self.threshold and not delta >= self.threshold:
+                    return False
+            return not any(item.node in nodes for item in self._left(together))
 
         return fits
 
-    def _milder(self, node: fx.Node, finding: Finding) -> bool:
+    def _milder(self, item: Remaining) -> bool:
         """Whether a strategy that leaves a dropout where it is answered all but its place.
 
         A placement is reported by its severest rule alone. Where `reduce` or `uout` was asked for and that
         rule is silent now, a milder one about the place may speak up; `auto` does not accept this.
         """
-        case = self.cases.get(node)
-        if case is None or self.strategy not in ("uout", "reduce") or finding.rule.code in case.codes:
+        case = self.cases.get(item.node)
+        if case is None or self.strategy not in ("uout", "reduce") or item.code in case.codes:
             return False
-        worst = min(SEVERITIES.index(item.severity) for item in case.findings)
-        return SEVERITIES.index(finding.severity) > worst
+        worst = min(SEVERITIES.index(finding.severity) for finding in case.findings)
+        return SEVERITIES.index(item.severity) > worst
+
+    def _left(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:
+        """What is found after some steps and was to go, or is new."""
+        return tuple(
+            item
+            for item in self.trials.remaining(steps)
+            if not self._milder(item)
+            and (item.node in self.cases or (item.node, item.code) not in self.known)
+        )
 
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
-        rewriter = Rewriter(self.trace)
-        trace = rewriter.apply(steps)
-        verdict = self.judge(trace)
-        left: list[tuple[fx.Node, Finding]] = []
-        for finding in verdict.findings:
-            if not isinstance(finding.dropout, DropoutSite):
-                continue
-            origin = rewriter.origin.get(finding.dropout.node, finding.dropout.node)
-            if self._milder(origin, finding):
-                continue
-            if origin in self.cases or (origin, finding.rule.code) not in self.known:
-                left.append((origin, finding))
-        return Outcome(steps, trace, verdict, tuple(left))
+        return Outcome(steps, self.trials.deltas(steps), self._left(steps))
 
 
 def _doing(outcome: Outcome) -> set[tuple[str, Action, float | None]]:
     """What is done to which dropout, to compare outcomes by."""
     return {(step.site.node.name, step.action, step.value) for step in outcome.steps}
-
-
-def deltas_of(outcome: Outcome) -> dict[str, float]:
-    """Predicted Δ at every norm that shifts."""
-    return {shift.node: shift.delta for shift in outcome.verdict.prediction.norms if shift.shifts}

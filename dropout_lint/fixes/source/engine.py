@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from dropout_lint.errors import DropoutLintError, FixError
 from dropout_lint.fixes.graph import applied, check_options
-from dropout_lint.fixes.judge import Judge, default_judge
-from dropout_lint.fixes.planner import Plan, Planner
+from dropout_lint.fixes.judge import Judge, Verdict, default_judge
+from dropout_lint.fixes.planner import Plan, Planner, can_be_fixed
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import holder_of
-from dropout_lint.fixes.source.prover import Proof, Prover, Question, shared
+from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
 from dropout_lint.fixes.source.write import Change, write_all
-from dropout_lint.fixes.types import Applied, Skipped, Step, Strategy, Weighed
+from dropout_lint.fixes.trials import Trials
+from dropout_lint.fixes.types import Action, Applied, Skipped, Step, Strategy, Weighed
 from dropout_lint.layers import ExtraDropout
 from dropout_lint.noise.types import Prediction
+from dropout_lint.report.group import numbered
 from dropout_lint.rules.types import Finding
 from dropout_lint.target.types import Built
 from dropout_lint.trace.types import DropoutSite, Trace
@@ -69,15 +72,6 @@ class SourceFix:
         write_all(self.changes)
 
 
-@dataclass
-class _State:
-    """What the search for a provable plan has learned."""
-
-    barred: set[tuple[str, str]] = field(default_factory=set)
-    reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def fix_source(
     built: Built,
     trace: Trace,
@@ -88,6 +82,8 @@ def fix_source(
     threshold: float = 0.95,
     beta: float | None = None,
     judge: Judge = default_judge,
+    before: Verdict | None = None,
+    compare: bool = True,
     texts: Sequence[str] = (),
     rules: Sequence[str] = (),
     select: Sequence[str] | None = None,
@@ -107,6 +103,8 @@ def fix_source(
         threshold: Δ from which on a shift counts.
         beta: β for Uout.
         judge: predicts Δ and matches the rules on a trace.
+        before: what `judge` said about `trace`, where it was asked already.
+        compare: weigh every strategy for `weighed`, though none could do better than the one before it.
         texts: the `--input` options.
         rules, select, ignore: folders of own rules and the selection, for the check of the edited source.
         dropouts: further dropout classes that the project names.
@@ -120,61 +118,170 @@ def fix_source(
         UsageError: an unknown strategy, or β outside (0, 1].
     """
     check_options(strategy, beta)
-    found = tuple(findings) if findings is not None else judge(trace).findings
-    state = _State()
-    prover = prover or shared()
-    for _ in range(ROUNDS):
-        plan = Planner(
-            trace, found, judge, strategy=strategy, threshold=threshold, beta=beta, barred=state.barred
-        ).plan()
-        if not plan.steps:
-            return _result(plan, (), Proof(()), state)
-        try:
-            changes, orphans = _changes(trace, plan.steps, found)
-        except CannotExpress as error:
-            _bar(trace, plan, error, state)
-            continue
-        if not changes:
-            _bar(
-                trace, plan, CannotExpress("no line of source would change", GRAPH_FIX, plan.steps[0]), state
-            )
-            continue
-        question = Question(
-            resolve=resolve or built.target,
-            target=built.target,
-            inputs=trace.inputs,
-            files={str(change.path): change.after for change in changes},
-            expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
-            texts=texts,
-            checkpoint=built.checkpoint,
-            meta=built.on_meta,
-            repaired=any("DL401" in step.codes for step in plan.steps),
-            rules=rules,
-            select=select,
-            ignore=ignore,
-            threshold=threshold,
-            dropouts=dropouts or {},
-            batches=batches,
-        )
-        try:
-            proof = prover.ask(question)
-        except FixError as error:
-            _fail(trace, plan, error, state)
-            continue
-        if orphans:
-            state.notes.append(
-                "a constructor stays, since other lines of its class still use the dropout (DL406)"
-            )
-        return _result(plan, changes, proof, state)
-    raise FixError(
-        "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
+    trials = Trials(trace, judge, before)
+    found = tuple(findings) if findings is not None else trials.before.findings
+    blank = Question(
+        resolve=resolve or built.target,
+        target=built.target,
+        inputs=trace.inputs,
+        files={},
+        expected=(),
+        texts=texts,
+        checkpoint=built.checkpoint,
+        meta=built.on_meta,
+        rules=rules,
+        select=select,
+        ignore=ignore,
+        threshold=threshold,
+        dropouts=dropouts or {},
+        batches=batches,
     )
 
+    def plan(barred: Collection[tuple[str, str]]) -> Plan:
+        return Planner(
+            trials, found, strategy=strategy, threshold=threshold, beta=beta, barred=barred, compare=compare
+        ).plan()
 
-def _changes(trace: Trace, steps: Sequence[Step], found: Sequence[Finding]) -> tuple[tuple[Change, ...], int]:
-    """The edited files, and how many dropouts stay constructed for other users of their class."""
+    prover = prover or shared()
+    with prover.originals() as original:
+        return _Search(Sources(trace), found, plan, prover, original, blank).run()
+
+
+@dataclass
+class _Search:
+    """The way to a plan that source can say and that passes every proof.
+
+    Attributes:
+        sources: the user's files.
+        found: what is to be fixed.
+        plan: the best plan without some (node name of a dropout call, action) pairs.
+        prover: the proof process.
+        original: what the unedited model gave it.
+        blank: the question to prove, without the edits.
+        barred: the pairs that did not go.
+        reasons: why a dropout is left, and what to do by hand, by its name.
+        notes: why a dropout got another fix than the first choice.
+    """
+
+    sources: Sources
+    found: Sequence[Finding]
+    plan: Callable[[Collection[tuple[str, str]]], Plan]
+    prover: Prover
+    original: Original
+    blank: Question
+    barred: set[tuple[str, str]] = field(default_factory=set)
+    reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> SourceFix:
+        """Plan, write and prove, each time without what did not go before.
+
+        Raises:
+            FixError: no edit could be proven harmless.
+        """
+        if self._bar_foreign():
+            self.prover.start()  # it loads torch while the strategies are weighed
+        for _ in range(ROUNDS):
+            plan = self.plan(self.barred)
+            if not plan.steps:
+                return self._result(plan, (), Proof(()))
+            try:
+                changes, orphans = _changes(self.sources, plan.steps, self.found)
+                proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
+            except CannotExpress as error:
+                self._bar(plan, error)
+                continue
+            except FixError as error:
+                self._fail(plan, error)
+                continue
+            if orphans:
+                self.notes.append(
+                    "a constructor stays, since other lines of its class still use the dropout (DL406)"
+                )
+            return self._result(plan, changes, proof)
+        raise FixError(
+            "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
+        )
+
+    def _question(self, plan: Plan, changes: Sequence[Change], orphans: int) -> Question:
+        return replace(
+            self.blank,
+            files={str(change.path): change.after for change in changes},
+            expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
+            repaired=any("DL401" in step.codes for step in plan.steps),
+        )
+
+    def _bar_foreign(self) -> bool:
+        """Bar the dropouts that no edit can change, before anything is weighed; whether one is left."""
+        refused: dict[tuple[str, str], list[str]] = {}
+        fixable = [item.dropout for item in self.found if can_be_fixed(item)]
+        sites = {site.node: site for site in fixable if isinstance(site, DropoutSite)}
+        for node, site in sites.items():
+            error = self.sources.refusal(site)
+            if error is None:
+                continue
+            self.barred |= {(node.name, action) for action in get_args(Action)}
+            self.reasons[site.name] = (error.reason, error.advice)
+            refused.setdefault((error.reason, error.advice), []).append(site.name)
+        self.notes += [
+            f"{numbered(names, 3)}: cannot be changed in source: {reason}; {advice}"
+            for (reason, advice), names in refused.items()
+        ]
+        return sum(map(len, refused.values())) < len(sites)
+
+    def _bar(self, plan: Plan, error: CannotExpress) -> None:
+        """Keep a step that source cannot say, and all that share its line, out of the next plan."""
+        step = error.step or plan.steps[0]
+        action = "move" if step.action == "merge" else step.action
+        same = [site for site in self.sources.trace.dropouts if _shares_line(step.site, site)]
+        sites = {site.node.name: site for site in (*same, step.site)}
+        if step.action == "merge" and step.into is not None:
+            sites[step.into.node.name] = step.into
+        for name, site in sites.items():
+            self.barred.add((name, action))
+            self.reasons[site.name] = (error.reason, error.advice)
+        self.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
+
+    def _fail(self, plan: Plan, error: FixError) -> None:
+        """A proof failed: the most far-reaching kind of step of this plan is not tried again."""
+        order = ("move", "merge", "remove", "repair", "uout", "reduce")
+        kind = min((step.action for step in plan.steps), key=order.index)
+        action = "move" if kind == "merge" else kind
+        tried = [step for step in plan.steps if step.action in (kind, "merge" if action == "move" else kind)]
+        listed = [step for step in tried if holder_of(self.sources, step.site) is not None]
+        for step in listed or tried:  # lists of layers are where an edit goes wrong first
+            self.barred.add((step.site.node.name, action))
+            self.reasons[step.site.name] = (error.message, GRAPH_FIX)
+        self.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
+
+    def _result(self, plan: Plan, changes: tuple[Change, ...], proof: Proof) -> SourceFix:
+        skipped = []
+        for item in plan.skipped:
+            reason = self.reasons.get(item.dropout or "")
+            skipped.append(Skipped(item.dropout, item.codes, *reason) if reason is not None else item)
+        return SourceFix(
+            changes=changes,
+            applied=tuple(applied(step) for step in plan.steps) if changes else (),
+            skipped=tuple(skipped),
+            before=plan.before.prediction,
+            after=plan.after.prediction,
+            notes=tuple(dict.fromkeys(self.notes)),
+            checks=proof.checks,
+            weighed=plan.weighed,
+            measured=(proof.before, proof.after),
+        )
+
+
+def _changes(
+    sources: Sources, steps: Sequence[Step], found: Sequence[Finding]
+) -> tuple[tuple[Change, ...], int]:
+    """The edited files, and how many dropouts stay constructed for other users of their class.
+
+    Raises:
+        CannotExpress: a step cannot be written, or nothing would change.
+    """
     wrong = [finding.dropout.node for finding in found if isinstance(finding.dropout, DropoutSite)]
-    expression = Expression(trace, steps, wrong)
+    expression = Expression(sources, steps, wrong)
     try:
         edits = expression.write()
     except DropoutLintError as error:
@@ -184,56 +291,12 @@ def _changes(trace: Trace, steps: Sequence[Step], found: Sequence[Finding]) -> t
         after = edit.result()
         if after != edit.source.raw.text:
             changes.append(Change(edit.source.path, edit.source.raw, after))
+    if not changes:
+        raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
     return tuple(changes), len(expression.orphans)
-
-
-def _bar(trace: Trace, plan: Plan, error: CannotExpress, state: _State) -> None:
-    """Keep a step that source cannot say, and all that share its line, out of the next plan."""
-    step = error.step or plan.steps[0]
-    action = "move" if step.action == "merge" else step.action
-    same = [site for site in trace.dropouts if _shares_line(step.site, site)]
-    sites = {site.node.name: site for site in (*same, step.site)}
-    if step.action == "merge" and step.into is not None:
-        sites[step.into.node.name] = step.into
-    for name, site in sites.items():
-        state.barred.add((name, action))
-        state.reasons[site.name] = (error.reason, error.advice)
-    state.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
 
 
 def _shares_line(site: DropoutSite, other: DropoutSite) -> bool:
     if site.call is not None and site.call == other.call and site.functional == other.functional:
         return True
     return site.constructed is not None and site.constructed == other.constructed
-
-
-def _fail(trace: Trace, plan: Plan, error: FixError, state: _State) -> None:
-    """A proof failed: the most far-reaching kind of step of this plan is not tried again."""
-    order = ("move", "merge", "remove", "repair", "uout", "reduce")
-    kind = min((step.action for step in plan.steps), key=order.index)
-    action = "move" if kind == "merge" else kind
-    tried = [step for step in plan.steps if step.action in (kind, "merge" if action == "move" else kind)]
-    sources = Sources(trace)
-    listed = [step for step in tried if holder_of(sources, step.site) is not None]
-    for step in listed or tried:  # lists of layers are where an edit goes wrong first
-        state.barred.add((step.site.node.name, action))
-        state.reasons[step.site.name] = (error.message, GRAPH_FIX)
-    state.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
-
-
-def _result(plan: Plan, changes: tuple[Change, ...], proof: Proof, state: _State) -> SourceFix:
-    skipped = []
-    for item in plan.skipped:
-        reason = state.reasons.get(item.dropout or "")
-        skipped.append(Skipped(item.dropout, item.codes, *reason) if reason is not None else item)
-    return SourceFix(
-        changes=changes,
-        applied=tuple(applied(step) for step in plan.steps) if changes else (),
-        skipped=tuple(skipped),
-        before=plan.before.prediction,
-        after=plan.after.prediction,
-        notes=tuple(dict.fromkeys(state.notes)),
-        checks=proof.checks,
-        weighed=plan.weighed,
-        measured=(proof.before, proof.after),
-    )

@@ -27,7 +27,7 @@ from dropout_lint.fixes.source.places import (
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.types import Step
 from dropout_lint.report.words import listed
-from dropout_lint.trace.types import DropoutSite, Trace
+from dropout_lint.trace.types import DropoutSite
 
 ERASING = ("move", "merge", "remove")
 
@@ -62,16 +62,16 @@ class Expression:
     """Edits for one plan.
 
     Args:
-        trace: the model that was linted.
+        sources: the user's files, and the trace of the model that was linted.
         steps: what is to be done.
         found: the dropout calls that something was found about, whether a step answers it or not.
     """
 
-    def __init__(self, trace: Trace, steps: Sequence[Step], found: Collection[fx.Node] = ()) -> None:
-        self.trace = trace
+    def __init__(self, sources: Sources, steps: Sequence[Step], found: Collection[fx.Node] = ()) -> None:
+        self.sources = sources
+        self.trace = sources.trace
         self.found = {*found, *(step.site.node for step in steps)}
         self.steps = tuple(steps)
-        self.sources = Sources(trace)
         self.edits: dict[Path, Edits] = {}
         self.by_node = {step.site.node: step for step in steps}
         self.taken: set[str] = set()

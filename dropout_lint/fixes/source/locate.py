@@ -12,7 +12,7 @@ from dropout_lint.fixes.rewrite import module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.target.types import Location
-from dropout_lint.trace.types import Trace
+from dropout_lint.trace.types import DropoutSite, Trace
 
 FOREIGN = ("site-packages", "dist-packages")
 STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
@@ -22,6 +22,26 @@ def is_foreign(path: str) -> bool:
     """Whether a file belongs to an installed package, so that it is never edited."""
     parts = Path(path).parts
     return any(name in parts for name in FOREIGN) or path.startswith(STDLIB) or path.startswith("<")
+
+
+def own_path(location: Location | None) -> str:
+    """The file of a location.
+
+    Raises:
+        CannotExpress: the location is unknown, or in a file that is not the user's.
+    """
+    if location is None:
+        raise CannotExpress(
+            "the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`"
+        )
+    path = str(Path(location.file).resolve())
+    if is_foreign(path) or not Path(path).is_file():
+        name = Path(location.file).name
+        raise CannotExpress(
+            f"it is made in {name}, an installed package, which is never edited",
+            "use the graph fix, `dropout_lint.fix(model)`, or subclass the block with the change",
+        )
+    return path
 
 
 class Sources:
@@ -37,20 +57,26 @@ class Sources:
         Raises:
             CannotExpress: the location is unknown, or in a file that is not the user's.
         """
-        if location is None:
-            raise CannotExpress(
-                "the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`"
-            )
-        path = str(Path(location.file).resolve())
-        if is_foreign(path) or not Path(path).is_file():
-            name = Path(location.file).name
-            raise CannotExpress(
-                f"it is made in {name}, an installed package, which is never edited",
-                "use the graph fix, `dropout_lint.fix(model)`, or subclass the block with the change",
-            )
+        path = own_path(location)
         if path not in self.files:
             self.files[path] = SourceFile(Path(path))
         return self.files[path]
+
+    def refusal(self, site: DropoutSite) -> CannotExpress | None:
+        """Why no edit can change a dropout call; None where its line, or its constructor's, is the user's.
+
+        Every way to write a step edits one of the two.
+        """
+        made = None if site.module is None else self.trace.constructed.get(site.module)
+        first: CannotExpress | None = None
+        for place in dict.fromkeys([made or site.node.meta.get("call"), site.node.meta.get("call")]):
+            try:
+                own_path(place)
+            except CannotExpress as error:
+                first = first or error
+            else:
+                return None
+        return first
 
     # nodes
 

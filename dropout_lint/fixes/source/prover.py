@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,54 +74,80 @@ class Proof:
     after: Mapping[str, float] = field(default_factory=dict)
 
 
+class Original:
+    """What the unedited model gave, for all questions of one fix: it is built and run once.
+
+    Only `files`, `expected` and `repaired` may differ between the questions.
+
+    Args:
+        folder: where the files of the proofs go.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._answers: dict[bool, dict[str, Any] | FixError] = {}
+
+    def answer(self, repaired: bool, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The answer of the job on the original, run where it has not been.
+
+        Raises:
+            FixError: the original could not be built or run, now or before.
+        """
+        if repaired not in self._answers:
+            try:
+                self._answers[repaired] = run()
+            except FixError as error:
+                self._answers[repaired] = error
+        answer = self._answers[repaired]
+        if isinstance(answer, FixError):
+            raise answer
+        return answer
+
+
 @dataclass
 class Prover:
-    """One proof process, started when it is first asked."""
+    """One proof process, started when it is first asked, or before.
 
+    Attributes:
+        scratch: the folder that files of proofs go to; None for the system's.
+        process: the process while it runs.
+    """
+
+    scratch: str | None = None
     process: subprocess.Popen[str] | None = None
 
-    def ask(self, question: Question) -> Proof:
+    @contextlib.contextmanager
+    def originals(self) -> Iterator[Original]:
+        """A folder for the proofs of one fix, with what is kept of the unedited model."""
+        with tempfile.TemporaryDirectory(prefix="dropout-lint-", dir=self.scratch) as folder:
+            yield Original(folder)
+
+    def ask(self, question: Question, original: Original | None = None) -> Proof:
         """Prove the edited files.
+
+        Args:
+            question: what is to be proven.
+            original: what the unedited model gave in earlier questions about it.
 
         Raises:
             FixError: a check failed; the message names it.
         """
-        import torch
-
-        with tempfile.TemporaryDirectory(prefix="dropout-lint-") as folder:
-            here = Path(folder)
-            torch.save((question.inputs.args, dict(question.inputs.kwargs)), here / "tensors.pt")
-            job: dict[str, Any] = {
-                "kind": "expected",
-                "resolve": question.resolve,
-                "target": question.target,
-                "inputs": list(question.texts),
-                "checkpoint": question.checkpoint,
-                "meta": question.meta,
-                "tensors": str(here / "tensors.pt"),
-                "kept": str(here / "kept.pt"),
-                "repaired": question.repaired,
-                "files": dict(question.files),
-                "expected": list(question.expected),
-                "rules": list(question.rules),
-                "select": list(question.select) if question.select else None,
-                "ignore": list(question.ignore),
-                "threshold": question.threshold,
-                "dropouts": {
-                    name: {"noise": extra.noise.value, "p": extra.p, "keeps": extra.keeps}
-                    for name, extra in question.dropouts.items()
-                },
-                "batches": question.batches,
-                "cwd": str(Path.cwd()),
-                "path": list(sys.path),
-            }
-            first = self._run(here / "original.json", job)
-            second = self._run(here / "edited.json", {**job, "kind": "actual", "trains": first["trains"]})
+        if original is None:
+            with self.originals() as own:
+                return self.ask(question, own)
+        job = job_of(question, original.folder)
+        first = original.answer(
+            question.repaired, lambda: self._run(original.folder / f"original-{question.repaired}.json", job)
+        )
+        edited = {**job, "kind": "actual", "trains": first["trains"]}
+        second = self._run(original.folder / "edited.json", edited)
         return Proof(tuple(second["checks"]), first["measured"], second["measured"])
 
     def _run(self, path: Path, job: dict[str, Any]) -> dict[str, Any]:
+        answer = path.with_suffix(".answer")
+        answer.unlink(missing_ok=True)  # of an earlier question
         path.write_text(json.dumps(job))
-        process = self._start()
+        process = self.start()
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(f"{path}\n")
@@ -136,7 +162,6 @@ class Prover:
             process.stdout.readline()
         except BrokenPipeError:
             self.close()
-        answer = path.with_suffix(".answer")
         if not answer.is_file():
             self.close()
             raise FixError("the proof process ended without an answer", "the files stay as they were")
@@ -147,7 +172,8 @@ class Prover:
             raise FixError(found["failed"], "the files stay as they were", details=found.get("details"))
         return found
 
-    def _start(self) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str]:
+        """The process, which goes on loading torch while the caller has other things to do."""
         if self.process is not None and self.process.poll() is None:
             return self.process
         root = str(Path(__file__).resolve().parents[3])
@@ -173,6 +199,37 @@ class Prover:
         with contextlib.suppress(OSError):
             process.terminate()
         process.wait()
+
+
+def job_of(question: Question, folder: Path) -> dict[str, Any]:
+    """The job on the original, as the process reads it; the inputs are put beside it."""
+    import torch
+
+    torch.save((question.inputs.args, dict(question.inputs.kwargs)), folder / "tensors.pt")
+    return {
+        "kind": "expected",
+        "resolve": question.resolve,
+        "target": question.target,
+        "inputs": list(question.texts),
+        "checkpoint": question.checkpoint,
+        "meta": question.meta,
+        "tensors": str(folder / "tensors.pt"),
+        "kept": str(folder / f"kept-{question.repaired}.pt"),
+        "repaired": question.repaired,
+        "files": dict(question.files),
+        "expected": list(question.expected),
+        "rules": list(question.rules),
+        "select": list(question.select) if question.select else None,
+        "ignore": list(question.ignore),
+        "threshold": question.threshold,
+        "dropouts": {
+            name: {"noise": extra.noise.value, "p": extra.p, "keeps": extra.keeps}
+            for name, extra in question.dropouts.items()
+        },
+        "batches": question.batches,
+        "cwd": str(Path.cwd()),
+        "path": list(sys.path),
+    }
 
 
 _shared = Prover()

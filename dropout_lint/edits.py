@@ -7,45 +7,47 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dropout_lint.cli.fix import Wanted, repair
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.report.convert import relative, rounded
 from dropout_lint.report.group import numbered
-from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, Report, TargetInfo
+from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, TargetInfo
 
 if TYPE_CHECKING:
     from dropout_lint.fixes import SourceFix
     from dropout_lint.rules import RuleSet
 
 
-def with_edits(report: Report, settings: Settings, rules: RuleSet) -> Report:
-    """The report with the source fix of each model that has findings, or a note why there is none."""
-    targets = []
-    for target in report.targets:
-        if target.status == "error" or not target.findings:
-            targets.append(target)
-            continue
-        try:
-            result = source_fix(target.target, settings.for_target(target.target), rules)
-        except Exception as problem:  # the findings of all targets are worth more than one target's edits
-            internal = f"internal error: {type(problem).__name__}: {problem}"
-            cause = problem.message if isinstance(problem, DropoutLintError) else internal
-            notes = [*target.notes, f"no fix in source: {cause}"]
-            targets.append(msgspec.structs.replace(target, notes=notes))
-            continue
-        targets.append(edited(target, result))
-    return msgspec.structs.replace(report, targets=targets)
+def with_edits(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
+    """A target with the source fix of its model, or with a note why there is none.
+
+    Args:
+        target: what was found in one model.
+        settings: the settings of all targets.
+        rules: the rules that may run.
+    """
+    try:
+        result = source_fix(target.target, settings.for_target(target.target), rules)
+    except Exception as problem:  # findings are worth more than edits
+        internal = f"internal error: {type(problem).__name__}: {problem}"
+        return unfixed(target, problem.message if isinstance(problem, DropoutLintError) else internal)
+    return edited(target, result)
+
+
+def unfixed(target: TargetInfo, cause: str) -> TargetInfo:
+    """A target with the note that its model got no fix in source, and why."""
+    return msgspec.structs.replace(target, notes=[*target.notes, f"no fix in source: {cause}"])
 
 
 def source_fix(target: str, settings: Settings, rules: RuleSet) -> SourceFix:
     """The proven source fix of one target."""
+    from dropout_lint.repair import repair
     from dropout_lint.target import resolve
 
     models = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
     if len(models) != 1:
         raise UsageError(f"{target} names {len(models)} models now", "lint it again")
-    result, _ = repair(models[0], settings, rules, Wanted(typed=target))
+    result, _ = repair(models[0], settings, rules, typed=target, compare=False)
     return result
 
 

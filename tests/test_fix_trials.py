@@ -1,0 +1,247 @@
+"""What a fix asks for: each set of steps once, the original once, and nothing that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dropout_lint.errors import FixError
+from dropout_lint.fixes import SourceFix, Verdict, fix_source, judge_with
+from dropout_lint.fixes.planner import BETAS, Planner
+from dropout_lint.fixes.source.prover import Prover, shared
+from dropout_lint.fixes.trials import Trials
+from dropout_lint.fixes.types import Step
+from dropout_lint.target import resolve
+from dropout_lint.trace import Trace, trace
+
+MODEL = """\
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3)
+        self.drop1 = nn.Dropout(0.4)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.drop2 = nn.Dropout(0.3)
+        self.conv2 = nn.Conv2d(6, 6, 3)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.bn1(self.drop1(self.conv1(x))).relu()
+        x = self.bn2(self.conv2(self.drop2(x))).relu()
+        return self.fc(x.mean((2, 3)))
+"""
+
+
+class Judge:
+    """The judge, counting what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.surveyed = 0
+        self._judge = judge_with()
+
+    def __call__(self, traced: Trace) -> Verdict:
+        self.asked += 1
+        verdict = self._judge(traced)
+
+        def find() -> Any:
+            self.surveyed += 1
+            return verdict.findings
+
+        return Verdict(verdict.prediction, find)
+
+
+class Recorder(Prover):
+    """The proof process of the tests, telling which jobs it was given; `refuse` of the edits fail."""
+
+    def __init__(self, refuse: int = 0) -> None:
+        super().__init__(process=shared().start())
+        self.jobs: list[str] = []
+        self.refuse = refuse
+
+    def _run(self, path: Path, job: dict[str, Any]) -> dict[str, Any]:
+        self.jobs.append(job["kind"])
+        if job["kind"] == "actual" and self.jobs.count("actual") <= self.refuse:
+            raise FixError("refused on purpose")
+        return super()._run(path, job)
+
+
+class Idle(Prover):
+    """A proof process that nobody may need."""
+
+    def start(self) -> Any:
+        raise AssertionError("started for nothing")
+
+
+def fix(file: Path, **options: Any) -> SourceFix:
+    (built,) = resolve(f"{file}:Net")
+    return fix_source(built, trace(built.model, built.inputs, constructed=built.constructed), **options)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "net.py"
+    found.write_text(MODEL)
+    return found
+
+
+def test_what_stands_in_an_installed_package_is_not_weighed(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "theirs.py").write_text(MODEL)
+    judge = Judge()
+    result = fix(folder / "theirs.py", judge=judge, prover=Idle())
+    assert not result.changes and {item.dropout for item in result.skipped} == {"drop1", "drop2"}
+    assert judge.asked == 1, "the findings themselves"
+    (note,) = result.notes
+    assert note.startswith("drop1, drop2: cannot be changed in source: it is made in theirs.py")
+
+
+def test_own_dropouts_are_fixed_beside_those_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "theirs_only.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(str(folder))
+    file = tmp_path / "mine.py"
+    file.write_text(
+        textwrap.dedent("""\
+        import torch
+        import theirs_only
+        from torch import nn
+
+        example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = theirs_only.Net()
+                self.drop = nn.Dropout(0.5)
+                self.bn = nn.BatchNorm1d(2)
+                self.head = nn.Linear(2, 2)
+
+            def forward(self, x):
+                return self.head(self.bn(self.drop(self.body(x))))
+        """)
+    )
+    result = fix(file)
+    assert [change.path.name for change in result.changes] == ["mine.py"]
+    assert [item.dropout for item in result.applied] == ["drop"]
+    assert {item.dropout for item in result.skipped} == {"body.drop1", "body.drop2"}
+    assert all("an installed package" in item.reason for item in result.skipped)
+
+
+def test_the_verdict_that_is_known_is_not_asked_for_again(file: Path) -> None:
+    (built,) = resolve(f"{file}:Net")
+    traced = trace(built.model, built.inputs, constructed=built.constructed)
+    judge = Judge()
+    before = judge(traced)
+    trials = Trials(traced, judge, before)
+    assert trials.before is before and trials.verdict(()) is before
+    Planner(trials, before.findings).plan()
+    weighed = judge.asked
+    Planner(trials, before.findings).plan()
+    assert judge.asked <= weighed + 1, "at most the chosen set, whose copy may not have been kept"
+    assert judge.surveyed < judge.asked, "where Δ decides, nothing is surveyed"
+
+
+def test_sets_of_steps_that_differ_are_told_apart(file: Path) -> None:
+    (built,) = resolve(f"{file}:Net")
+    traced = trace(built.model, built.inputs, constructed=built.constructed)
+    trials = Trials(traced, judge_with())
+    first, second = traced.dropouts
+    sets = [
+        (),
+        (Step(first, "remove"),),
+        (Step(second, "remove"),),
+        (Step(first, "remove"), Step(second, "remove")),
+        (Step(first, "reduce", value=0.1),),
+        (Step(first, "reduce", value=0.2),),
+        (Step(first, "uout", value=0.2, kind="Uout"),),
+    ]
+    deltas = [tuple(trials.deltas(steps).values()) for steps in sets]
+    assert len(set(deltas)) == len(sets)
+    assert [tuple(trials.deltas(steps).values()) for steps in sets] == deltas
+    assert trials.remaining(sets[0]) and not trials.remaining(sets[3])
+    assert {item.node for item in trials.remaining(sets[2])} == {first.node}
+
+
+def test_the_largest_beta_that_fits_is_taken(file: Path) -> None:
+    (built,) = resolve(f"{file}:Net")
+    traced = trace(built.model, built.inputs, constructed=built.constructed)
+    chosen = []
+    for threshold in (0.79, 0.83, 0.88, 0.92, 0.95, 0.99):
+        trials = Trials(traced, judge_with(threshold=threshold))
+        plan = Planner(trials, trials.before.findings, strategy="uout", threshold=threshold).plan()
+        (beta,) = {step.value for step in plan.steps}
+
+        def worst(beta: float, trials: Trials = trials) -> float:
+            steps = [Step(site, "uout", value=beta, kind="Uout") for site in traced.dropouts]
+            return min(trials.deltas(steps).values())
+
+        assert beta == next((beta for beta in BETAS if worst(beta) >= threshold), BETAS[-1])
+        chosen.append(beta)
+    assert len(set(chosen)) > 2
+
+
+def test_without_a_comparison_the_fix_is_the_same(file: Path) -> None:
+    file.write_text(MODEL.replace("self.conv2(self.drop2(x))", "self.conv2(x)"))
+    judges = Judge(), Judge()
+    full, short = fix(file, judge=judges[0]), fix(file, judge=judges[1], compare=False)
+    assert short.diff == full.diff != ""
+    assert (short.applied, short.skipped) == (full.applied, full.skipped)
+    assert [item.strategy for item in full.weighed] == ["move", "uout", "reduce", "remove"]
+    assert [(item.strategy, item.chosen) for item in short.weighed] == [("move", True)]
+    assert judges[1].asked < judges[0].asked
+
+
+def test_the_original_is_run_once_for_all_edits(file: Path) -> None:
+    prover = Recorder(refuse=2)
+    result = fix(file, prover=prover)
+    assert result.changes and result.checks
+    assert prover.jobs == ["expected", "actual", "actual", "actual"]
+    assert sum("refused on purpose" in note for note in result.notes) == 2
+
+
+def test_an_original_that_does_not_run_is_not_run_again(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    broken = MODEL.replace(
+        "    def forward(self, x):\n",
+        "    def forward(self, x):\n        if not self.training and type(x) is torch.Tensor:\n"
+        "            raise OSError('no such camera')\n",
+    )
+    file.write_text(broken)
+    prover = Recorder()
+    result = fix(file, prover=prover)
+    assert not result.changes and prover.jobs == ["expected"]
+    assert all("no such camera" in item.reason for item in result.skipped)
+
+
+def test_an_answer_is_of_the_question_that_was_asked(file: Path, tmp_path: Path) -> None:
+    """A process that dies leaves no answer; that of the question before must not be taken for it."""
+
+    class Mute(Prover):
+        def start(self) -> Any:
+            process = super().start()
+            process.terminate()
+            process.wait()
+            return process
+
+    (tmp_path / "edited.answer").write_text(json.dumps({"checks": ["proven"], "measured": {}}))
+    prover = Mute()
+    with pytest.raises(FixError, match="without an answer"):
+        prover._run(tmp_path / "edited.json", {})
+    prover.close()
