@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from torch import nn
 
 from dropout_lint.errors import TargetError
 from dropout_lint.target.compat import with_schemas
+from dropout_lint.target.elsewhere import modules_with
 from dropout_lint.target.hollow import weightless
 from dropout_lint.target.parse import Call
 from dropout_lint.target.shapes import holds_tensor
 from dropout_lint.target.usercode import UserCodeError, user_code
+
+BY_NAME = ("create_model", "get_model", "build_model")  # what builds a model by its name is often called so
 
 
 @dataclass
@@ -42,18 +46,35 @@ def look_up(owner: Any, call: Call, source: str) -> Any:
         except UserCodeError as error:
             if isinstance(error.__cause__, AttributeError):
                 where = ".".join([source, *call.attrs[:index]]) if index else source
-                raise TargetError(
-                    f"`{where}` has no attribute `{name}`", _near_attribute(value, name)
-                ) from None
+                hint = _in_module(owner, call, source) if index == 0 else _near_attribute(value, name)
+                raise TargetError(f"`{where}` has no attribute `{name}`", hint or _builders(value)) from None
             raise
     return value
 
 
+def _in_module(owner: Any, call: Call, source: str) -> str:
+    """What to type instead of what a module lacks, "" where nothing suggests itself."""
+    homes = modules_with(owner, call.attrs) if isinstance(owner, ModuleType) else []
+    hint = _did_you_mean([f"{home}:{call.text}" for home in homes[:3]])
+    by_name = next((item for item in BY_NAME if inspect.isfunction(getattr(owner, item, None))), None)
+    named = f'if `{by_name}` knows that name: `{source}:{by_name}("{call.path}")`' if by_name else ""
+    return hint or _near_attribute(owner, call.attrs[0]) or named
+
+
+def _did_you_mean(texts: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(f'`{text}`' for text in texts)}?" if texts else ""
+
+
 def _near_attribute(owner: Any, name: str) -> str:
-    public = [item for item in dir(owner) if not item.startswith("_")]
-    near = get_close_matches(name, public, n=3, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(f"`{item}`" for item in near) + "?"
+    return _did_you_mean(get_close_matches(name, _public(owner), n=3, cutoff=0.6))
+
+
+def _public(owner: Any) -> list[str]:
+    return [item for item in dir(owner) if not item.startswith("_")]
+
+
+def _builders(owner: Any) -> str:
+    public = _public(owner)
     models = [
         item for item in public if _may_build(getattr(owner, item, None), getattr(owner, "__name__", None))
     ]

@@ -17,12 +17,16 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 @dataclass(frozen=True)
 class Call:
-    """What stands after the colon: a chain of attributes and, for a call, literal arguments."""
+    """What stands after the colon: a chain of attributes and, for a call, literal arguments.
+
+    `text` is what was typed there.
+    """
 
     attrs: tuple[str, ...]
     called: bool = False
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    text: str = field(default="", compare=False)
 
     @property
     def path(self) -> str:
@@ -143,8 +147,8 @@ def _parse_call(text: str, right: str) -> Call:
             if keyword.arg is None:
                 raise TargetError(f"`{text}` unpacks its arguments with **", "write each argument out")
             kwargs[keyword.arg] = _literal(text, keyword.value)
-        return Call(attrs, True, args, kwargs)
-    return Call(_chain(text, tree))
+        return Call(attrs, True, args, kwargs, text=right.strip())
+    return Call(_chain(text, tree), text=right.strip())
 
 
 def _syntax(error: Exception) -> str:
