@@ -203,6 +203,7 @@ def test_ctrl_c_is_130(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_from_the_keyboard_is_130(here: Path) -> None:
     (here / "slow.py").write_text(
         "import time\ndef build():\n    open('started', 'w').close()\n    time.sleep(60)\n"

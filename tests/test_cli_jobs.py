@@ -74,6 +74,7 @@ def test_a_hang_ends_and_the_next_target_is_looked_at(here: Path, capfd: pytest.
     assert targets[1]["status"] == "error"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_takes_the_processes_along(here: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "dropout_lint", "net.py:hanging", "-j", "2", "--no-cache"],

@@ -126,6 +126,7 @@ def test_nothing_is_left_behind_when_a_loader_fails_or_ctrl_c_meets_it() -> None
         assert generators() == state
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_at_any_moment() -> None:
     """A real SIGINT at lines all over the run, also while things are being put back."""
     counted = 0
