@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -194,6 +195,27 @@ def test_fixes_that_take_longer_than_the_timeout_leave_the_findings(tmp_path: Pa
     (running,) = tmp_path.glob("running-*")
     assert not lives(running.name.removeprefix("running-"))
     assert list((tmp_path / "tmp").glob("dropout-lint-*")) == []
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("options", [(), ("--timeout", "300")])
+def test_ctrl_c_while_a_fix_is_proven_ends_the_proof(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import os\nimport time\n" + SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dropout_lint", "slow.py:Net", "--fixes", "--no-cache", *options],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    running: list[Path] = []
+    for _ in range(1200):
+        running = list(tmp_path.glob("running-*"))
+        if running:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "\ninterrupted\n")
+    assert not lives(running[0].name.removeprefix("running-"))
 
 
 def test_a_fix_that_takes_the_process_along_leaves_the_findings_and_the_other_targets(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections import Counter
@@ -185,7 +186,8 @@ def do(path: str) -> None:
 
 
 def main() -> None:
-    """Read job paths from stdin until it ends."""
+    """Read job paths from stdin until it ends; SIGTERM ends the job along with this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's, which ends this process
     from dropout_lint.target import own_process
 
     own_process()
@@ -201,6 +203,14 @@ def main() -> None:
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    child = 0
+
+    def end(*_: object) -> None:
+        if child:
+            os.kill(child, signal.SIGKILL)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)
     for line in sys.stdin:
         path = line.strip()
         if not path:
@@ -208,12 +218,14 @@ def main() -> None:
         if FORK:
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 try:
                     do(path)
                 finally:
                     sys.stderr.flush()
                     os._exit(0)
             os.waitpid(child, 0)
+            child = 0
         else:
             do(path)
         channel.write(f"{path}\n")
