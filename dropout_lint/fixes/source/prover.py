@@ -21,6 +21,8 @@ from dropout_lint.layers import ExtraDropout
 from dropout_lint.target.types import Inputs
 
 TIMEOUT = 600.0
+# what torchvision and others take long to import; where this process has it, the jobs will want it too
+HEAVY = ("torch._dynamo",)
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,9 @@ class Prover:
             return self.process
         root = str(Path(__file__).resolve().parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        wanted = ", ".join(repr(name) for name in HEAVY if name in sys.modules)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from dropout_lint.fixes.source.worker import main; main()"],
+            [sys.executable, "-c", f"from dropout_lint.fixes.source.worker import main; main({wanted})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

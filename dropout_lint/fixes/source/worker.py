@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -185,8 +186,12 @@ def do(path: str) -> None:
     partial.replace(file.with_suffix(".answer"))
 
 
-def main() -> None:
-    """Read job paths from stdin until it ends; SIGTERM ends the job along with this process."""
+def main(*modules: str) -> None:
+    """Read job paths from stdin until it ends; SIGTERM ends the job along with this process.
+
+    Args:
+        modules: of torch, to be imported once for all jobs.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's, which ends this process
     from dropout_lint.target import own_process
 
@@ -199,10 +204,14 @@ def main() -> None:
     import dropout_lint.noise
     import dropout_lint.survey.surveyor
     import dropout_lint.trace  # noqa: F401
+    from dropout_lint.target.compat import plain_python
 
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    with plain_python():  # as a job imports them
+        for name in modules:
+            import_module(name)
     child = 0
 
     def end(*_: object) -> None:
