@@ -55,13 +55,15 @@ class DropoutSwitch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
         flag = FLAGS.get(func)
+        if flag is None and func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
         if flag is not None:
             args = put(args, kwargs, flag, self.on)
             if self.on and _positive(argument(args, kwargs, RATIOS.get(func, (1, "p")), 0.5)):
                 self.draws += 1
-        elif func is F.scaled_dot_product_attention and not self.on:
+        elif not self.on:
             args = put(args, kwargs, (4, "dropout_p"), 0.0)
         return func(*args, **kwargs)
 
@@ -99,13 +101,15 @@ def test_mode(model: nn.Module, train: Callable[[nn.Module], bool] = lambda modu
     """
     before = [(module, module.training) for module in model.modules()]
     try:
-        for module, _ in before:
-            module.training = train(module)
+        for module, training in before:
+            if training is not (wanted := train(module)):
+                module.training = wanted
         with eager():
             yield
     finally:
         for module, training in before:
-            module.training = training
+            if module.training is not training:
+                module.training = training
 
 
 test_mode.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dropout_lint.errors import MeasureError, UsageError
-from dropout_lint.layers import STANDARD, Catalogue, Noise
+from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, Noise
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.remedies.batches import device_of
 from dropout_lint.remedies.modes import DropoutSwitch, test_mode
 from dropout_lint.target.types import Inputs
+
+# Every dropout module of a model, with what it is.
+_Dropouts: TypeAlias = "list[tuple[nn.Module, DropoutSpec]]"
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,8 @@ def dropout_on(
     Raises:
         UsageError: `also` names no module of the model, or a norm.
     """
-    modules = dict(model.named_modules())
-    unknown = sorted(set(also) - modules.keys())
-    if unknown:
-        raise UsageError(f"also names no module of this model: {', '.join(unknown)}", "use qualified names")
-    norms = sorted(name for name in also if catalogue.norm(modules[name]) is not None)
-    if norms:
-        raise UsageError(f"also names a norm: {', '.join(norms)}", "norms stay in test mode")
-    named = {id(modules[name]) for name in also}
-
-    def trains(module: nn.Module) -> bool:
-        noisy = isinstance(module, nn.RNNBase) or catalogue.dropout(module) is not None
-        return noisy or id(module) in named
-
     switch = DropoutSwitch(on=True)
-    with test_mode(model, trains), switch:
+    with test_mode(model, _noisy(model, also, _dropouts(model, catalogue), catalogue)), switch:
         yield switch
 
 
@@ -122,32 +112,51 @@ def monte_carlo(
         raise MeasureError(
             "the batch holds no tensor with a batch dimension", "pass what the model is called with"
         )
-    shared = any(
-        found is not None and found.noise is Noise.BATCH and found.is_noisy
-        for found in map(catalogue.dropout, model.modules())
-    )
+    dropouts = _dropouts(model, catalogue)
+    shared = any(spec.noise is Noise.BATCH and spec.is_noisy for _, spec in dropouts)
     step = chunk or (1 if shared else samples)
+    switch = DropoutSwitch(on=True)
     totals: _Totals | None = None
-    with torch.no_grad(), dropout_on(model, also=also, catalogue=catalogue) as switch:
+    with torch.no_grad(), test_mode(model, _noisy(model, also, dropouts, catalogue)):
         for start in range(0, samples, step):
             times = min(step, samples - start)
             many_args, many_kwargs = pytree.tree_unflatten(
                 [_repeat(leaf, size, times) for leaf in leaves], spec
             )
-            output = model(*many_args, **many_kwargs)
+            with switch:
+                output = model(*many_args, **many_kwargs)
             if transform is not None:
                 output = transform(output)
             values, output_spec = pytree.tree_flatten(output)
             if totals is None:
                 totals = _Totals(len(values), output_spec)
             totals.add([_split(value, times, size) for value in values], times)
-    if switch.draws == 0 and not _draws_by_itself(model, also, catalogue):
+    if switch.draws == 0 and not _draws_by_itself(model, also, dropouts):
         raise MeasureError(
             f"no dropout of {type(model).__name__} drew anything",
             "a call behind `if self.training:` needs its module named in `also`; p = 0 draws nothing",
         )
     assert totals is not None
     return MonteCarlo(totals.mean(), totals.std(samples), samples)
+
+
+def _dropouts(model: nn.Module, catalogue: Catalogue) -> _Dropouts:
+    return [(module, spec) for module in model.modules() if (spec := catalogue.dropout(module)) is not None]
+
+
+def _noisy(
+    model: nn.Module, also: Collection[str], dropouts: _Dropouts, catalogue: Catalogue
+) -> Callable[[nn.Module], bool]:
+    """Says of a module whether it is to be in train mode: one that drops, or is named in `also`."""
+    modules = dict(model.named_modules()) if also else {}
+    unknown = sorted(set(also) - modules.keys())
+    if unknown:
+        raise UsageError(f"also names no module of this model: {', '.join(unknown)}", "use qualified names")
+    norms = sorted(name for name in also if catalogue.norm(modules[name]) is not None)
+    if norms:
+        raise UsageError(f"also names a norm: {', '.join(norms)}", "norms stay in test mode")
+    noisy = {id(module) for module, _ in dropouts} | {id(modules[name]) for name in also}
+    return lambda module: id(module) in noisy or isinstance(module, nn.RNNBase)
 
 
 class _Totals:
@@ -204,12 +213,11 @@ def _split(value: Any, times: int, size: int) -> Any:
     return value.reshape(times, size, *value.shape[1:])
 
 
-def _draws_by_itself(model: nn.Module, also: Collection[str], catalogue: Catalogue) -> bool:
+def _draws_by_itself(model: nn.Module, also: Collection[str], dropouts: _Dropouts) -> bool:
     """Whether some module draws without calling one of torch's functional dropouts."""
     for name, module in model.named_modules():
         if name in also or (isinstance(module, nn.RNNBase) and module.dropout > 0):
             return True
-        spec = catalogue.dropout(module)
-        if spec is not None and spec.is_noisy and not isinstance(module, nn.modules.dropout._DropoutNd):
-            return True
-    return False
+    return any(
+        spec.is_noisy and not isinstance(module, nn.modules.dropout._DropoutNd) for module, spec in dropouts
+    )
