@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from brute_force import measured, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -14,6 +18,7 @@ from torch.nn import functional as F
 
 from dropout_lint.errors import UsageError
 from dropout_lint.noise import Prediction, available_basis, predict
+from dropout_lint.noise.correlation import whitened
 from dropout_lint.noise.equations import hendrycks_factors, li_eq6, li_eq12
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
@@ -34,38 +39,6 @@ def deltas(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> dict[str, 
 
 def images(size: int = 8, channels: int = 3) -> Tensor:
     return torch.randn(4, channels, size, size)
-
-
-def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:
-    """Brute force: train-mode variances of fixed weights, frozen, then test-mode ones."""
-    model = copy.deepcopy(model)
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
-
-    def look(name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            flat = args[0].detach().transpose(0, 1).flatten(1)
-            seen[name].append((flat.mean(1), flat.var(1, correction=0)))
-
-        return hook
-
-    for name, module in norms.items():
-        module.register_forward_pre_hook(look(name))
-    with torch.no_grad():
-        model.train()
-        for _ in range(passes):
-            model(x)
-        train = {}
-        for name, module in norms.items():
-            mean = torch.stack([m for m, _ in seen[name]]).mean(0)
-            var = torch.stack([v + m**2 for m, v in seen[name]]).mean(0) - mean**2
-            module.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
-            module.running_var.copy_(var)  # type: ignore[operator, union-attr]
-            train[name] = float(var.mean())
-            seen[name].clear()
-        model.eval()
-        model(x)
-    return {name: float(seen[name][0][1].mean()) / train[name] for name in norms}
 
 
 def chain(*middle: nn.Module, width: int = 16) -> nn.Module:
@@ -512,3 +485,82 @@ def test_dropping_whole_samples_in_a_trained_network(p: float, seed: int, everyt
     model = trained_alike(Paths(p, everything), x)
     truth, found = measured(model, x, passes=8), deltas(model, x[:4], basis="checkpoint")
     assert found == pytest.approx(truth, abs=0.03)
+
+
+class Dense(nn.Module):
+    """Bottlenecks of a DenseNet: dropped features are put side by side, and each block reads all of them."""
+
+    def __init__(
+        self, drop: Callable[[float], nn.Module], p: float, blocks: int = 4, growth: int = 16
+    ) -> None:
+        super().__init__()
+        widths = [growth * (i + 1) for i in range(blocks)]
+        self.stem = nn.Conv2d(3, growth, 1)
+        self.first = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.squeeze = nn.ModuleList(nn.Conv2d(width, 2 * growth, 1) for width in widths)
+        self.second = nn.ModuleList(nn.BatchNorm2d(2 * growth) for _ in widths)
+        self.layers = nn.ModuleList(nn.Conv2d(2 * growth, growth, 1) for _ in widths)
+        self.drops = nn.ModuleList(drop(p) for _ in widths)
+        for layer in self.layers:
+            nn.init.normal_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for first, squeeze, second, layer, drop in zip(
+            self.first, self.squeeze, self.second, self.layers, self.drops, strict=True
+        ):
+            x = torch.cat([x, drop(layer(second(squeeze(first(x).relu())).relu()))], 1)
+        return x
+
+
+@pytest.mark.parametrize("drop", [nn.Dropout, nn.Dropout2d, DropPath])
+@pytest.mark.parametrize("basis", ["weights", "checkpoint"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_masks_of_several_dropouts_side_by_side(drop: type[nn.Module], basis: str, seed: int) -> None:
+    """What ReLU makes of a channel depends on the mask that is pending there, not on those beside it."""
+    torch.manual_seed(seed)
+    x = smooth(512, 3, 4, 4)
+    model = trained_alike(Dense(drop, 0.3), x)
+    truth, found = measured(model, x, passes=8), deltas(model, x[:4], basis=basis)
+    assert found == pytest.approx(truth, abs=0.05)
+    assert statistics.fmean(found.values()) == pytest.approx(statistics.fmean(truth.values()), abs=0.015)
+
+
+@pytest.mark.parametrize("basis", ["weights", "checkpoint"])
+def test_channel_masks_ahead_of_filters_that_smooth(basis: str) -> None:
+    """Neighbouring positions lose a channel together, and such a filter adds them up before it is squared."""
+    torch.manual_seed(0)
+    filters = nn.Conv2d(32, 32, 3, padding=1, padding_mode="circular")
+    filters.weight.data.add_(3 * filters.weight.data.mean((2, 3), keepdim=True))
+    features = (nn.Conv2d(3, 32, 1), nn.BatchNorm2d(32))
+    x = smooth(512, 3, 16, 16)
+    model = trained_alike(nn.Sequential(*features, nn.Dropout2d(0.5), filters, nn.BatchNorm2d(32)), x)
+    truth, found = measured(model, x, passes=8), deltas(model, x[:4], basis=basis)
+    assert found["4"] == pytest.approx(truth["4"], abs=0.06)
+
+
+def test_average_pooling_behind_norms_that_whiten() -> None:
+    """A norm makes filters that tell neighbours apart as loud as the others, so less of what is pooled is the
+    same at all positions.
+    """
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for width in (3, 16, 16, 16):
+        layers += [nn.Conv2d(width, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    pooled = (nn.Dropout(0.5), nn.AvgPool2d(4), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16))
+    model, x = nn.Sequential(*layers, *pooled), smooth(512, 3, 16, 16)
+    assert deltas(model, x[:4], basis="weights")["15"] == pytest.approx(measured(model, x, 8)["15"], abs=0.05)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_correlation_behind_a_norm(channels: int) -> None:
+    """Against filters of random weights, each output divided by its own deviation."""
+    torch.manual_seed(0)
+    y = F.conv2d(smooth(256, channels, 16, 16), torch.randn(256, channels, 3, 3))
+    y = y - y.mean((0, 2, 3), keepdim=True)
+    variance = y.square().mean((0, 2, 3))
+    before = np.exp(-5 * 2.0 ** np.arange(8) / 16)
+    after = whitened(before, (3, 3), float(variance.var() / variance.mean() ** 2))
+    for place, step in enumerate((1, 2, 4)):
+        found = ((y[..., step:] * y[..., :-step]).mean((0, 2, 3)) / variance).mean()
+        assert after[place] == pytest.approx(float(found), abs=0.02)

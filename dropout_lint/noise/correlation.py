@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from dropout_lint.noise.quadrature import Array
 
@@ -29,6 +30,54 @@ def mean_correlation_weights(window: tuple[int, ...], lags: int) -> tuple[float,
     np.add.at(weights, low, share[near] * (1 - (place - low)))
     np.add.at(weights, low + 1, share[near] * (place - low))
     return zero, weights
+
+
+@functools.lru_cache(maxsize=256)
+def _places(
+    window: tuple[int, ...], lags: int, steps: tuple[int, ...] = (0,)
+) -> tuple[npt.NDArray[np.bool_], Array]:
+    """(steps, T, T) over pairs of a window's positions, the second of them moved on by a step: whether they
+    are the same, and log2 of their distance. The first dimension is slowest.
+    """
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in window), indexing="ij"), -1).reshape(-1, len(window))
+    apart = np.repeat((grid[:, None] - grid[None])[None], len(steps), axis=0)
+    apart[..., -1] += np.array(steps)[:, None, None]
+    square = (apart**2).sum(-1)
+    return square == 0, np.clip(np.log2(np.maximum(square, 1)) / 2, 0, lags - 1)
+
+
+def _at(rho: Array, same: npt.NDArray[np.bool_], place: Array) -> Array:
+    result: Array = np.where(same, 1.0, np.interp(place, np.arange(len(rho)), rho))
+    return result
+
+
+def between(rho: Array, window: tuple[int, ...]) -> Array:
+    """(T, T) correlation between the positions of a window."""
+    result: Array = _at(rho, *_places(window, len(rho)))[0]
+    return result
+
+
+MOST_TAPS = 7
+"""Largest side of a kernel whose positions `whitened` goes through."""
+
+
+def whitened(rho: Array, window: tuple[int, ...], uneven: float) -> Array:
+    """Correlation behind a weight layer whose outputs a norm has divided by their own deviation.
+
+    With C₀ and C_d the inputs' covariances over the kernel's positions, at one place and d further on, an
+    output's variance is wᵀC₀w and its covariance wᵀC_d w. Filters that tell neighbours apart have a small
+    variance and little correlation, and the norm makes them as loud as the others. To second order,
+
+        E[wᵀC_d w / wᵀC₀w] = ρ_d·(1 + u) - u·tr(C_d C₀)/tr(C₀²),   u the relative variance of wᵀC₀w
+    """
+    sides = tuple(min(int(n), MOST_TAPS) for n in window if n > 1)
+    if not sides or not uneven:
+        return rho
+    steps = (0, *(2**j for j in range(len(rho))))
+    covariances = _at(rho, *_places(sides, len(rho), steps)).reshape(len(steps), -1)
+    traces = covariances @ covariances[0]
+    result: Array = np.clip(rho * (1 + uneven) - uneven * traces[1:] / traces[0], rho**2, rho)
+    return result
 
 
 def mean_correlation(rho: Array, window: Sequence[int]) -> float:

@@ -35,6 +35,8 @@ LEAST_BEFORE = 0.01
 """Least share of a norm's variance that is taken for what a mask before it left of its input."""
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
+MOST_COLOURS = 4
+"""An input of more channels than this is taken for features, which are not alike."""
 
 
 def predict(
@@ -241,7 +243,8 @@ def _input(value: Any, rows: int, unrest: float) -> Any:
     size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
     rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
     state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), unrest=unrest)
-    return replace(state, alike=INPUT_ALIKE) if len(shape) > 3 else state
+    colours = len(shape) > 3 and shape[axis] <= MOST_COLOURS
+    return replace(state, alike=INPUT_ALIKE) if colours else state
 
 
 def _record(call: Call, ledger: Ledger) -> None:

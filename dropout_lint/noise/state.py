@@ -32,16 +32,14 @@ KINSHIP = {"element": 0.15, "channel": 0.15, "sample": 1.0}
 amplification by trained weights that it takes part in. A mask on a whole sample takes away just what the data
 put there; masks on elements are strange to the weights (assumed).
 """
-EASE = 0.2
-"""Power of own/lift in the growth of what the weights' signs add up, where the channels' own is smaller.
-Assumed.
-"""
-
-MOMENTS_ALONE = {"lift": None, "skew": None, "swing": None, "t_swing": None, "tide": None, "under": None}
-"""What is not known of a tensor whose moments alone were worked out."""
-
 PER_GROUP = ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
 """Fields of every `State` whose last dimension is the groups of channels."""
+
+PER_GROUP_OR_NONE = ("lift", "swing", "t_swing", "tide", "border", "t_border", "sources")
+"""The same, of fields that not every `State` has."""
+
+MOMENTS_ALONE = dict.fromkeys((*PER_GROUP_OR_NONE, "skew", "under"), None)
+"""What is not known of a tensor whose moments alone were worked out."""
 
 SEVERAL = -2
 """`State.source` where channels hold pending masks of different dropouts."""
@@ -126,8 +124,10 @@ class State:
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
+        sources: (G,) the same for each channel, where they differ.
         levels: the mask's values, while the tensor still is mask times something.
         alike: mean squared correlation of the data part between two channels.
+        window: size of the kernel that made `uneven`.
         uneven: relative variance, over the channels, of the data part's variance, where it is not known by
             channel.
         lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
@@ -144,6 +144,8 @@ class State:
         gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
             layer.
         weighed: a weight layer's output, nothing but masks since.
+        border, t_border: (G,) variance over positions of the mean, which the layer's zero padding makes; part
+            of `data` and `t_var` while the tensor is `weighed`. None for 0.
         unrest: relative variance, over the positions, of the variance around a position (its local energy).
         spread_over: for attention weights (softmax output), number of positions that they effectively
             average.
@@ -167,7 +169,9 @@ class State:
     rho: Array
     mask: str = ""
     source: int = -1
+    sources: npt.NDArray[Any] | None = None
     levels: tuple[float, ...] = ()
+    window: tuple[int, ...] = ()
     spread_over: float = 0.0
     alike: float = 0.0
     uneven: float = 0.0
@@ -179,6 +183,8 @@ class State:
     under: Underlying | None = None
     gain: float = 1.0
     weighed: bool = False
+    border: Array | None = None
+    t_border: Array | None = None
     unrest: float = 0.0
 
     def changed(self, **values: Any) -> State:
@@ -228,18 +234,27 @@ class State:
 
     @property
     def lifted(self) -> Array:
-        """(G,) `lift`, worked out where it is not given."""
-        own: Array = np.divide(self.t_var, self.data, out=np.ones_like(self.data), where=self.data > 0)
+        """(G,) `lift`, worked out where it is not given; where a channel's own signal fades in test mode, so
+        does what it has in common with others.
+        """
+        border, t_border = self.borders
+        data, test = self.data - border, self.t_var - t_border
+        own: Array = np.divide(test, data, out=np.ones_like(data), where=data > 0)
         if self.lift is None:
             return own
-        lift = np.maximum(self.lift, 1e-9)
-        eased: Array = lift * np.minimum(1.0, np.maximum(own, 1e-9) / lift) ** EASE
-        return eased
+        fading = np.minimum(np.minimum(self.lift, 1.0), own)
+        result: Array = np.maximum(self.lift, 1.0) * fading
+        return result
 
     @property
     def sample_wide(self) -> bool:
-        """Whether a mask that whole samples share is pending: weight layers keep its components."""
-        return self.components > 1 and self.mask == "sample"
+        """Whether one mask that whole samples share is pending: weight layers keep its components."""
+        return self.components > 1 and self.mask == "sample" and self.source >= 0
+
+    @property
+    def pending(self) -> npt.NDArray[Any]:
+        """(G,) index of the dropout whose mask is pending, below 0 where none or unknown."""
+        return np.full(self.groups, self.source) if self.sources is None else self.sources
 
     @property
     def leaning(self) -> Array:
@@ -254,6 +269,18 @@ class State:
             return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
         bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
         return np.clip(self.swing, -bound, bound), np.clip(self.t_swing, -t_bound, t_bound)
+
+    @property
+    def borders(self) -> tuple[Array, Array]:
+        """(G,) `border` and `t_border`, zeros where there is none."""
+        if (
+            not self.weighed
+            or self.border is None
+            or self.t_border is None
+            or self.border.shape != self.data.shape
+        ):
+            return np.zeros_like(self.data), np.zeros_like(self.data)
+        return np.minimum(self.border, self.data), np.minimum(self.t_border, self.t_var)
 
     @property
     def tides(self) -> Array:
@@ -289,18 +316,21 @@ class State:
             tide=self._turned(),
             mask="",
             source=-1,
+            sources=None,
             levels=(),
         )
 
     def _turned(self) -> Array | None:
         """`tide` with the pending mask's own: what it does to the channels' means."""
-        if self.mask != "sample" or self.source < 0:
+        if self.mask != "sample":
             return self.tide
         spread = np.sqrt(self.prob @ (self.mean - self.train_mean) ** 2)
         if not np.any(spread):
             return self.tide
         tide = self.tides.copy()
-        tide[self.source] += spread * np.sign(self.mean[-1] - self.mean[0])
+        rows = self.pending
+        masked = np.flatnonzero(rows >= 0)
+        tide[rows[masked], masked] += (spread * np.sign(self.mean[-1] - self.mean[0]))[masked]
         return tide
 
     def _mixed(self, skew: Skewness) -> Skewness:
@@ -320,7 +350,7 @@ class State:
     def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
         """Groups `index` (repeats allowed), with `counts` channels each."""
         take = {name: getattr(self, name)[..., index] for name in PER_GROUP}
-        for name in ("lift", "swing", "t_swing", "tide"):
+        for name in PER_GROUP_OR_NONE:
             value = getattr(self, name)
             take[name] = None if value is None else value[..., index]
         skew = None if self.skew is None else self.skew.pick(index)
@@ -391,6 +421,8 @@ class State:
             swing=None if self.swing is None else self.swing * factor,
             t_swing=None if self.t_swing is None else self.t_swing * factor,
             tide=None if self.tide is None else self.tide * factor,
+            border=None if self.border is None else self.border * square,
+            t_border=None if self.t_border is None else self.t_border * square,
             under=None,
         )
 

@@ -21,10 +21,10 @@ from dropout_lint.noise.quadrature import Array, moments_by_quadrature
 from dropout_lint.noise.state import State, fresh, replace
 from dropout_lint.noise.transfer.activation import RELU, pointwise
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, function_name, module
-from dropout_lint.noise.transfer.dropout import drop
+from dropout_lint.noise.transfer.dropout import Sources, drop, tied_sources
 from dropout_lint.noise.transfer.linear import ONE_TAP, linear_map
 from dropout_lint.noise.transfer.pairs import normalised
-from dropout_lint.noise.transfer.pooling import Sources, averaged, tied_sources
+from dropout_lint.noise.transfer.pooling import averaged
 from dropout_lint.noise.transfer.shape import filtered
 
 MOST_EXPONENT = 20.0

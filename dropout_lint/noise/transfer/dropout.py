@@ -20,10 +20,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import KINSHIP, State, replace
+from dropout_lint.noise.transfer.base import Ledger
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 
@@ -33,7 +35,15 @@ SHARED_OVER = {
     Noise.SAMPLE: "sample",
     Noise.BATCH: "sample",
 }
+Sources = npt.NDArray[np.bool_]
 ALPHA_KINDS = (Noise.ALPHA, Noise.FEATURE_ALPHA)
+
+
+def tied_sources(ledger: Ledger) -> Sources:
+    """(S,) whether a dropout's mask is shared by all positions of a channel."""
+    return np.array(
+        [site.spec.noise in SHARED_OVER or site.spec.channelwise for site in ledger.dropouts], dtype=bool
+    )
 
 
 def drop(x: State, spec: DropoutSpec, row: int) -> State:

@@ -7,10 +7,12 @@ power:
 
 f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with
 padding 1 a 3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the
-taps first: Σ_tt' f_tt' w_t w_t', f_tt' the fraction at which both taps see the input. The signal's
-variance is taken as that of separate values, which for zero-mean weights is its expectation. Where the
-padding cuts taps off, a mean becomes a pattern over positions, and that is variance of the norm's input
-as well: with u_ot = Σ_i w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+taps first: Σ_tt' f_tt' w_t w_t', f_tt' the fraction at which both taps see the input. Noise (m - 1)·x of a
+mask that all positions share has that part from the mean of x, and correlates like x for the rest of it:
+Σ_tt' f_tt' ρ_tt' w_t w_t'. So does the signal within a channel; channels are taken as separate, which for
+zero-mean weights is the expectation. Where the padding cuts taps off, a mean becomes a pattern over
+positions, and that is variance of the norm's input as well (`State.border`): with u_ot = Σ_i w_oit c_i it is
+Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
 
 With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as
 torch's layers use it. The factor hardly matters, it cancels at the next norm.
@@ -34,10 +36,11 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from dropout_lint.noise.correlation import mean_correlation, strided
+from dropout_lint.noise.correlation import between, mean_correlation, strided
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
+from dropout_lint.noise.transfer.dropout import Sources, tied_sources
 
 DEFAULT_GAIN = 1 / 3
 """Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
@@ -87,6 +90,9 @@ def taps_of(  # noqa: PLR0917
     return Taps(single, pair, tuple(int(k) for k in kernel))
 
 
+CORRELATED = ("test", "data", "lifted", "signal", "swing")
+"""Rows that correlate between positions like the data part."""
+
 ONE_TAP = Taps(np.ones(1), np.ones((1, 1)))
 
 
@@ -99,29 +105,43 @@ def linear_map(  # noqa: PLR0917
     taps: Taps,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
+    tied: Sources | None = None,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
     x = replace(x, under=None, skew=None)
-    if not x.sample_wide and not (x.mask == "channel" and groups == c_in):
+    if not x.sample_wide and not (x.mask == "channel" and x.source >= 0 and groups == c_in):
         x = x.collapse()
     overlap = _overlap(x, c_in / groups, taps)
-    x = replace(x, alike=overlap if groups < c_in else x.alike * overlap, uneven=2 * overlap)
+    x = replace(
+        x,
+        alike=overlap if groups < c_in else x.alike * overlap,
+        uneven=2 * overlap,
+        window=taps.window,
+        border=None,
+        t_border=None,
+    )
     if weight is None:
         return _expected(x, axis, c_in, c_out, groups, taps)
     x = x.on(x.axis, c_in).per_channel()
     k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     means, rows = _carried_rows(x, active)
-    power = _powers(_square(weight, taps.single), rows, groups)
+    if tied is not None and len(taps.single) > 1 and tied[active].any():
+        rows["smooth"] = x.noise[active] * (1 - x.shared[active]) * tied[active][:, None]
+    squares, added_up = _squares(weight, taps.single, _patterns(x, taps, rows))
+    power = _powers(squares, rows, groups)
+    if "data" in added_up:
+        correlated = {name: block for name, block in rows.items() if name in CORRELATED}
+        separate = power["signal"]
+        power |= _powers(added_up.pop("data"), correlated, groups)
+        power["var"] = power["var"] + power["signal"] - separate
     mean, border = _responses(weight, means, taps, groups)
-    test, data = (
-        power["test"][0] + border["test"][0],
-        power["data"][0] + border["train" if k > 1 else "components"][0],
-    )
+    pattern, t_pattern = border["train" if k > 1 else "components"][0], border["test"][0]
+    test, data = power["test"][0] + t_pattern, power["data"][0] + pattern
     signal, var = power["signal"] + border["components"], power["var"] + border["components"]
     amplifies = power["data"][0]
-    tied = _apply(_together(weight, taps.pair), rows["shared"], groups) if "shared" in rows else None
-    noise, more = _noise_behind(x, active, power, mean, tied)
+    coherent = {name: _apply(matrix, rows[name], groups) for name, matrix in added_up.items()}
+    noise, more = _noise_behind(x, active, power, mean, coherent)
     var = var + more  # the train variance holds the same noise
     swing = mean.get("swing", (None, None))
     if "swing" in rows:  # what channels have in common adds up before it is squared
@@ -145,6 +165,8 @@ def linear_map(  # noqa: PLR0917
         swing=swing[0],
         t_swing=swing[1],
         lift=np.divide(power["lifted"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0),
+        border=pattern,
+        t_border=t_pattern,
         **noise,
         levels=() if bias is not None else x.levels,
         weighed=True,
@@ -180,21 +202,36 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
     return means, rows
 
 
+def _patterns(x: State, taps: Taps, rows: Mapping[str, Array]) -> dict[str, Array]:
+    """By the rows that it holds for, (T, T): how often two taps both see the input, times its correlation."""
+    if len(taps.single) == 1:
+        return {"shared": taps.pair} if "shared" in rows else {}
+    near = between(x.rho, taps.window)
+    found = {"data": taps.pair * near}
+    if "shared" in rows:
+        found["shared"] = taps.pair
+    if "smooth" in rows:
+        far = min(float(x.rho[-1]), 0.999)
+        found["smooth"] = taps.pair * np.maximum((near - far) / (1 - far), 0.0)
+    return found
+
+
 def _noise_behind(
     x: State,
     active: npt.NDArray[Any],
     power: Mapping[str, Array],
     mean: Mapping[str, Array],
-    tied: Array | None,
+    coherent: Mapping[str, Array],
 ) -> tuple[dict[str, Array | None], Array | float]:
     """`noise`, `shared`, `old` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
 
-    `tied` is what positions share, added up over the taps before it is squared; tides are so over all inputs.
+    `coherent` has what neighbouring positions hold in common, added up over the taps before it is squared;
+    tides are so over all inputs.
     """
     carried, more = power["noise"], np.zeros_like(power["noise"])
     noise, shared, old = np.zeros((3, len(x.noise), carried.shape[1]))
-    if tied is not None:
-        more = more + tied - power["shared"]
+    for name, added in coherent.items():
+        more = more + added - power[name]
     tide = None
     if "tide" in power:
         more = more + mean["tide"] ** 2 - power["tide"]
@@ -202,8 +239,8 @@ def _noise_behind(
         tide[active] = mean["tide"]
     carried = carried + more
     noise[active], old[active] = carried, _share(power.get("old", carried), carried)
-    if tied is not None:
-        shared[active] = _share(tied, carried)
+    if "shared" in coherent:
+        shared[active] = _share(coherent["shared"], carried)
     return {"noise": noise, "shared": shared, "old": old, "tide": tide}, more.sum(0)
 
 
@@ -255,17 +292,38 @@ def _overlap(x: State, fan_in: float, taps: Taps) -> float:
     return float((1 / fan_in + (1 - 1 / fan_in) * x.alike) * among_taps)
 
 
-def _square(weight: torch.Tensor, fraction: Array) -> torch.Tensor:
+SAMPLED = 32
+"""Input channels, evenly spaced, that tell how a filter's taps add up; all of them would take as long as the
+rest of a prediction.
+"""
+
+
+def _squares(
+    weight: torch.Tensor, fraction: Array, patterns: Mapping[str, Array]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Two (c_out, c_in / groups) sums over the taps: Σ_t f_t w_t², and by name Σ_tt' P_tt' w_t w_t' for each
+    (T, T) pattern P of what positions of a channel have in common.
+
+    Of many input channels, the ratio of the two is taken from some, and is one for each output.
+    """
     w = weight.detach().float()
     if w.shape[2] == 1:
-        return w[:, :, 0].square() * float(fraction[0])
-    return w.square() @ torch.from_numpy(fraction).float()
+        squares = w[:, :, 0].square() * float(fraction[0])
+        return squares, {name: squares * float(p[0, 0] / fraction[0]) for name, p in patterns.items()}
+    squares, sums = w.square() @ _float(fraction), {}
+    every = -(-w.shape[1] // SAMPLED)
+    some = w[:, ::every].contiguous()
+    for name, pattern in patterns.items():
+        total = ((some @ _float(pattern)) * some).sum(2)
+        if every > 1:
+            ratio = total.sum(1) / squares[:, ::every].sum(1).clamp_min(1e-30)
+            total = squares * ratio[:, None]
+        sums[name] = total
+    return squares, sums
 
 
-def _together(weight: torch.Tensor, pair: Array) -> torch.Tensor:
-    """(c_out, c_in / groups): Σ_tt' f_tt' w_t w_t', the power of what all positions of a channel share."""
-    w = weight.detach().float()
-    return ((w @ torch.from_numpy(pair).float()) * w).sum(2)
+def _float(values: Array) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _apply(matrix: torch.Tensor, rows: Array, groups: int) -> Array:
@@ -447,7 +505,7 @@ def _convolution(  # noqa: PLR0917
             known = known.reshape(groups, c_in // groups, c_out // groups, -1).transpose(1, 2)
         known = known.reshape(c_out, c_in // groups, -1)
     x = call.x.on(axis, c_in)
-    result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias)
+    result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias, tied_sources(call.ledger))
     step = 1 if transposed else int(max(stride))
     return replace(result, rho=strided(result.rho, step)) if step > 1 else result
 

@@ -21,7 +21,16 @@ from typing import Any
 import numpy as np
 
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import MOMENTS_ALONE, PER_GROUP, SEVERAL, Skewness, State, align, replace
+from dropout_lint.noise.state import (
+    MOMENTS_ALONE,
+    PER_GROUP,
+    PER_GROUP_OR_NONE,
+    SEVERAL,
+    Skewness,
+    State,
+    align,
+    replace,
+)
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function
 from dropout_lint.noise.transfer.linear import amplified
 from dropout_lint.noise.transfer.pairs import as_one_function, same_mask, self_normalised
@@ -368,18 +377,24 @@ def _same_components(states: Sequence[State], axis: int) -> Sequence[State]:
     """The parts of a concat with as many components each.
 
     Masks of several dropouts may be pending side by side, as in a DenseNet: a channel knows one of them.
-    Masks over elements are separate at any rate, so each channel keeps its own components.
+    Each channel keeps its own components until a weight layer adds up the channels.
     """
     kinds = {(s.components, s.source, s.mask) for s in states}
     if len(kinds) == 1:
         return states
     masked = [s for s in states if s.components > 1]
-    apart = all(s.mask == "element" and np.array_equal(s.prob, masked[0].prob) for s in masked)
-    if not masked or not apart or any(s.axis != axis for s in states):
+    alike = all(s.mask == masked[0].mask and np.array_equal(s.prob, masked[0].prob) for s in masked)
+    if not masked or not alike or any(s.axis != axis for s in states):
         return [s.collapse() for s in states]
     like = replace(masked[0], source=SEVERAL)
     return [
-        _repeated(s, like) if s.components == 1 else replace(s, source=SEVERAL, levels=()) for s in states
+        replace(
+            _repeated(s, like) if s.components == 1 else s,
+            source=SEVERAL,
+            sources=s.pending,
+            levels=(),
+        )
+        for s in states
     ]
 
 
@@ -394,14 +409,15 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
     levels = first.levels if all(s.levels == first.levels for s in states) else ()
     if along:
         parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
-        joined = {
-            name: np.concatenate([getattr(p, name) for p in parts], axis=-1)
-            for name in ("counts", *PER_GROUP)
-        }
+        joined: dict[str, Array | None] = dict.fromkeys(PER_GROUP_OR_NONE)
+        for name in ("counts", *PER_GROUP):
+            joined[name] = np.concatenate([getattr(p, name) for p in parts], axis=-1)
         alike = float(weight @ np.sqrt([s.alike for s in states])) ** 2
         uneven = float(weight @ np.array([s.uneven for s in states]))
         skew = _side_by_side(parts)
         joined["lift"] = np.concatenate([p.lifted for p in parts])
+        if first.source == SEVERAL:
+            joined["sources"] = np.concatenate([p.pending for p in parts])
         if any(p.swing is not None for p in parts):
             joined["swing"], joined["t_swing"] = np.concatenate([p.swings for p in parts], axis=-1)
         if any(p.tide is not None for p in parts):
@@ -413,6 +429,7 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             rho=rho,
             levels=levels,
             under=None,
+            weighed=False,
             alike=alike,
             uneven=uneven,
             skew=skew,

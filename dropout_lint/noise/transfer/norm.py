@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from dropout_lint.layers import NormSpec
+from dropout_lint.noise.correlation import whitened
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import SEVERAL, State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, find_module, function, module
@@ -152,6 +153,8 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     weights add up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
     """
     now = x.train_var
+    if x.gain != 1 and not x.weighed:  # pooled behind a weight layer, which amplified all of it alike
+        x = replace(x, lift=None, swing=None)
     kin = x.kin if x.weighed else np.zeros_like(x.kin)  # after an add, what is beyond the parts is covariance
     old, rising = (x.noise * x.old).sum(0), replace(x, kin=kin).rising.sum(0)
     fresh_noise = x.noise.sum(0) - old
@@ -160,13 +163,14 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
     x = replace(x, noise=x.noise * np.where(x.old < 1, factor, 1.0))
     room = variance - fresh_noise * factor
-    swing = np.minimum(x.swings[0] ** 2, 0.5 * np.minimum(x.data, np.maximum(room, 0.0)))
-    signal = x.data - swing  # what goes along with the common part is known with the weights
-    gain = (room - swing - (old - rising)) / np.maximum(signal + rising, 1e-30)
+    # what goes along with the local energy, and the padding's pattern, are known with the weights
+    known = np.minimum(x.swings[0] ** 2 + x.borders[0], 0.5 * np.minimum(x.data, np.maximum(room, 0.0)))
+    signal = x.data - known
+    gain = (room - known - (old - rising)) / np.maximum(signal + rising, 1e-30)
     # with little room the old noise has to shrink with the data
     least = 0.25
     squeeze = np.where(
-        gain < least, room / np.maximum(swing + least * (signal + rising) + old - rising, 1e-30), 1.0
+        gain < least, room / np.maximum(known + least * (signal + rising) + old - rising, 1e-30), 1.0
     )
     gain = np.maximum(gain, least)
     y = amplified(x, gain, signal, kin)
@@ -264,6 +268,7 @@ def evened(y: State, x: State) -> State:
         var=var,
         data=y.data * kept,
         noise=y.noise * added,
+        rho=whitened(y.rho, x.window, x.uneven),
         uneven=0.0,
     )
 

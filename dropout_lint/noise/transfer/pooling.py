@@ -23,24 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array, moments_by_quadrature, normal_cdf, rectified
 from dropout_lint.noise.state import MOMENTS_ALONE, State, replace
 from dropout_lint.noise.transfer.activation import pointwise
-from dropout_lint.noise.transfer.base import Call, Ledger, function, module
-from dropout_lint.noise.transfer.dropout import SHARED_OVER
-
-Sources = npt.NDArray[np.bool_]
-
-
-def tied_sources(ledger: Ledger) -> Sources:
-    """(S,) whether a dropout's mask is shared by all positions of a channel."""
-    return np.array(
-        [site.spec.noise in SHARED_OVER or site.spec.channelwise for site in ledger.dropouts], dtype=bool
-    )
+from dropout_lint.noise.transfer.base import Call, function, module
+from dropout_lint.noise.transfer.dropout import Sources, tied_sources
 
 
 def noise_pair(x: State, pair: float, tied: Sources) -> Array:
@@ -74,12 +64,13 @@ def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None =
     noise = x.noise * (pair + (1 - pair) / n)
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
-    x = replace(x, under=None, skew=None, swing=None)
+    common, t_common = (part**2 for part in x.swings)
+    x = replace(x, under=None, skew=None)
     sig2 = x.sig**2 * keep
     alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
     return replace(
         x,
-        t_var=x.t_var * alone + x.lifted * x.data * (keep - alone),
+        t_var=(x.t_var - t_common) * alone + x.lifted * (x.data - common) * (keep - alone) + t_common * keep,
         sig=np.sqrt(sig2),
         var=sig2 + np.maximum(x.var - x.sig**2, 0.0) * fade,
         data=x.data * keep,

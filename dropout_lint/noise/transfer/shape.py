@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, constant, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
-from dropout_lint.noise.transfer.pooling import Sources, averaged, maximum, tied_sources
+from dropout_lint.noise.transfer.dropout import Sources, tied_sources
+from dropout_lint.noise.transfer.pooling import averaged, maximum
 
 
 def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911
