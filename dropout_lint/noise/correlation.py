@@ -57,7 +57,7 @@ def between(rho: Array, window: tuple[int, ...]) -> Array:
     return result
 
 
-MOST_TAPS = 7
+MOST_SIDE = 7
 """Largest side of a kernel whose positions `whitened` goes through."""
 
 
@@ -70,7 +70,7 @@ def whitened(rho: Array, window: tuple[int, ...], uneven: float) -> Array:
 
         E[wᵀC_d w / wᵀC₀w] = ρ_d·(1 + u) - u·tr(C_d C₀)/tr(C₀²),   u the relative variance of wᵀC₀w
     """
-    sides = tuple(min(int(n), MOST_TAPS) for n in window if n > 1)
+    sides = tuple(min(int(n), MOST_SIDE) for n in window if n > 1)
     if not sides or not uneven:
         return rho
     steps = (0, *(2**j for j in range(len(rho))))

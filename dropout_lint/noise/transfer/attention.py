@@ -86,7 +86,7 @@ def _by_scores(call: Call, projected: Sequence[State], length: int, width: int) 
     """softmax(q·k/√width)·v over `length` positions, and the dropouts inside."""
     q, k, v = projected
     whole = [replace(s.merged(), counts=np.array([float(length)])) for s in (q, k)]
-    whole = [s if s.mask == "sample" else s.collapse() for s in whole]
+    whole = [s if s.sample_wide else s.collapse() for s in whole]
     scores = _product_over(call, whole[0], whole[1], width, positions=False).scaled(width**-0.5)
     weights = softmax_of(scores, (-1,), length)
     return _with_dropout(call, weighted(call, weights, v, length), v, weights.spread_over)
@@ -140,7 +140,7 @@ def softmax(call: Call) -> State:
     if "log" in call.name.lower():
         e = _exponential(x)
         share = e.counts / e.counts.sum()
-        part = e.mean @ share if x.mask == "sample" else np.full(x.components, e.train_mean @ share)
+        part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
         shift = np.log(np.maximum(part * length, 1e-30))[:, None]
         t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
         return replace(x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), under=None).balanced()
@@ -231,7 +231,7 @@ def matmul(call: Call) -> State:
     if np.any(a.noise) and np.any(b.noise) and not _are_scores(call.node):
         call.ledger.fallback(call.name)  # both hold noise of the same data: taken as independent
     channels_inside = call.name != "einsum" and a.axis == len(shape) - 1
-    pair = [s if s.mask == "sample" else s.collapse() for s in (a, b)]
+    pair = [s if s.sample_wide else s.collapse() for s in (a, b)]
     ones = np.array([float(width)])
     one, other = (replace(s.merged(), counts=ones, axis=axis) for s in pair)
     return _product_over(call, one, other, inner, positions=not channels_inside)
@@ -376,7 +376,7 @@ def _step(kind: str, seen: State, back: State | None, tied: Sources, relu: bool)
     """
     from dropout_lint.noise.transfer.merge import add, product
 
-    total = seen if back is None else add(seen if seen.mask == "sample" else seen.collapse(), back)
+    total = seen if back is None else add(seen if seen.sample_wide else seen.collapse(), back)
     if kind == "rnn":
         return pointwise(total, RELU if relu else TANH, homogeneous=relu)
     gate = pointwise(total, SIGMOID)
@@ -398,7 +398,7 @@ def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
         if layer:
             for row, site in call.ledger.sources(call.node):
                 x = drop(x, site.spec, row)
-        if x.mask != "sample":
+        if not x.sample_wide:
             x = x.collapse()
         seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None)
         seen = seen.scaled(math.sqrt(x.channels / hidden))  # torch's recurrent weights go by the hidden size

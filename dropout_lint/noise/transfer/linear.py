@@ -90,6 +90,8 @@ def taps_of(  # noqa: PLR0917
     return Taps(single, pair, tuple(int(k) for k in kernel))
 
 
+MOST_TAPS = 121
+"""In kernels of more taps than this, as a patch embedding has, positions are taken as separate."""
 CORRELATED = ("test", "data", "lifted", "signal", "swing")
 """Rows that correlate between positions like the data part."""
 
@@ -126,7 +128,7 @@ def linear_map(  # noqa: PLR0917
     k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     means, rows = _carried_rows(x, active)
-    if tied is not None and len(taps.single) > 1 and tied[active].any():
+    if tied is not None and 1 < len(taps.single) <= MOST_TAPS and tied[active].any():
         rows["smooth"] = x.noise[active] * (1 - x.shared[active]) * tied[active][:, None]
     squares, added_up = _squares(weight, taps.single, _patterns(x, taps, rows))
     power = _powers(squares, rows, groups)
@@ -204,7 +206,7 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
 
 def _patterns(x: State, taps: Taps, rows: Mapping[str, Array]) -> dict[str, Array]:
     """By the rows that it holds for, (T, T): how often two taps both see the input, times its correlation."""
-    if len(taps.single) == 1:
+    if len(taps.single) == 1 or len(taps.single) > MOST_TAPS:
         return {"shared": taps.pair} if "shared" in rows else {}
     near = between(x.rho, taps.window)
     found = {"data": taps.pair * near}

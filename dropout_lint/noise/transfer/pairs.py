@@ -157,7 +157,7 @@ def same_mask(call: Call, a: State, b: State) -> bool:
     if a.source != b.source or a.source < 0 or a.mask != b.mask:
         return False
     nodes = [n for n in call.node.args[:2] if isinstance(n, fx.Node)]
-    if a.mask == "sample" or len(nodes) < 2:
+    if a.sample_wide or len(nodes) < 2:
         return True
     root = call.ledger.dropouts[a.source].node
     one, other = (_moves(n, root, set()) for n in nodes)
@@ -266,7 +266,7 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
         return math.sqrt(float((var + dev**2 + (mean - middle) ** 2) @ weight)) or 1.0
 
     test = size(a.t_mean, a.t_dev, a.t_var)
-    if a.mask == "sample" or (a.mask == "channel" and a.axis not in dims):
+    if a.sample_wide or (a.mask == "channel" and a.axis not in dims):
         sizes = [size(*rows) for rows in zip(a.mean, a.dev, a.var, strict=True)]
         low = 1e-2 * max(sizes)  # what is 0 stays 0: the divisor's floor sees to that
         column = np.array([1 / one if one > low else 0.0 for one in sizes])[:, None]
@@ -510,6 +510,6 @@ def gated(call: Call) -> State:
     axis = int(dim if isinstance(dim, int) else -1) % max(len(call.in_shape), 1)
     size = call.in_shape[axis] // 2
     a, b = (stretch(x, 0, size), stretch(x, size, size)) if axis == x.axis else (x, x)
-    if x.mask != "sample":
+    if not x.sample_wide:
         b = b.collapse()
     return product(a, pointwise(b, moments_by_quadrature(torch.sigmoid)))

@@ -456,7 +456,7 @@ def mean_over(call: Call) -> State:
 
 def _over_channels(x: State) -> State:
     """Mean over the channels. Their values are taken as independent; only a sample's mask is one for all."""
-    x = (x if x.mask == "sample" else x.collapse()).merged()
+    x = (x if x.sample_wide else x.collapse()).merged()
     n = x.channels
     return replace(
         x,
