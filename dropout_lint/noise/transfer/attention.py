@@ -22,7 +22,8 @@ from dropout_lint.noise.state import State, fresh, replace
 from dropout_lint.noise.transfer.activation import RELU, pointwise
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, function_name, module
 from dropout_lint.noise.transfer.dropout import Sources, drop, tied_sources
-from dropout_lint.noise.transfer.linear import ONE_TAP, linear_map
+from dropout_lint.noise.transfer.kernel import ONE_TAP
+from dropout_lint.noise.transfer.linear import linear_map
 from dropout_lint.noise.transfer.pairs import normalised
 from dropout_lint.noise.transfer.pooling import averaged
 from dropout_lint.noise.transfer.shape import filtered

@@ -46,6 +46,18 @@ def tied_sources(ledger: Ledger) -> Sources:
     )
 
 
+def noise_pair(x: State, pair: float, tied: Sources) -> Array:
+    """(S, G) mean correlation of the noise over pairs whose data part correlates by `pair`.
+
+    Noise of a shared mask is (m - 1)·x. Its correlation is (c² + v·ρ)/(c² + v), of which `State.shared` is
+    the value at large distances; the rest of it goes with ρ. Noise of separate masks has the shared part.
+    """
+    far = float(np.clip(x.rho[-1], 0.0, 0.999))
+    near = max((pair - far) / (1 - far), 0.0)
+    result: Array = x.shared + (1 - x.shared) * np.where(tied, near, 0.0)[:, None]
+    return result
+
+
 def drop(x: State, spec: DropoutSpec, row: int) -> State:
     """`x` after dropout `spec`, whose noise goes to `row`."""
     if not spec.is_noisy or math.isnan(spec.p):

@@ -20,7 +20,8 @@ from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.state import State, constant, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, first_shape, function, module
 from dropout_lint.noise.transfer.dropout import Sources, tied_sources
-from dropout_lint.noise.transfer.pooling import averaged, maximum
+from dropout_lint.noise.transfer.maximum import maximum
+from dropout_lint.noise.transfer.pooling import averaged
 
 
 def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911
