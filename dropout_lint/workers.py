@@ -308,7 +308,7 @@ def serve() -> None:
         import dropout_lint.noise
         import dropout_lint.survey
         import dropout_lint.target
-        import dropout_lint.trace  # noqa: F401
+        import dropout_lint.trace  # noqa: F401 - see above
 
         torch.set_num_threads(1)
         answers.write(b"ready\n")

@@ -224,10 +224,10 @@ def standing_in(witness: Witness) -> Iterator[None]:
     for name, original in originals.items():
         setattr(os, name, noting(original))
     # the class itself: `os.environ[...]` looks its method up there, and so does `os.getenv`
-    environ.__getitem__ = getitem  # type: ignore[method-assign]
+    environ.__getitem__ = getitem  # type: ignore[method-assign]  # reads are noted while this lasts
     try:
         yield
     finally:
-        environ.__getitem__ = look_up  # type: ignore[method-assign]
+        environ.__getitem__ = look_up  # type: ignore[method-assign]  # the original again
         for name, original in originals.items():
             setattr(os, name, original)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+# optional and absent where types are checked; either of the two packages has the class
 try:
     from lightning.pytorch.callbacks import Callback  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dropout_lint.api import LintReport
 
 
-class DropoutLint(Callback):  # type: ignore[misc, unused-ignore]
+class DropoutLint(Callback):  # type: ignore[misc, unused-ignore]  # Any where the package is absent
     """Lint the module when fitting starts.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+# optional and absent where types are checked
 from transformers import TrainerCallback  # type: ignore[import-not-found, unused-ignore]
 
 from dropout_lint.integrations import OnFindings, Start, recalibrated
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dropout_lint.api import LintReport
 
 
-class DropoutLint(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class DropoutLint(TrainerCallback):  # type: ignore[misc, unused-ignore]  # Any where it is absent
     """Lint the model when training starts.
 
     Args:

@@ -13,7 +13,7 @@ Form = Literal["item", "pair", "append", "add_module", "other"]
 IDENTITY = "Identity()"
 
 
-def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:  # noqa: PLR0911
+def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:  # noqa: PLR0911 - one for each form
     """How an element is written, and the node that is the whole element.
 
     `item` is an element of a list or an argument of a call, `pair` a ("name", layer) tuple or a

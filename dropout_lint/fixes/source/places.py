@@ -166,14 +166,14 @@ def users_at(sources: Sources, place: New) -> list[fx.Node]:
             for node in sources.trace.graph.nodes
             if node.op == "call_module" and str(node.target) in names
         ]
-    location = place.graph.meta.get("call")
+    call = place.graph.meta["call"]
     target, module = place.graph.target, place.graph.op == "call_module"
     same: Sequence[fx.Node] = [
         node
         for node in sources.trace.graph.nodes
         if node.meta.get("call") is not None
         and node.op == place.graph.op
-        and (node.meta["call"].file, node.meta["call"].line) == (location.file, location.line)  # type: ignore[union-attr]
+        and (node.meta["call"].file, node.meta["call"].line) == (call.file, call.line)
     ]
     if module:
         callees = sources.callees(place.graph)

@@ -35,6 +35,7 @@ def overlay(files: dict[str, str]) -> None:
         code: CodeType = self.source_to_code(text.encode(), path)
         return code
 
+    # Python's own loader, so that every import of the user's code sees the edited text
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
     sys.dont_write_bytecode = True
 
@@ -203,7 +204,7 @@ def main(*modules: str) -> None:
     import dropout_lint.fixes.proof
     import dropout_lint.noise
     import dropout_lint.survey.surveyor
-    import dropout_lint.trace  # noqa: F401
+    import dropout_lint.trace  # noqa: F401 - loaded ahead of the job that uses them
     from dropout_lint.target.compat import plain_python
 
     sys.stdout.flush()
