@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dropout_lint.noise import Prediction, predict
+from dropout_lint.target.types import Inputs
+from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 
 Op = Callable[[], nn.Module]
@@ -39,6 +42,14 @@ def smooth(count: int, channels: int, *sizes: int) -> Tensor:
     """Standard normal fields whose correlation falls as e^{-5·distance/size}, channels independent."""
     factor = _factor(sizes)
     return (torch.randn(count, channels, len(factor)) @ factor.T).view(count, channels, *sizes)
+
+
+def predicted(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> Prediction:
+    return predict(trace(model, Inputs(inputs)), basis=basis)  # type: ignore[arg-type]
+
+
+def deltas(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> dict[str, float]:
+    return {shift.norm: shift.delta for shift in predicted(model, *inputs, basis=basis).norms}
 
 
 def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:

@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import NOISES, FlatProbe, Function, Probe, SequenceProbe, measured, smooth
+from brute_force import NOISES, FlatProbe, Function, Probe, SequenceProbe, measured, predicted, smooth
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dropout_lint.noise import Prediction, predict
-from dropout_lint.target.types import Inputs
-from dropout_lint.trace import trace
+from dropout_lint.noise import Prediction
 
 WIDTH = 24
 TOLERANCE = {"weights": 0.06, "initialisation": 0.08}
@@ -28,10 +26,6 @@ TOLERANCE = {"weights": 0.06, "initialisation": 0.08}
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def predicted(model: nn.Module, x: Tensor, basis: str) -> Prediction:
-    return predict(trace(model, Inputs((x[:4],))), basis=basis)  # type: ignore[arg-type]
 
 
 def check(
@@ -44,7 +38,7 @@ def check(
     truth = measured(model, x, passes)
     errors = {}
     for basis, tolerance in tolerances.items():
-        found = predicted(model, x, basis)
+        found = predicted(model, x[:4], basis=basis)
         assert found.fallbacks == (fallbacks or {})
         for shift in found.norms:
             if shift.norm in truth and abs(shift.delta - truth[shift.norm]) > tolerance:
@@ -348,7 +342,9 @@ def test_volumes(op: nn.Module, kind: str) -> None:
 def delta(op: nn.Module, *, kind: str = "Dropout", out: int = WIDTH) -> Prediction:
     torch.manual_seed(0)
     layer = nn.Conv2d(WIDTH, WIDTH, 1)
-    return predicted(Probe(op, NOISES[kind](0.5), layer, WIDTH, out, 2), smooth(4, WIDTH, 8, 8), "weights")
+    return predicted(
+        Probe(op, NOISES[kind](0.5), layer, WIDTH, out, 2), smooth(4, WIDTH, 8, 8), basis="weights"
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,9 @@ def replace(old: _T, /, **values: Any) -> _T:
 
 
 @dataclass(frozen=True)
-class Underlying:
-    """What a rectified tensor was before ReLU: (G,) moments of one normal component in train and in test
-    mode.
+class Normals:
+    """Normal values behind others: moments in train mode, (G,) or (K, G) for each component of a mask, and in
+    test mode, (G,); `rho` as `State` has it.
     """
 
     mean: Array
@@ -72,10 +72,10 @@ class Underlying:
     t_var: Array
     rho: Array
 
-    def pick(self, index: npt.NDArray[Any]) -> Underlying:
+    def pick(self, index: npt.NDArray[Any]) -> Normals:
         """Groups `index`."""
         names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
-        return replace(self, **{name: getattr(self, name)[index] for name in names})
+        return replace(self, **{name: getattr(self, name)[..., index] for name in names})
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class State:
         tide: (S, G) how far the channel's mean goes along with each mask that whole samples share, per
             standard deviation of the mask: dropping a branch moves all channels at once, each its own way.
             Its square is part of `noise`; None for 0.
-        under: while the tensor is mask times ReLU of something, that something.
+        under: while the tensor is mask times ReLU of something, that something, as one component.
         gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
             layer.
         weighed: a weight layer's output, nothing but masks since.
@@ -180,7 +180,7 @@ class State:
     swing: Array | None = None
     t_swing: Array | None = None
     tide: Array | None = None
-    under: Underlying | None = None
+    under: Normals | None = None
     gain: float = 1.0
     weighed: bool = False
     border: Array | None = None
@@ -257,6 +257,12 @@ class State:
         return np.full(self.groups, self.source) if self.sources is None else self.sources
 
     @property
+    def masked(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Index into (S, G): each channel's pending mask."""
+        channels = np.flatnonzero(self.pending >= 0)
+        return self.pending[channels], channels
+
+    @property
     def leaning(self) -> Array:
         """(K, G) the data part's deviation in each component, against its mean over the components."""
         mean = self.prob @ self.sig
@@ -328,9 +334,8 @@ class State:
         if not np.any(spread):
             return self.tide
         tide = self.tides.copy()
-        rows = self.pending
-        masked = np.flatnonzero(rows >= 0)
-        tide[rows[masked], masked] += (spread * np.sign(self.mean[-1] - self.mean[0]))[masked]
+        turned = spread * np.sign(self.mean[-1] - self.mean[0])
+        tide[self.masked] += turned[self.masked[1]]
         return tide
 
     def _mixed(self, skew: Skewness) -> Skewness:

@@ -33,7 +33,7 @@ from dropout_lint.noise.quadrature import (
     rectified_skewness,
     skewed_rectified,
 )
-from dropout_lint.noise.state import Skewness, State, Underlying, replace
+from dropout_lint.noise.state import Normals, Skewness, State, replace
 from dropout_lint.noise.transfer.base import Call, Parameter, function, module
 
 PAIR = 0.4
@@ -206,7 +206,7 @@ def relu(call: Call) -> State:
             var=x.var[kept][None] / x.levels[kept] ** 2,
             sig=x.sig[kept][None] / x.levels[kept],
         )
-    under = Underlying(
+    under = Normals(
         flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
     )
     return replace(y, under=under)

@@ -15,6 +15,9 @@ import torch
 
 from dropout_lint.noise.quadrature import Array
 
+MOST_TAPS = 121
+"""In kernels of more taps than this, as a patch embedding has, positions are taken as separate."""
+
 
 @dataclass(frozen=True)
 class Taps:
@@ -29,6 +32,11 @@ class Taps:
     single: Array
     pair: Array
     window: tuple[int, ...] = ()
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether what its positions have in common is to be added up."""
+        return 1 < len(self.single) <= MOST_TAPS
 
 
 @functools.lru_cache(maxsize=256)

@@ -44,9 +44,6 @@ from dropout_lint.noise.transfer.kernel import ONE_TAP, Taps, apply, powers, res
 DEFAULT_GAIN = 1 / 3
 """Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
 
-
-MOST_TAPS = 121
-"""In kernels of more taps than this, as a patch embedding has, positions are taken as separate."""
 CORRELATED = ("test", "data", "lifted", "signal", "swing")
 """Rows that correlate between positions like the data part."""
 
@@ -81,7 +78,7 @@ def linear_map(  # noqa: PLR0917
     k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     means, rows = _carried_rows(x, active)
-    if tied is not None and 1 < len(taps.single) <= MOST_TAPS and tied[active].any():
+    if tied is not None and taps.neighbours and tied[active].any():
         rows["smooth"] = x.noise[active] * (1 - x.shared[active]) * tied[active][:, None]
     squared, added_up = squares(weight, taps.single, _patterns(x, taps, rows))
     power = powers(squared, rows, groups)
@@ -159,7 +156,7 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
 
 def _patterns(x: State, taps: Taps, rows: Mapping[str, Array]) -> dict[str, Array]:
     """By the rows that it holds for, (T, T): how often two taps both see the input, times its correlation."""
-    if len(taps.single) == 1 or len(taps.single) > MOST_TAPS:
+    if not taps.neighbours:
         return {"shared": taps.pair} if "shared" in rows else {}
     near = between(x.rho, taps.window)
     found = {"data": taps.pair * near}

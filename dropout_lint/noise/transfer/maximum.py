@@ -11,14 +11,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dropout_lint.noise.correlation import mean_correlation, strided
 from dropout_lint.noise.quadrature import Array, normal_cdf, rectified
-from dropout_lint.noise.state import MOMENTS_ALONE, State, replace
+from dropout_lint.noise.state import MOMENTS_ALONE, Normals, State, replace
 from dropout_lint.noise.transfer.dropout import Sources, noise_pair
 
 
@@ -42,7 +41,7 @@ def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> Stat
     if parts is not None:
         return replace(_largest(x, parts, window, tied, rectify=True), rho=rho)
     if x.mask == "element" and x.components > 1:
-        parts = Parts(x.mean, x.dev, x.var, x.sig**2, x.t_mean, x.t_dev, x.t_var, x.rho)
+        parts = Normals(x.mean, x.dev, x.var, x.sig**2, x.t_mean, x.t_dev, x.t_var, x.rho)
         return replace(_largest(x, parts, window, tied, rectify=False), rho=rho)
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
@@ -77,21 +76,7 @@ _STEPS = np.linspace(0.0, 1.0, 97)
 Split = tuple[Array, Array, Array, Array]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Normal values for each component of a mask, (K, G), and in test mode, (G,): as `State` has them."""
-
-    mean: Array
-    dev: Array
-    var: Array
-    sig2: Array
-    t_mean: Array
-    t_dev: Array
-    t_var: Array
-    rho: Array
-
-
-def _largest(x: State, u: Parts, window: Sequence[int], tied: Sources, *, rectify: bool) -> State:
+def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rectify: bool) -> State:
     """Largest of n values f(v), f ReLU or nothing, v a mixture of normals with a part that the window shares.
 
     Given the shared part, P(largest ≤ t) = (Σ_j π_j P(f(v_j) ≤ t))ⁿ, and the moments of the largest are
@@ -206,7 +191,7 @@ def _undone(r: Any, s: Any) -> Array:
     return result
 
 
-def rectified_parts(x: State) -> Parts | None:
+def rectified_parts(x: State) -> Normals | None:
     """The normals whose ReLU `x` is, or is much like; None where it is no output of a one-sided activation.
 
     Where only the moments are known, as behind GELU, SiLU or leaky ReLU, the ReLU of N(t, 1)·σ with the same
@@ -216,7 +201,7 @@ def rectified_parts(x: State) -> Parts | None:
     u = x.under
     if u is not None and (x.components == 1 or x.levels):
         column = np.array(x.levels if x.components > 1 else (1.0,))[:, None]
-        return Parts(
+        return Normals(
             u.mean * column, u.dev * column, u.var * column**2, u.sig2 * column**2,
             u.t_mean, u.t_dev, u.t_var, u.rho,
         )  # fmt: skip
@@ -238,7 +223,7 @@ def rectified_parts(x: State) -> Parts | None:
     t_mean, t_var, t_share, t_slope = inverse(x.t_mean, x.t_var)
     part = np.divide(x.sig**2, x.var, out=np.ones_like(var), where=x.var > 0)
     rho = _undone(x.rho, float(t_share.mean()))
-    return Parts(
+    return Normals(
         mean, x.dev / np.maximum(slope, 0.1), var, var * _undone(part, share),
         t_mean, x.t_dev / np.maximum(t_slope, 0.1), t_var, rho,
     )  # fmt: skip

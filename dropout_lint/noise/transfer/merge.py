@@ -66,7 +66,15 @@ def _repeated(x: State, like: State) -> State:
     k = like.components
     wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
     skew = x.skew and x.skew.repeated(k)
-    return x.changed(prob=like.prob, mask=like.mask, source=like.source, levels=(), skew=skew, **wide)
+    return x.changed(
+        prob=like.prob,
+        mask=like.mask,
+        source=like.source,
+        sources=like.sources,
+        levels=(),
+        skew=skew,
+        **wide,
+    )
 
 
 def _mixed_rho(a: State, b: State) -> Array:
@@ -118,8 +126,8 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
         noise["noise"], var = noise["noise"] + together, var + together.sum(0)
     if agreement:  # noise that goes along with the data agrees as far as they do
         akin = twice * np.sqrt(a.kin * b.kin * a.apart * b.apart)
-        if a.components > 1:  # the components say so of the pending mask
-            akin[a.source] = 0.0
+        if a.components > 1:  # the components say so of the pending masks
+            akin[a.masked] = 0.0
         noise["noise"], var = noise["noise"] + akin, var + akin.sum(0)
     noise["kin"] = _joint_kin((a, b), agreement)
     result = a.changed(
