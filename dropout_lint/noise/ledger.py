@@ -14,9 +14,10 @@ from torch import fx, nn
 from dropout_lint.errors import UsageError
 from dropout_lint.noise.prior import prior_deltas
 from dropout_lint.noise.quadrature import Array
+from dropout_lint.noise.removal import Removal, follow
 from dropout_lint.noise.state import LAGS, State, constant, fresh
-from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, find_module, function_name
-from dropout_lint.noise.transfer.base import first_shape
+from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, function_name
+from dropout_lint.noise.transfer.base import first_shape, transfer_of
 from dropout_lint.noise.transfer.dropout import drop
 from dropout_lint.noise.transfer.norm import calibrated, values
 from dropout_lint.noise.types import Basis, NormShift, Prediction
@@ -33,6 +34,8 @@ weights mix too many inputs for it to matter.
 """
 LEAST_BEFORE = 0.01
 """Least share of a norm's variance that is taken for what a mask before it left of its input."""
+LEAST_CAUSE = 0.01
+"""Least part of a dropout's noise that counts as its share, even where its removal would lower Δ."""
 INPUT_ALIKE = 0.8
 """Assumed squared correlation between an image's colour channels."""
 MOST_COLOURS = 4
@@ -124,15 +127,25 @@ def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...])
 
 def _walk(trace: Trace, ledger: Ledger) -> None:
     env: dict[fx.Node, Any] = {}
+    removals: dict[fx.Node, Any] = {}
+    several = len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
     sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
     needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
     for node in trace.graph.nodes:
         if node.op == "output" or node not in needed:
             continue
-        result = _evaluate(node, env, trace, ledger, sites)
+        call = _call(node, env, trace, ledger)
+        if call is None:
+            env[node] = _given(node, env, trace, ledger)
+            continue
+        if node in ledger.norms:
+            _record(call, ledger, removals)
+        result = _evaluate(call, sites)
         if node in ledger.measured and isinstance(result, State):
             result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
         env[node] = result
+        if several:
+            _follow(call, result, removals, env)
 
 
 def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
@@ -148,37 +161,44 @@ def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
     return needed
 
 
-def _evaluate(  # noqa: PLR0911
-    node: fx.Node, env: dict[fx.Node, Any], trace: Trace, ledger: Ledger, sites: dict[fx.Node, int]
-) -> Any:
+def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledger) -> Any:
+    """What no operation makes: an input, a parameter; or a size, a device, a flag, a tuple of tensors."""
     value = node.meta.get("value")
-    rows = len(ledger.dropouts)
     if node.op == "placeholder":
-        return _input(value, rows, UNREST if ledger.trained else 0.0)
+        return _input(value, len(ledger.dropouts), UNREST if ledger.trained else 0.0)
     if node.op == "get_attr":
         tensor = _attribute(trace.model, str(node.target))
         if isinstance(tensor, torch.Tensor):
             return Parameter(tensor if ledger.real else tensor.to("meta"))
         return tensor
-    if first_shape(value) is None and not (isinstance(value, torch.Tensor)):
-        return _part(node, env, value)  # a size, a device, a flag; or a tuple of tensors
-    args = fx.map_arg(node.args, env.get)
-    kwargs = fx.map_arg(node.kwargs, env.get)
+    return _part(node, env, value)
+
+
+def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledger) -> Call | None:
+    """The node with its arguments worked out, None where it is no operation on tensors."""
+    value = node.meta.get("value")
+    if node.op in ("placeholder", "get_attr") or not (
+        isinstance(value, torch.Tensor) or first_shape(value) is not None
+    ):
+        return None
     module = module_of(trace.model, node)
     if module is not None and not ledger.real:
         module = without_values(module)
     name = type(module).__name__ if module is not None else function_name(node.target)
-    call = Call(node, name, args, kwargs, module, value, ledger)
-    if node in ledger.norms:
-        _record(call, ledger)
+    args, kwargs = fx.map_arg(node.args, env.get), fx.map_arg(node.kwargs, env.get)
+    return Call(node, name, args, kwargs, module, value, ledger)
+
+
+def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
+    """What the operation makes of its arguments' states."""
+    node, ledger = call.node, call.ledger
     if node in sites:
         x = call.x
         ledger.at_dropout[node] = x
-        ledger.masks(sites[node], x)
         return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
     if node in ledger.silent:
         return call.x
-    transfer = find_module(type(module)) if module is not None else find_function(name)
+    transfer = transfer_of(call)
     if transfer is None and node in ledger.norms:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
     if transfer is None:
@@ -247,9 +267,27 @@ def _input(value: Any, rows: int, unrest: float) -> Any:
     return replace(state, alike=INPUT_ALIKE) if colours else state
 
 
-def _record(call: Call, ledger: Ledger) -> None:
+def _follow(call: Call, result: Any, removals: dict[fx.Node, Any], env: Mapping[fx.Node, Any]) -> None:
+    """Note what removals change at the result of a node."""
+    try:
+        removal = follow(call, result, removals, env)
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # as with a transfer function: Δ stands
+        call.ledger.fallback(f"shares at {call.name}")
+        return
+    if removal:
+        removals[call.node] = removal
+
+
+def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None:
+    """Note a norm's Δ, and how much the removal of each dropout would raise it, up to a common factor."""
     x = call.x
-    ledger.shifts[call.node] = (x.delta, ledger.causes(x))
+    noise = x.noise @ x.counts
+    causes = noise
+    removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
+    if isinstance(removal, Removal) and removal.state is x:
+        least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
+        causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
+    ledger.shifts[call.node] = (x.delta, causes)
 
 
 def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tuple[Array, Array]]:

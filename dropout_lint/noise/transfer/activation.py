@@ -14,7 +14,7 @@ Correlations between positions go the same way. The mask of a pending dropout ne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from dropout_lint.noise.quadrature import (
     skewed_rectified,
 )
 from dropout_lint.noise.state import Normals, Skewness, State, replace
-from dropout_lint.noise.transfer.base import Call, Parameter, function, module
+from dropout_lint.noise.transfer.base import Call, Parameter, Transfer, function, module, transfer_of
 
 PAIR = 0.4
 """Assumed correlation of the channels that trained weights add up, beyond what `State.swing` says."""
@@ -97,7 +97,7 @@ def _passed(  # noqa: PLR0917
 
 def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
     ratio = np.clip(np.divide(signal, var, out=np.ones_like(var), where=var > 0), 0.0, 1.0)
-    first, spread, variance, a1, a2 = _spread(moments, mean, dev, var)
+    first, spread, variance, a1, a2 = spread_moments(moments, mean, dev, var)
     linear = np.minimum(a1**2, variance)
     square = np.minimum(a2**2, variance - linear)
     data = linear * ratio + square * ratio**2 + (variance - linear - square) * ratio**3
@@ -157,7 +157,7 @@ def _lift(x: State, train: Passed, test: Passed) -> Array:
     return result
 
 
-def _spread(
+def spread_moments(
     moments: MomentFunction, mean: Array, dev: Array, var: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Moments of f where the channel mean itself is `mean + dev·ζ`."""
@@ -240,34 +240,61 @@ def _skewed(x: State, skew: Skewness) -> State:
     return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))
 
 
-@module("LeakyReLU")
-@function("leaky_relu")
-def leaky_relu(call: Call) -> State:
+MakeMoments = Callable[[Call], MomentFunction | None]
+_MOMENTS: dict[Transfer, MakeMoments] = {relu: lambda _: RELU}
+
+
+def activation(
+    *, functions: Iterable[str] = (), modules: Iterable[str] = (), homogeneous: bool = False
+) -> Callable[[MakeMoments], MakeMoments]:
+    """Register pointwise functions by what gives their moments; None where only a run would tell."""
+
+    def register(make: MakeMoments) -> MakeMoments:
+        def transfer(call: Call) -> State:
+            moments = make(call)
+            if moments is None:
+                call.ledger.fallback(call.name)
+                return call.x
+            return pointwise(call.x, moments, homogeneous=homogeneous)
+
+        _MOMENTS[function(*functions)(module(*modules)(transfer))] = make
+        return make
+
+    return register
+
+
+def moments_of(call: Call) -> MomentFunction | None:
+    """The moments of a call of a pointwise function; None for any other call."""
+    transfer = transfer_of(call)
+    make = _MOMENTS.get(transfer) if transfer is not None else None
+    return make(call) if make is not None else None
+
+
+@activation(functions=["leaky_relu"], modules=["LeakyReLU"], homogeneous=True)
+def leaky_relu(call: Call) -> MomentFunction:
     """max(x, 0) + slope·min(x, 0)."""
     slope = call.module.negative_slope if call.module is not None else call.arg(1, "negative_slope", 0.01)
-    return pointwise(call.x, rectified(float(slope)), homogeneous=True)  # type: ignore[arg-type]
+    return rectified(float(slope))  # type: ignore[arg-type]
 
 
-@module("RReLU")
-@function("rrelu")
-def rrelu(call: Call) -> State:
+@activation(functions=["rrelu"], modules=["RReLU"])
+def rrelu(call: Call) -> MomentFunction:
     """Leaky ReLU at the mean of its random slope."""
     lower, upper = (
         (call.module.lower, call.module.upper)
         if call.module is not None
         else (call.arg(1, "lower", 1 / 8), call.arg(2, "upper", 1 / 3))
     )
-    return pointwise(call.x, rectified((float(lower) + float(upper)) / 2))  # type: ignore[arg-type]
+    return rectified((float(lower) + float(upper)) / 2)  # type: ignore[arg-type]
 
 
-@module("PReLU")
-@function("prelu")
-def prelu(call: Call) -> State:
+@activation(functions=["prelu"], modules=["PReLU"])
+def prelu(call: Call) -> MomentFunction:
     """Leaky ReLU with a learned slope; its mean over channels, 0.25 where it has no value."""
     weight: Any = call.module.weight if call.module is not None else call.arg(1, "weight")
     weight = weight.tensor if isinstance(weight, Parameter) else weight
     known = isinstance(weight, torch.Tensor) and not weight.is_meta
-    return pointwise(call.x, rectified(float(weight.detach().mean()) if known else 0.25))
+    return rectified(float(weight.detach().mean()) if known else 0.25)
 
 
 MODULE_KINDS = (
@@ -307,12 +334,12 @@ MODULE_KINDS = (
 )
 
 
-@module(*MODULE_KINDS)
-def activation_module(call: Call) -> State:
+@activation(modules=MODULE_KINDS)
+def activation_module(call: Call) -> MomentFunction:
     """Any activation module, by quadrature of the module itself."""
     assert call.module is not None
     inner = call.module
-    return pointwise(call.x, moments_by_quadrature(lambda t: inner(t.clone())))
+    return moments_by_quadrature(lambda t: inner(t.clone()))
 
 
 FUNCTIONS: Mapping[str, PointFunction] = {
@@ -368,14 +395,14 @@ PARAMETRISED: Mapping[str, Any] = {
 IGNORED_KEYWORDS = ("inplace", "out", "input")
 
 
-@function(*FUNCTIONS)
-def activation_function(call: Call) -> State:
+@activation(functions=FUNCTIONS)
+def activation_function(call: Call) -> MomentFunction:
     """A pointwise function without parameters, by quadrature."""
-    return pointwise(call.x, moments_by_quadrature(FUNCTIONS[call.name]))
+    return moments_by_quadrature(FUNCTIONS[call.name])
 
 
-@function(*PARAMETRISED)
-def parametrised_function(call: Call) -> State:
+@activation(functions=PARAMETRISED)
+def parametrised_function(call: Call) -> MomentFunction | None:
     """A pointwise function with numbers for parameters, by quadrature."""
     target = PARAMETRISED[call.name]
     rest = [_number(value) for value in call.args[1:] if not isinstance(value, bool)]
@@ -384,9 +411,8 @@ def parametrised_function(call: Call) -> State:
         isinstance(v, (int, float)) for v in (*rest, *keywords.values())
     ):
         # bounds that only a run would tell: taken as so wide that they cut nothing
-        call.ledger.fallback(call.name)
-        return call.x
-    return pointwise(call.x, moments_by_quadrature(lambda t: target(t, *rest, **keywords)))
+        return None
+    return moments_by_quadrature(lambda t: target(t, *rest, **keywords))
 
 
 def _number(value: Any) -> Any:
@@ -400,15 +426,15 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (int, float, str))
 
 
-@function("pow")
-def power(call: Call) -> State:
+@activation(functions=["pow"])
+def power(call: Call) -> MomentFunction | None:
     """x ** n for a number n."""
     exponent = call.arg(1, "exponent")
     if not isinstance(exponent, (int, float)):
-        return call.x
+        return None
     if float(exponent).is_integer() and exponent >= 0:
-        return pointwise(call.x, moments_by_quadrature(lambda t: t**exponent))
-    return pointwise(call.x, moments_by_quadrature(lambda t: t.clamp(min=1e-3) ** exponent))
+        return moments_by_quadrature(lambda t: t**exponent)
+    return moments_by_quadrature(lambda t: t.clamp(min=1e-3) ** exponent)
 
 
 def is_pointwise(module_: nn.Module) -> bool:

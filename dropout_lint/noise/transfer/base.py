@@ -50,7 +50,6 @@ class Ledger:
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
-        echo: (S,) part of a dropout's own noise that is masked noise of older ones.
     """
 
     dropouts: tuple[DropoutSite, ...]
@@ -63,33 +62,12 @@ class Ledger:
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
-    echo: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.echo = np.zeros(len(self.dropouts))
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
         for index, site in enumerate(self.dropouts):
             if site.node is node:
                 yield index, site
-
-    def causes(self, x: State) -> Array:
-        """(S,) how much each dropout's removal would raise Δ, up to a common factor.
-
-        An older mask's noise N joins the data D, then a younger one makes s·(D + N) of both: Δ is D/(D + N)
-        times 1/(1 + s). Without the older one it rises by N/Var, without the younger one by s·D/Var: by its
-        noise, less what of that is masked older noise. A norm between the two changes neither.
-        """
-        result: Array = (x.noise @ x.counts) * (1 - self.echo)
-        return result
-
-    def masks(self, row: int, x: State) -> None:
-        """Dropout `row` is about to mask `x`: its noise is s·E[x²], and E[x²] holds noise of older ones."""
-        y = x.collapse()
-        energy = float(y.counts @ (y.var[0] + y.mean[0] ** 2 + y.dev[0] ** 2))
-        if energy > 0:
-            self.echo[row] = min(float((y.noise @ y.counts).sum()) / energy, 1.0)
 
     def fallback(self, name: str) -> None:
         """Count an operation that has no transfer function."""
@@ -238,6 +216,11 @@ def function_name(target: Any) -> str:
 def find_function(name: str) -> Transfer | None:
     """The transfer function of a function or method."""
     return _FUNCTIONS.get(name)
+
+
+def transfer_of(call: Call) -> Transfer | None:
+    """The transfer function of a call, None where the table has none."""
+    return find_module(type(call.module)) if call.module is not None else find_function(call.name)
 
 
 def find_module(kind: type[nn.Module]) -> Transfer | None:
