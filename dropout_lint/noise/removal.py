@@ -10,7 +10,8 @@ once, in one walk beside the ledger's; the ledger once more for each would take 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ LEAST = 1e-6
 """Least noise, against the variance, by which dropouts are told apart."""
 TINY = 1e-12
 """A variance below this is none."""
+LEAST_UNSURE = 0.02
+"""Part of a dropout's noise that no correction takes away."""
 LEAST_SHARE = 0.03
 """An activation is evaluated anew for dropouts that cause this share of the shortfall or more."""
 NONE = -9
@@ -57,53 +60,57 @@ class Removal:
     left: Array
     drift: Array
 
-    @property
+    @cached_property
     def counts(self) -> Array:
         """(G,) how many channels each stands for."""
         return self.sampled(self.state.counts)
 
-    @property
+    @cached_property
     def t_var(self) -> Array:
         """(G,) test variance with all dropouts."""
         return self.sampled(self.state.t_var)
 
-    @property
+    @cached_property
     def moments(self) -> Array:
         """(S, G) noise as the ledger has it."""
         return self.sampled(self.state.noise)
 
-    @property
+    @cached_property
     def shift(self) -> Array:
         """(2, G) test less train: mean, and its spread over the channels of a group."""
         s = self.state
-        return self.sampled(np.stack([s.t_mean - s.train_mean, s.t_dev - s.train_dev]))
+        result: Array = np.array([s.t_mean - s.train_mean, s.t_dev - s.train_dev])
+        return self.sampled(result)
 
-    @property
+    @cached_property
     def others(self) -> Array:
         """(S, G) noise of the other dropouts, with all of them on."""
         result: Array = np.maximum(self.noise.sum(0) - self.noise, 0.0)
         return result
 
-    @property
+    @cached_property
     def test(self) -> Array:
         """(S, G) test variance."""
         result: Array = self.t_var * self.kept
         return result
 
-    @property
+    @cached_property
     def train(self) -> Array:
         """(S, G) train variance."""
         result: Array = self.test + self.others * self.left
+        return result
+
+    @cached_property
+    def total(self) -> Array:
+        """(G,) train variance with all dropouts."""
+        result: Array = self.t_var + self.noise.sum(0)
         return result
 
     @property
     def raised(self) -> Array:
         """(S,) by how much the removal of each raises Δ."""
         test, train = self.test @ self.counts, self.train @ self.counts
-        now = float(self.t_var @ self.counts)
-        total = now + float(self.noise.sum(0) @ self.counts)
-        without = np.divide(test, train, out=np.ones_like(train), where=train > 0)
-        result: Array = without - (now / total if total > 0 else 1.0)
+        result: Array = _ratio(test, train) - _ratio(self.t_var @ self.counts, self.total @ self.counts)
         return result
 
     def sampled(self, values: Array) -> Array:
@@ -134,14 +141,15 @@ def follow(call: Call, value: Any, known: Mapping[fx.Node, Any], env: Mapping[fx
     """
     if isinstance(value, (tuple, list)):
         return tuple(follow(call, item, known, env) for item in value)
-    if not isinstance(value, State) or not value.noise.any():
+    before = call.node.all_input_nodes
+    rows = [row for row, _ in call.ledger.sources(call.node)]
+    if not isinstance(value, State) or not (rows or any(known.get(n) for n in before)):
         return None
-    inputs = [pair for n in call.node.all_input_nodes for pair in _paired(env.get(n), known.get(n))]
+    inputs = [x for n in before for x in _paired(env.get(n), known.get(n))]
     same = next((x for x in inputs if x.state is value), None)
     if same is not None or not inputs:
         return same or _clean(value)
     y = _joined(call, inputs, value)
-    rows = [row for row, _ in call.ledger.sources(call.node)]
     y.noise[rows] = y.moments[rows]
     y = _balanced(y, _unsure(inputs[0].state) if call.node in call.ledger.weight_layers else None)
     for row in rows:
@@ -168,29 +176,23 @@ def _joined(call: Call, inputs: Sequence[Removal], value: State) -> Removal:
     mixes = call.node in call.ledger.weight_layers or (value.weighed and not first.state.weighed)
     joins = function_name(call.node.target) in ("cat", "concat")
     if joins and sum(x.state.groups for x in inputs) == value.groups:
-        parts = [_columns(x) for x in inputs]
-        moments, noise, kept, left, drift = (
-            np.concatenate(column, axis=1)[:, _side_by_side(inputs)] for column in zip(*parts, strict=True)
-        )
+        places = _side_by_side(inputs)
+        columns = zip(*((x.moments, x.noise, x.kept, x.left, x.drift) for x in inputs), strict=True)
+        moments, noise, kept, left, drift = (np.concatenate(column, axis=1)[:, places] for column in columns)
     elif len(inputs) == 1 and not mixes and first.state.groups == value.groups:
-        moments, noise, kept, left, drift = _columns(first)
+        moments, noise, kept, left, drift = first.moments, first.noise, first.kept, first.left, first.drift
     else:
         mixes = mixes or any(x.kept.shape[1] not in (1, wide) for x in inputs)
-        columns = zip(*(_weighted(x, mixes) for x in inputs), strict=True)
-        sums = [sum(column, np.zeros(1)) for column in columns]
-        moments, noise = sums[:2]
+        columns = zip(*((_summed if mixes else _weighted)(x) for x in inputs), strict=True)
+        moments, noise, *sums = (sum(column[1:], column[0]) for column in columns)
         kept, left, drift = (
             np.broadcast_to(_ratio(top, bottom), y.kept.shape)
-            for top, bottom in zip(sums[2:5], sums[5:], strict=True)
+            for top, bottom in zip(sums[:3], sums[3:], strict=True)
         )
-    grown = y.moments * np.divide(noise, moments, out=np.zeros(moments.shape), where=moments > 0)
+    grown = y.moments * _quotient(noise, moments)
     if not any(x.shift.any() for x in inputs) and y.shift.any():  # it moves means as far as there is noise
         drift = _ratio((grown.sum(0) - grown) * left, grown.sum(0))
-    return replace(y, noise=grown, kept=kept, left=left, drift=drift)
-
-
-def _columns(x: Removal) -> tuple[Array, ...]:
-    return x.moments, x.noise, x.kept, x.left, x.drift
+    return Removal(value, grown, kept, left, drift)
 
 
 def _side_by_side(inputs: Sequence[Removal]) -> npt.NDArray[np.int_]:
@@ -203,22 +205,42 @@ def _side_by_side(inputs: Sequence[Removal]) -> npt.NDArray[np.int_]:
     return whole[:: _step(len(whole))]
 
 
-def _weighted(x: Removal, mixes: bool) -> tuple[Array, ...]:
-    """Noise, each multiple times what it counts by, and that; sums over the channels where an operation
-    `mixes` them.
-    """
-    t_var = np.broadcast_to(x.t_var, x.kept.shape)
-    others, square = x.others, np.broadcast_to((x.shift**2).sum(0), x.kept.shape)
-    columns = (x.moments, x.noise, x.kept * t_var, x.left * others, x.drift * square, t_var, others, square)
-    return tuple((column @ x.counts)[:, None] for column in columns) if mixes else columns
+def _weighted(x: Removal) -> tuple[Array, ...]:
+    """The ledger's noise and what is counted of it; each multiple times what it counts by, and that."""
+    square = (x.shift**2).sum(0)
+    return (
+        x.moments,
+        x.noise,
+        x.kept * x.t_var,
+        x.left * x.others,
+        x.drift * square,
+        x.t_var,
+        x.others,
+        square,
+    )
+
+
+def _summed(x: Removal) -> tuple[Array, ...]:
+    """The same in sum over the channels, (S, 1)."""
+    counts = x.counts[:, None]
+    test, square = x.t_var[:, None] * counts, (x.shift**2).sum(0)[:, None] * counts
+    noise = x.noise @ counts
+    return (
+        x.moments @ counts,
+        noise,
+        x.kept @ test,
+        (x.left * x.others) @ counts,
+        x.drift @ square,
+        test.sum(0),
+        noise.sum(0) - noise,
+        square.sum(0),
+    )
 
 
 def _unsure(state: State) -> Array:
     """(S, 1) share of each dropout's noise whose growth in a weight layer is no plain Σ w²."""
-    total = state.noise @ state.counts
     old = (state.noise * state.old) @ state.counts
-    result: Array = np.divide(old, total, out=np.zeros_like(total), where=total > 0)[:, None]
-    return result
+    return _quotient(old, state.noise @ state.counts)[:, None]
 
 
 def _balanced(x: Removal, unsure: Array | None = None) -> Removal:
@@ -227,32 +249,27 @@ def _balanced(x: Removal, unsure: Array | None = None) -> Removal:
     short = np.maximum(train - x.t_var, LEAST * train)
     noise, now = x.noise, x.noise.sum(0)
     if unsure is not None:
-        free = (unsure * noise).sum(0)
-        more = np.divide(short - now, free, out=np.zeros_like(free), where=free > 0)
-        noise = noise * np.maximum(1 + np.maximum(more, -1.0) * unsure, 0.02)
+        more = np.maximum(_quotient(short - now, (unsure * noise).sum(0)), -1.0)
+        noise = noise * np.maximum(1 + more * unsure, LEAST_UNSURE)
         now = noise.sum(0)
-    return replace(x, noise=noise * np.divide(short, now, out=np.ones_like(now), where=now > 0))
+    return Removal(x.state, noise * _ratio(short, now), x.kept, x.left, x.drift)
 
 
 def _masked(x: Removal, y: Removal, row: int) -> Removal:
     """Dropout `row` has masked x: the noise it makes goes with E[x²]."""
-    s = x.state
-    square = x.sampled(s.train_mean**2 + s.train_dev**2)
-    total = square + x.t_var + x.noise.sum(0)
-    energy = np.divide(square + x.train, total, out=np.ones_like(x.kept), where=total > 0)
+    square = x.sampled(x.state.train_mean**2 + x.state.train_dev**2)
+    energy = _ratio(square + x.train, square + x.total)
     if energy.shape != y.kept.shape:
         energy = energy.mean(1, keepdims=True)
-    others = y.others
-    part = np.clip(np.divide(y.noise[row], others, out=np.zeros_like(others), where=others > 0), 0.0, 1.0)
+    part = np.minimum(_quotient(y.noise[row], y.others), 1.0)
     part[row] = 0.0
-    return replace(y, left=(1 - part) * y.left + part * energy)
+    return Removal(y.state, y.noise, y.kept, y.left + part * (energy - y.left), y.drift)
 
 
 def _normalised(x: Removal) -> Removal:
     """Behind a batch norm: it divides by what train mode shows, which is less without a dropout."""
-    total, train = x.t_var + x.noise.sum(0), x.train
-    scale = np.divide(total, train, out=np.ones_like(train), where=train > 0)
-    return replace(x, kept=x.kept * scale, left=x.left * scale, drift=x.drift * np.sqrt(scale))
+    scale = _ratio(x.total, x.train)
+    return Removal(x.state, x.noise, x.kept * scale, x.left * scale, x.drift * np.sqrt(scale))
 
 
 def _activated(call: Call, x: Removal, y: Removal) -> Removal:
@@ -266,25 +283,23 @@ def _activated(call: Call, x: Removal, y: Removal) -> Removal:
         return y
     short = x.noise @ x.counts
     rows = np.flatnonzero(short > LEAST_SHARE * short.sum())
-    total = x.t_var + x.noise.sum(0)
     train, test, drift = (
         np.concatenate([values[rows], base[None]])
-        for values, base in ((x.train, total), (x.test, x.t_var), (x.drift, np.ones_like(total)))
+        for values, base in ((x.train, x.total), (x.test, x.t_var), (x.drift, np.ones_like(x.total)))
     )
     gone = np.append(rows, NONE)[:, None] == x.sampled(x.state.pending)
     shift, train, test = _evaluated(x, moments, train, test, drift, gone)
     delta = np.clip(_ratio(test, train), LEAST, 1.0)
-    all_on = y.t_var + y.noise.sum(0)
-    known = np.clip(_ratio(y.t_var, all_on), LEAST, 1.0)
+    known = np.clip(_ratio(y.t_var, y.total), LEAST, 1.0)
     factor = np.clip(_ratio(1 - known, 1 - delta[-1]), 1 / MOST_FACTOR, MOST_FACTOR)
     delta = 1 - np.minimum((1 - delta[:-1]) * factor, 1.0)
-    train = all_on * _ratio(train[:-1], train[-1])
+    train = y.total * _ratio(train[:-1], train[-1])
     along, square = (shift[:, :-1] * shift[:, -1:]).sum(0), (shift[:, -1] ** 2).sum(0)
     kept, left, drift = y.kept.copy(), y.left.copy(), y.drift.copy()
     kept[rows] = _ratio(train * delta, y.t_var)
     left[rows] = _ratio(train * (1 - delta), y.others[rows])
     drift[rows] = np.clip(_ratio(along, square), -MOST_DRIFT, MOST_DRIFT)
-    return replace(y, kept=kept, left=left, drift=drift)
+    return Removal(y.state, y.noise, kept, left, drift)
 
 
 def _evaluated(  # noqa: PLR0917
@@ -320,6 +335,13 @@ def _evaluated(  # noqa: PLR0917
 
 def _ratio(top: Array, bottom: Array) -> Array:
     """`top` / `bottom`, 1 where there is nothing to divide by."""
-    shape = np.broadcast_shapes(top.shape, bottom.shape)
-    result: Array = np.divide(top, bottom, out=np.ones(shape), where=np.abs(bottom) > TINY)
+    some = bottom > TINY
+    result: Array = np.where(some, top, 1.0) / np.where(some, bottom, 1.0)
+    return result
+
+
+def _quotient(top: Array, bottom: Array) -> Array:
+    """The same, 0 where there is nothing to divide by."""
+    some = bottom > TINY
+    result: Array = np.where(some, top, 0.0) / np.where(some, bottom, 1.0)
     return result
