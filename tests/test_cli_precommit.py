@@ -122,8 +122,11 @@ def test_changed_files_are_searched_for_models(repository: Repository) -> None:
     assert "net.py:Net" in bad.stderr + bad.stdout
 
 
-def test_the_fix_hook_writes_and_then_passes(repository: Repository) -> None:
-    repository.hook("dropout-lint-fix", "net.py:Net")
+@pytest.mark.parametrize(
+    ("hook", "arguments"), [("dropout-lint-fix", ["net.py:Net"]), ("dropout-lint-fix-files", [])]
+)
+def test_the_fix_hooks_write_and_then_pass(repository: Repository, hook: str, arguments: list[str]) -> None:
+    repository.hook(hook, *arguments)
     first = repository.commit(net_DOT_py=BAD)
     assert first.returncode == 1
     assert "files were modified by this hook" in first.stderr + first.stdout

@@ -83,18 +83,77 @@ def test_ignored_findings_are_left_alone(project: Path, capsys: pytest.CaptureFi
     assert captured.out == "" and "nothing to fix" in captured.err
 
 
-def test_without_a_target_it_is_the_configured_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_target_they_are_the_configured_ones(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["fix"]) == 2
-    assert "try `dropout-lint fix path/to/model.py`" in capsys.readouterr().err
-    settings = project / "pyproject.toml"
-    settings.write_text('[tool.dropout-lint]\ntargets = ["net.py:Net", "net.py:Net(p=0.3)"]\n')
-    assert run(["fix", "--write"]) == 2
-    assert "name one: net.py:Net, net.py:Net(p=0.3)" in capsys.readouterr().err
-    assert (project / "net.py").read_text() == MODEL
-    settings.write_text('[tool.dropout-lint]\ntargets = ["net.py:Net"]\n')
+    assert "try `dropout-lint fix path/to/model.py`" in capfd.readouterr().err
+    (project / "pyproject.toml").write_text(
+        '[tool.dropout-lint]\ntargets = ["net.py:Net", "net.py:Net(p=0.3)"]\n'
+    )
     assert run(["fix", "--write"]) == 0
-    assert capsys.readouterr().err.rstrip().endswith("wrote net.py")
+    told = capfd.readouterr().err
+    assert told.count("wrote net.py") == 1 and "net.py:Net(p=0.3): nothing to fix" in told
     assert (project / "net.py").read_text() != MODEL
+
+
+TWO = """\
+    from torch import nn
+
+
+    class Block(nn.Sequential):
+        def __init__(self, width):
+            super().__init__(nn.Linear(width, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU())
+
+
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block(8)
+            self.head = nn.Linear(32, 4)
+
+        def forward(self, x):
+            return self.head(self.block(x))
+
+
+    class Second(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Linear(8, 16)
+            self.drop = nn.Dropout(0.3)
+            self.norm = nn.BatchNorm1d(16)
+            self.block = Block(16)
+            self.head = nn.Linear(32, 4)
+
+        def forward(self, x):
+            return self.head(self.block(self.norm(self.drop(self.stem(x))).relu()))
+"""
+
+
+def test_every_model_of_files_and_folders_is_written(project: Path) -> None:
+    """Each as its file is by then: the second model has a block that the first one's fix edited."""
+    (project / "nets").mkdir()
+    (project / "nets" / "two.py").write_text(textwrap.dedent(TWO))
+    (project / "broken.py").write_text("import no_such_module_anywhere\n")
+    done = dropout_lint("fix", "net.py", "nets", "broken.py", "--write", "--input", "4x8", cwd=project)
+    assert done.returncode == 2  # --input does not fit net.py, and broken.py cannot be imported
+    assert "no_such_module_anywhere" in done.stderr
+    assert done.stderr.count("wrote nets/two.py") == 2, done.stderr
+    assert (project / "net.py").read_text() == MODEL
+    assert done.stdout.count("--- a/nets/two.py") == 2
+    clean = dropout_lint("nets", "--input", "4x8", cwd=project)
+    assert clean.returncode == 0, clean.stdout
+    again = dropout_lint("fix", "nets", "--write", "--input", "4x8", cwd=project)
+    assert (again.returncode, again.stdout) == (0, "")
+
+
+def test_files_without_models_are_no_error_where_that_is_allowed(project: Path) -> None:
+    (project / "util.py").write_text("WIDTH = 3\n")
+    assert dropout_lint("fix", "util.py", cwd=project).returncode == 2
+    done = dropout_lint("fix", "util.py", "--allow-empty", cwd=project)
+    assert (done.returncode, done.stdout) == (0, "") and "nothing to fix" in done.stderr
+    both = dropout_lint("fix", "util.py", "net.py", "--allow-empty", "--write", cwd=project)
+    assert both.returncode == 0 and "wrote net.py" in both.stderr
 
 
 def test_what_cannot_be_done_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,12 @@
-"""`dropout-lint fix`: show the diff that repairs a target's findings; `--write` writes it."""
+"""`dropout-lint fix`: show the diffs that repair the findings of targets; `--write` writes them."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 import rich_click as click
@@ -11,7 +14,7 @@ import rich_click as click
 from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
-from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.errors import DropoutLintError, NoModelError
 
 if TYPE_CHECKING:
     from dropout_lint.fixes import SourceFix
@@ -26,7 +29,7 @@ VALIDATION_BATCHES = 16
 
 
 @click.command("fix", context_settings={"help_option_names": ["-h", "--help"]})
-@options.targets(many=False)
+@options.targets()
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
@@ -47,12 +50,13 @@ VALIDATION_BATCHES = 16
 )
 @options.inputs()
 @options.checkpoint()
+@click.option("--allow-empty", is_flag=True, help="A file or folder without a model is no error.")
 @options.selection()
 @options.config()
 @options.verbosity()
 def command(
     *,
-    target: str | None,
+    targets: tuple[str, ...],
     strategy: Strategy,
     write: bool,
     validate: bool,
@@ -62,9 +66,10 @@ def command(
     verbose: bool,
     **given: object,
 ) -> int:
-    """Repair what `check` finds in TARGET's own source: stdout is the diff, stderr says what and why.
+    """Repair what `check` finds in the TARGETs' own source: stdout is the diff, stderr says what and why.
 
-    Without a TARGET it is the configured one, if there is only one.
+    A TARGET is what `check` takes; a file or folder stands for each model in it. Without one the configured
+    targets are repaired.
 
     Before a diff is shown, the edited files were imported in a process of their own, where eval-mode outputs
     were bit-identical, the old state_dict loaded with strict=True, and nothing new was found. Installed
@@ -74,65 +79,94 @@ def command(
     its job.
     """
     loaded = options.settings(config, **given)
-    target = only_target(loaded.settings) if target is None else target
-    settings = loaded.settings.for_target(target)
+    names = options.chosen_targets(targets, loaded.settings, "dropout-lint fix")
     from dropout_lint.pipeline import rules_of
 
-    rules = rules_of(settings)
+    rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
-        from dropout_lint.target import own_process, resolve
+        from dropout_lint.target import own_process
 
         own_process()
-        models = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
-        if not models:
-            raise UsageError(f"no model found in {target}", "name one: file.py:attr")
+        models, status = models_of(names, loaded.settings)
+        wanted = Wanted(
+            strategy=strategy,
+            beta=beta,
+            write=write,
+            batches=VALIDATION_BATCHES if validate else 0,
+            quiet=quiet,
+            verbose=verbose,
+        )
         if write and len(models) > 1:
-            names = ", ".join(built.target for built in models[:5])
-            raise UsageError(
-                f"{target} holds {len(models)} models, and --write takes one at a time", f"name one: {names}"
-            )
-        shown: set[str] = set()
-        status = 0
-        for built in models:
-            wanted = Wanted(
-                typed=target,
-                strategy=strategy,
-                beta=beta,
-                write=write,
-                batches=VALIDATION_BATCHES if validate else 0,
-                quiet=quiet,
-                verbose=verbose,
-            )
+            own = dict(given, strategy=strategy, validate=validate, beta=beta, config=config)
+            own |= {"quiet": quiet, "verbose": verbose}
+            return max(status, *(_fix_apart(built.target, own, stdout) for _, built in models))
+        if not models:
+            console.say("no model found: nothing to fix")
+        shown = Shown(stdout, set())
+        for name, built in models:
             try:
-                status = max(status, _fix(built, settings, rules, wanted, Shown(stdout, shown)))
+                settings = loaded.settings.for_target(name)
+                status = max(status, _fix(built, settings, rules, replace(wanted, typed=name), shown))
             except DropoutLintError as problem:
-                if len(models) == 1:
+                if len(models) == len(names) == 1:
                     raise
                 console.report_error(problem, subject=built.target)
                 status = 2
     return status
 
 
-def only_target(settings: Settings) -> str:
-    """The configured target.
+def models_of(names: list[str], settings: Settings) -> tuple[list[tuple[str, Built]], int]:
+    """The targets' models, each with its target, and the exit status so far.
+
+    Of several targets, one that cannot be built is told and left out.
 
     Raises:
-        UsageError: there is none, or more than one.
+        DropoutLintError: the only target cannot be built.
     """
-    first, *others = options.chosen_targets((), settings, "dropout-lint fix")
-    if others:
-        raise UsageError(
-            f"{1 + len(others)} targets are configured, and fix takes one at a time",
-            f"name one: {', '.join([first, *others][:5])}",
-        )
-    return first
+    from dropout_lint.target import resolve
+
+    models: list[tuple[str, Built]] = []
+    status = 0
+    for name in names:
+        own = settings.for_target(name)
+        try:
+            found = resolve(name, inputs=tuple(own.input), checkpoint=own.checkpoint)
+        except DropoutLintError as problem:
+            if isinstance(problem, NoModelError) and own.allow_empty:
+                continue
+            if len(names) == 1:
+                raise
+            console.report_error(problem, subject=name)
+            status = 2
+        else:
+            models += [(name, built) for built in found]
+    return models, status
+
+
+def _fix_apart(target: str, given: Mapping[str, object], stdout: TextIO) -> int:
+    """Fix and write one of several models in a process of its own: its file may have changed just now."""
+    arguments = ["fix", target, "--write"]
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(option)
+        elif value not in (None, False):
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            arguments += [part for one in values for part in (option, str(one))]
+    stdout.flush()
+    done = subprocess.run(
+        [sys.executable, "-m", "dropout_lint", *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    stdout.write(done.stdout)
+    stdout.flush()
+    return done.returncode
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What the command line asked for."""
 
-    typed: str
+    typed: str = ""
     strategy: Strategy = "auto"
     beta: float | None = None
     write: bool = False
