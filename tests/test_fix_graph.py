@@ -412,3 +412,57 @@ def test_bad_options() -> None:
         fix_graph(before, strategy="sideways")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="outside"):
         fix_graph(before, beta=3.0)
+
+
+class Rows(nn.Module):
+    """Its forward reads the batch size as a number, which a recording holds as it was."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8))
+        self.token = nn.Parameter(torch.randn(1, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "unrolled":
+            x = torch.stack([x[i] for i in range(len(x))])
+        elif self.way == "expanded":
+            x = x + self.token.expand(len(x), -1)
+        else:
+            x = x + self.token.expand(x.shape[0], -1)
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("way", "method"), [("unrolled", "modules"), ("expanded", "modules"), ("recorded", "graph")]
+)
+def test_fixed_models_take_any_batch(way: str, method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    model = Rows(way).eval()
+    fixed = fix_graph(of(model, 4, 8))
+    assert fixed.applied and fixed.method == method
+    assert "eval-mode outputs are bit-identical for a larger batch" in fixed.checks
+    assert capfd.readouterr() == ("", "")
+    fixed.model.eval()
+    for batch in (1, 4, 7):
+        x = torch.randn(batch, 8)
+        assert torch.equal(fixed.model(x), model(x))
+
+
+class Flattened(nn.Module):
+    """Its forward reads the height and width as numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5), nn.BatchNorm2d(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(x)
+        return y.reshape(x.shape[0], 8, int(x.shape[2]) * int(x.shape[3])).mean(2)  # type: ignore[no-any-return]
+
+
+def test_a_graph_for_one_image_size_says_so() -> None:
+    fixed = fix_graph(of(Flattened(), 2, 3, 8, 8))
+    sized = [check for check in fixed.checks if "height, width or length alone" in check]
+    assert bool(sized) == (fixed.method == "graph")
+    if not sized:
+        assert "eval-mode outputs are bit-identical for larger inputs" in fixed.checks

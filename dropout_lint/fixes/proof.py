@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from torch.overrides import TorchFunctionMode
 from dropout_lint.errors import FixError
 from dropout_lint.layers import is_dropout_function
 from dropout_lint.target.types import Inputs
+
+SMALL = 64
+"""Inputs narrower than this are doubled to see whether a model takes another size."""
+STRIDE = 32
+"""Larger ones grow by what vision models are apt to divide their input's size by."""
 
 
 class DropoutsOff(TorchFunctionMode):
@@ -55,11 +61,81 @@ def prove(
         if not same(expected, actual):
             raise FixError("the eval-mode outputs are not bit-identical", "the model was left as it was")
         checks.append("eval-mode outputs are bit-identical")
+        checks += check_sizes(left, right, (args, kwargs), repaired)
         if trains(left, args, kwargs):
             if not trains(right, args, kwargs):
                 raise FixError("the fixed model does not train", "the model was left as it was")
             checks.append("a training step runs, forward and backward")
     return tuple(checks)
+
+
+def check_sizes(original: nn.Module, fixed: nn.Module, given: tuple[Any, Any], repaired: bool) -> list[str]:
+    """Compare the outputs for inputs of other sizes, where the original takes them.
+
+    A recorded graph holds the numbers that the example's sizes were when it was recorded, in `range(len(x))`.
+
+    Returns:
+        what was checked, in words.
+
+    Raises:
+        FixError: for another batch size the fixed model fails; for any other size its output differs.
+    """
+    checks = []
+    batch = next((t.shape[0] for t in tensors_of(given) if t.dim()), 0)
+    for what, resized in (("a larger batch", lengthened(given, batch)), ("larger inputs", widened(given))):
+        args, kwargs = resized
+        try:
+            expected = run(original, args, kwargs, repaired)
+        except Exception:  # a size that the model was not written for
+            continue
+        try:
+            with redirect_stderr(StringIO()):  # a recorded graph prints where it failed
+                matches = same(expected, run(fixed, args, kwargs, False))
+        except Exception as error:
+            if what != "a larger batch":
+                checks.append("the fixed model takes inputs of the example's height, width or length alone")
+                continue
+            raise FixError(
+                f"the recorded graph holds for batches of {batch} alone ({type(error).__name__}: {error})"
+            ) from error
+        if not matches:
+            raise FixError(
+                f"the recorded graph holds for the example's sizes alone: {what} give other outputs"
+            )
+        checks.append(f"eval-mode outputs are bit-identical for {what}")
+    return checks
+
+
+def lengthened(value: Any, batch: int) -> Any:
+    """Tensors of `batch` rows with one row more, in a nested value."""
+    return _mapped(value, lambda t: torch.cat([t, t[:1]]) if t.dim() and t.shape[0] == batch else t)
+
+
+def widened(value: Any) -> Any:
+    """Images, sequences and rows of tokens that are higher, wider or longer, in a nested value."""
+
+    def wider(tensor: Tensor) -> Tensor:
+        first = 2 if tensor.dim() > 2 and tensor.is_floating_point() else 1
+        for dimension in range(first, tensor.dim() if tensor.dim() > 2 or first == 1 else 0):
+            size = tensor.shape[dimension]
+            if size > 1:
+                more = tensor.narrow(dimension, 0, size if size < SMALL else STRIDE)
+                tensor = torch.cat([tensor, more], dimension)
+        return tensor
+
+    return _mapped(value, wider)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, change) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return value
 
 
 def check_keys(original: nn.Module, fixed: nn.Module) -> str:
@@ -107,18 +183,14 @@ def fill(name: str, tensor: Tensor) -> None:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Tensors of a nested value on a device; meta tensors get random values."""
-    if isinstance(value, Tensor):
-        if value.device.type == "meta":
-            fresh = torch.empty(value.shape, dtype=value.dtype, device=device)
+
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.device.type == "meta":
+            fresh = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
             return fresh.normal_() if fresh.is_floating_point() else fresh.zero_()
-        return value.detach().to(device).clone()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_device(item, device) for item in value)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    return value
+        return tensor.detach().to(device).clone()
+
+    return _mapped(value, moved)
 
 
 def run(model: nn.Module, args: Any, kwargs: Any, dropouts_off: bool) -> Any:
