@@ -1,8 +1,9 @@
-"""Each dropout's share in a norm's shortfall: what its removal raises Δ by, against that of the others."""
+"""Each dropout's share in a norm's shortfall: the factor that its removal raises Δ by, as a log."""
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from collections.abc import Callable
 
@@ -33,9 +34,9 @@ def in_series(p: float, q: float) -> nn.Sequential:
 
 @pytest.mark.parametrize(("p", "q"), [(0.5, 0.5), (0.1, 0.5), (0.5, 0.1), (0.3, 0.2)])
 def test_a_norm_between_two_dropouts_leaves_them_independent(p: float, q: float) -> None:
-    """Δ = 1/(1 + s) · 1/(1 + t): removing either divides by its own factor, s = p/(1 - p)."""
+    """Δ = 1/(1 + s) · 1/(1 + t): removing either divides by its own factor."""
     torch.manual_seed(0)
-    s, t = p / (1 - p), q / (1 - q)
+    s, t = -math.log(1 - p), -math.log(1 - q)  # log(1 + p/(1 - p))
     shares = predicted(in_series(p, q), torch.randn(4, 64)).norms[-1].shares
     assert shares == pytest.approx({"0": s / (s + t), "3": t / (s + t)}, abs=0.02)
 
@@ -70,7 +71,7 @@ def test_as_the_ledger_says_without_each_dropout(name: str, basis: str) -> None:
     apart = []
     for shift in prediction.norms:
         if len(shift.shares) > 1:
-            raised = {n: max(removed[n][shift.norm] - shift.delta, 0.0) for n in shift.shares}
+            raised = {n: max(math.log(removed[n][shift.norm] / shift.delta), 0.0) for n in shift.shares}
             total = sum(raised.values())
             wrong = sum(abs(raised[n] / total - share) for n, share in shift.shares.items()) / 2
             apart.append(wrong * (1 - shift.delta))
@@ -101,7 +102,7 @@ def test_as_measured_without_each_dropout(p: float, q: float, activation: type[n
     model, x = Tall(p, q, activation), smooth(256, 3, 8, 8)
     shares = next(s.shares for s in predicted(model, x, basis="weights").norms if s.norm == "norm")
     now = measured(model, x)["norm"]
-    raised = {name: measured(without(model, name), x)["norm"] - now for name in ("first", "second")}
+    raised = {n: math.log(measured(without(model, n), x)["norm"] / now) for n in ("first", "second")}
     total = sum(raised.values())
     assert shares == pytest.approx({name: gain / total for name, gain in raised.items()}, abs=0.08)
 

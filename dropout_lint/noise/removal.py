@@ -108,9 +108,13 @@ class Removal:
 
     @property
     def raised(self) -> Array:
-        """(S,) by how much the removal of each raises Δ."""
+        """(S,) log of the factor by which the removal of each raises Δ.
+
+        Dropouts with a norm between them make Δ a product, one factor each: the logs add up to that of Δ.
+        """
         test, train = self.test @ self.counts, self.train @ self.counts
-        result: Array = _ratio(test, train) - _ratio(self.t_var @ self.counts, self.total @ self.counts)
+        without, now = _ratio(test, train), _ratio(self.t_var @ self.counts, self.total @ self.counts)
+        result: Array = np.log(np.maximum(without, LEAST) / max(float(now), LEAST))
         return result
 
     def sampled(self, values: Array) -> Array:

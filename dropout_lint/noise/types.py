@@ -19,8 +19,9 @@ class NormShift:
         delta: Var_test / Var_train of its input, averaged over channels as Li et al. Sec. 4 does
             (mean of test variances over mean of train variances).
         basis: what the number was worked out from.
-        shares: dropout name → its share of the shortfall 1 − Δ: what its removal would raise Δ by, with all
-            statistics estimated anew, against that of the others; they add up to 1 where Δ < 1.
+        shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1. Each is the log
+            of the factor by which its removal would raise Δ, with all statistics estimated anew, against that
+            of the others: two dropouts with a norm between them make Δ a product.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for
             information.
     """

@@ -248,10 +248,12 @@ class Surveyor:
         # round; either only softens a shift
         prior_counts = shift.basis == "initialisation" and prior is not None
         decides = max(prior or 0.0, shift.delta) if prior_counts else shift.delta
+        share, largest = shift.shares.get(site.name, 0.0), max(shift.shares.values(), default=0.0)
         return replace(
             facts,
             delta=shift.delta,
-            share=shift.shares.get(site.name, 0.0),
+            share=share,
+            relative_share=share / largest if largest > 0 else None,
             prior_delta=prior,
             judged_delta=decides,
             basis=shift.basis,
