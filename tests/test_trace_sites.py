@@ -45,6 +45,26 @@ class Net(nn.Module):
         return self.head(x.view(x.size(0), -1))
 
 
+class Holders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8, num_layers=2, dropout=0.3, batch_first=True)
+        self.attend = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.rnn(x)
+        y = y + self.attend(y, y, y)[0]
+        return x + F.scaled_dot_product_attention(y, y, y, dropout_p=0.1)
+
+
+def test_dropouts_inside_a_layer_have_the_column_of_its_call() -> None:
+    found = trace(Holders(), Inputs((torch.randn(2, 5, 8),)))
+    lines, start = inspect.getsourcelines(Holders.forward)
+    calls = [site.call for site in found.dropouts]
+    heads = [lines[call.line - start][call.column - 1 :][:8] for call in calls if call is not None]
+    assert heads == ["self.rnn", "self.att", "F.scaled"]
+
+
 def test_names_kinds_and_lines() -> None:
     found = trace(Net(), Inputs((IMAGE,)))
     module, function = found.dropouts

@@ -36,7 +36,7 @@ VALIDATION_BATCHES = 16
     default="auto",
     show_default=True,
     help="move: to the guideline's place. uout: exchange for uniform noise. reduce: the largest p that keeps "
-    "Δ above the threshold. remove. auto: what keeps most noise while no norm falls under the threshold.",
+    "Δ above the threshold. remove. auto: what answers most findings, and of those what keeps most noise.",
 )
 @click.option("--write", is_flag=True, help="Write the files, after every proof has passed.")
 @click.option(

@@ -28,6 +28,9 @@ _VALUE_READS = frozenset(
         *("__bool__", "__int__", "__float__", "__index__", "__contains__"),
     }
 )
+_HOLDERS = (nn.RNNBase, nn.MultiheadAttention)
+_HOLDING_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+"""What may hold a dropout of its own: findings name the column of their calls."""
 _TENSOR_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 
 
@@ -130,7 +133,7 @@ class Recorder(TorchFunctionMode):
         contiguous = isinstance(module, nn.LayerNorm)
         make = self._materials.contiguous_like if contiguous else self._materials.like
         is_dropout = id(module) in self._leaves.dropouts
-        exact_place = is_dropout or id(module) in self._leaves.norms
+        exact_place = is_dropout or id(module) in self._leaves.norms or isinstance(module, _HOLDERS)
 
         @functools.wraps(forward)
         def leaf(*args: Any, **kwargs: Any) -> Any:
@@ -283,7 +286,7 @@ class Recorder(TorchFunctionMode):
             result = result.view_as(
                 result
             )  # so that a use of the input after an in-place dropout is told apart
-        self.writer.annotate(node, result, column=dropout)
+        self.writer.annotate(node, result, column=dropout or name in _HOLDING_FUNCTIONS)
         for tensor in changed:
             if tensor is not result or tensor._base is not None or self.writer.bindings.knows(tensor):
                 self.writer.bindings.mutate(tensor, node)
