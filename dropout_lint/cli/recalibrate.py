@@ -86,8 +86,8 @@ def command(
         stream.write(f"wrote {output}\n" if quiet else f"{text}\nwrote {output}\n")
     if not quiet:
         console.say(
-            "note: a checkpoint does not say how its statistics were taken, and `check` takes them for those of "
-            "training: lint with the old one, or ignore DL501 for this one"
+            "note: a checkpoint does not say how its statistics were taken, and `check` takes them for "
+            "training's: lint with the old one, or ignore DL501 for this one"
         )
     return 0
 
