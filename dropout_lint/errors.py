@@ -32,7 +32,25 @@ class TargetError(DropoutLintError):
 
 
 class NoModelError(TargetError):
-    """A file or folder that holds no model which can be built without arguments."""
+    """A file or folder that holds no model which can be built without arguments.
+
+    Args:
+        passed: what was passed over and why, one sentence each.
+        unseen: those of them that tell of what could not be looked at.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        details: str | None = None,
+        passed: tuple[str, ...] = (),
+        unseen: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, hint, details=details)
+        self.passed = passed
+        self.unseen = unseen
 
 
 class InputError(DropoutLintError):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 Lint = Callable[[str, Settings, "RuleSet"], list[Outcome]]
+# the codes of the rules that run for a target
+Active = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def outcome_of(result: TargetResult) -> Outcome:
         info=result.info,
         visited=sorted(visited, key=lambda item: (item.file, item.line, item.column)),
         drawing=draw(trace, result.prediction),
+        unseen=list(result.built.unseen),
     )
 
 
@@ -164,7 +167,7 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     try:
         models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
     except NoModelError as problem:
-        return [] if own.allow_empty else [failure(target, problem)]
+        return empty(target, problem) if own.allow_empty else [failure(target, problem)]
     except Exception as problem:
         return [failure(target, problem)]
     outcomes = []
@@ -172,23 +175,35 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
         try:
             outcomes.append(outcome_of(lint_built(built, own, rules)))
         except Exception as problem:
-            outcomes.append(failure(built.target, problem))
+            outcomes.append(failure(built.target, problem, built))
     return outcomes
 
 
-def failure(target: str, problem: Exception) -> Outcome:
-    """The outcome of a target that could not be linted."""
+def empty(target: str, problem: NoModelError) -> list[Outcome]:
+    """What a file or folder that may hold no model gives: nothing, unless a part could not be looked at."""
+    if not problem.unseen:
+        return []
+    info = TargetInfo(target=target, status="partial", notes=list(problem.passed))
+    return [Outcome(info=info, unseen=list(problem.unseen))]
+
+
+def failure(target: str, problem: Exception, built: Built | None = None) -> Outcome:
+    """The outcome of a target that could not be linted, with the notes of its model where one was built."""
+    notes, unseen = (built.notes, built.unseen) if built else ((), ())
     if isinstance(problem, DropoutLintError):
-        info = error_info(target, problem.message, problem.hint or "run again with -v for the traceback")
+        hint = problem.hint or "run again with -v for the traceback"
+        info = error_info(target, problem.message, hint, notes)
         details = problem.details
     else:
         info = error_info(
             target,
             f"internal error: {type(problem).__name__}: {problem}",
             "this is a bug in dropout-lint; run again with -v for the traceback and report it",
+            notes,
         )
         details = None
-    return Outcome(info=info, details=details, trouble="".join(traceback.format_exception(problem)))
+    trouble = "".join(traceback.format_exception(problem))
+    return Outcome(info=info, details=details, trouble=trouble, unseen=list(unseen))
 
 
 def check(
@@ -214,8 +229,8 @@ def check(
     rules = rules if rules is not None else rules_of(settings)
     known = read_baseline(settings, write_baseline)
     outcomes = [outcome for target in targets for outcome in lint(target, settings, rules)]
-    active = active_codes(rules, settings)
-    return assemble(outcomes, settings, active, known, write_baseline=write_baseline, words=words_of(rules))
+    active = active_in(rules, settings)
+    return assemble(outcomes, active, known, write_baseline=write_baseline, words=words_of(rules))
 
 
 def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
@@ -224,27 +239,29 @@ def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
     return tuple(rule.code for rule in chosen)
 
 
+def active_in(rules: RuleSet, settings: Settings) -> Active:
+    """For each target the codes of the rules that run for it: a configured one may have its own selection."""
+    return lambda target: active_codes(rules, settings.for_target(target))
+
+
 def words_of(rules: RuleSet) -> dict[str, str]:
     """What an ignore comment may call a rule, its code or its name in capitals, each with the code."""
     return {word: rule.code for rule in rules for word in (rule.code, rule.name.upper())}
 
 
 def read_baseline(settings: Settings, write: bool) -> baseline.Baseline | None:
-    """The baseline that the settings name; an empty one where it is about to be written anew."""
-    if settings.baseline is None:
-        return baseline.Baseline() if write else None
+    """The baseline that the settings name; where it is about to be written, what is there or an empty one."""
     if write:
         try:
-            return baseline.read(settings.baseline)
+            return baseline.read(settings.baseline or baseline.DEFAULT_FILE)
         except DropoutLintError:
             return baseline.Baseline()
-    return baseline.read(settings.baseline)
+    return None if settings.baseline is None else baseline.read(settings.baseline)
 
 
 def assemble(
     outcomes: Iterable[Outcome],
-    settings: Settings,
-    active: Sequence[str],
+    active: Active,
     known: baseline.Baseline | None,
     *,
     write_baseline: bool = False,
@@ -262,7 +279,7 @@ def assemble(
     for index, outcome in enumerate(outcomes):
         idle = [
             entry
-            for entry in ignores.unused(outcome.visited, used, active, words)
+            for entry in ignores.unused(outcome.visited, used, active(outcome.info.target), words)
             if entry.place not in reported
         ]
         reported |= {entry.place for entry in idle}
@@ -270,19 +287,24 @@ def assemble(
     stale: list[StaleInfo] = []
     if known is not None:
         if write_baseline:
-            known = baseline.updated(known, targets, active)
-        targets, stale = baseline.apply(targets, known, active)
+            for info in targets:
+                known = baseline.updated(known, [info], active(info.target))
+        for index, info in enumerate(targets):
+            (targets[index],), gone = baseline.apply([info], known, active(info.target))
+            stale += gone
     report = msgspec.structs.replace(report_of(targets, __version__), stale_baseline=stale)
     drawings = {outcome.info.target: outcome.drawing for outcome in outcomes if outcome.drawing is not None}
     return Run(report, outcomes, drawings, known)
 
 
-def exit_status(report: Report, settings: Settings) -> int:
+def exit_status(run: Run, settings: Settings) -> int:
     """0 nothing at or above `fail_on`, 1 findings, 2 a target could not be linted (which wins).
 
-    With `strict` a partly traced target and an unused ignore count as findings do. A stale baseline entry
-    always does, since it would let a new finding of the same name pass.
+    With `strict` a partly traced target, an unused ignore and a part of a file or folder that could not be
+    looked at count as findings do. A stale baseline entry always does, since it would let a new finding of
+    the same name pass.
     """
+    report = run.report
     order = ("info", "warning", "error")
     if any(target.status == "error" for target in report.targets):
         return 2
@@ -297,4 +319,10 @@ def exit_status(report: Report, settings: Settings) -> int:
             return 1
         if own.strict and (target.status == "partial" or target.unused_ignores):
             return 1
-    return 1 if report.stale_baseline else 0
+    return 1 if report.stale_baseline or unseen(run, settings) else 0
+
+
+def unseen(run: Run, settings: Settings) -> list[str]:
+    """What could not be looked at in the files and folders of the strict targets, one sentence each."""
+    strict = (outcome for outcome in run.outcomes if settings.for_target(outcome.info.target).strict)
+    return list(dict.fromkeys(note for outcome in strict for note in outcome.unseen))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -456,6 +457,88 @@ def test_baseline_write_use_outgrow_prune(here: Path, capsys: pytest.CaptureFixt
     assert run(["net.py:Bad", *INPUT, "--baseline", "known.json"]) == 0
 
 
+TWO = (
+    MODEL
+    + """
+
+class Other(Bad):
+    def __init__(self):
+        super().__init__(depth=3)
+"""
+)
+
+
+@pytest.mark.parametrize("named", [[], ["--baseline", "known.json"]])
+def test_writing_a_baseline_keeps_what_the_run_did_not_look_for(
+    here: Path, capsys: pytest.CaptureFixture[str], named: list[str]
+) -> None:
+    spare = "self.spare = nn.Dropout(0.5)\n        self.fc"
+    (here / "net.py").write_text(TWO.replace("self.fc", spare, 1))
+    file = here / (named[-1] if named else ".dropout-lint-baseline.json")
+    models, quiet = ["net.py:Bad", "net.py:Other"], [*INPUT, "--output-format", "json=out.json", *named]
+    run([*models, *quiet, "--write-baseline"])
+    whole, err = file.read_text(), capsys.readouterr().err
+    codes = [entry["code"] for entries in json.loads(whole)["targets"].values() for entry in entries]
+    others = len(codes) - codes.count("DL101")
+    assert codes.count("DL101") == 5 and others
+    assert f"wrote {len(codes)} known findings to {file.name}\n" in err
+    run(["net.py:Bad", *quiet, "--write-baseline"])
+    assert file.read_text() == whole
+    assert "of them kept, which this run did not look for" in capsys.readouterr().err
+    run([*models, *quiet, "--select", "DL101", "--write-baseline"])
+    assert file.read_text() == whole
+    kept = f"wrote {len(codes)} known findings to {file.name}, {others} of them kept"
+    assert kept in capsys.readouterr().err
+    table(here, 'targets = [{target = "net.py:Bad", select = ["DL101"]}, "net.py:Other"]')
+    run([*quiet, "--write-baseline"])
+    assert file.read_text() == whole
+    text = (here / "net.py").read_text()
+    edit(here / "net.py", text.replace("depth=2", "depth=1"))
+    run([*models, *quiet, "--write-baseline"])
+    assert json.loads(file.read_text())["targets"].keys() == set(models)
+    assert file.read_text().count("DL101") == 4
+
+
+def test_an_ignore_of_a_rule_that_a_configured_target_leaves_out_is_not_unused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MODEL.replace("nn.Dropout(p)", "nn.Dropout(p)  # dropout-lint: ignore[DL101]")
+    (here / "net.py").write_text(text)
+    table(here, 'targets = [{target = "net.py:Bad", ignore = ["DL1"]}]')
+    run([*INPUT])
+    assert "unused ignore" not in capsys.readouterr().out
+
+
+def test_ignores_that_cannot_be_written_are_one_error_and_no_bug(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "other.py").write_text(MODEL)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", refused)
+        assert run(["net.py:Bad", *INPUT, "--add-ignores"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (
+        err == "error: cannot write net.py: Permission denied\nhelp: check the folder; nothing was changed\n"
+    )
+    before = {path.name for path in here.iterdir()}
+    replace = Path.replace
+
+    def refuse_others(path: Path, target: Path | str) -> Path:
+        return refused() if Path(target).name == "other.py" else replace(path, target)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(Path, "replace", refuse_others)
+    assert run(["net.py:Bad", "other.py:Bad", *INPUT, "--add-ignores"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot write other.py: Permission denied\nhelp: check the folder; only net.py got comments" in err
+    assert {path.name for path in here.iterdir()} == before
+    assert (here / "other.py").read_text() == MODEL
+
+
 def test_a_discovered_folder_lists_every_model_in_order(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,6 +550,72 @@ def test_a_discovered_folder_lists_every_model_in_order(
     names = [target["target"] for target in json.loads(capsys.readouterr().out)["targets"]]
     assert any("a.py" in name and "Bad" in name for name in names)
     assert any("b.py" in name and "Bad" in name for name in names)
+
+
+CLEAN = (
+    MODEL.partition("class Block")[0] + "class Good" + MODEL.partition("class Good")[2].partition("def l")[0]
+)
+BROKEN = {
+    "syntax": ("def (\n", "SyntaxError"),
+    "import": ("import nowhere_at_all\n" + CLEAN, "needs `nowhere_at_all`"),
+    "constructor": (CLEAN.replace("super().__init__()", "raise ValueError('not today')"), "not today"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("jobs", [[], ["-j", "2"]])
+def test_what_of_a_folder_could_not_be_looked_at_is_noted_and_fails_when_strict(
+    here: Path, capsys: pytest.CaptureFixture[str], kind: str, jobs: list[str]
+) -> None:
+    text, cause = BROKEN[kind]
+    (here / "nets").mkdir()
+    (here / "nets" / "ok.py").write_text(CLEAN)
+    (here / "nets" / "bad.py").write_text(text)
+    for _ in range(2):  # the second time from the cache
+        assert run(["nets", *INPUT, *jobs]) == 0
+        out, err = capsys.readouterr()
+        assert "Note: nets/bad.py" in out and cause in " ".join(out.split())
+        assert err == ""
+    assert run(["nets", *INPUT, *jobs, "--strict", "--output-format", "concise"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and cause in err and "\nhelp: mend it, or leave out `strict`" in err
+    assert run(["nets", *INPUT, *jobs, "--strict", "--exit-zero"]) == 0
+    table(here, 'targets = [{target = "nets", strict = true}]')
+    assert run([*INPUT, *jobs]) == 1
+
+
+def test_a_broken_file_alone_in_a_folder_is_told_even_where_none_need_hold_a_model(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "nets").mkdir()
+    (here / "nets" / "bad.py").write_text("def (\n")
+    page = ["--output-format", "text", "--output-format", "html=page.html"]
+    assert run(["nets", "--allow-empty", *page]) == 0
+    assert "nets/bad.py was passed over" in capsys.readouterr().out
+    assert "nets/bad.py was passed over" in (here / "page.html").read_text()
+    assert run(["nets", "--allow-empty", "--strict"]) == 1
+
+
+def test_notes_stay_when_the_first_model_of_a_folder_fails(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "nets").mkdir()
+    (here / "nets" / "aa.py").write_text(
+        CLEAN.replace("return self", "raise ValueError('no run') or self").replace("Good", "Fails")
+        + BROKEN["constructor"][0].replace("Good", "Raises")
+    )
+    (here / "nets" / "zz.py").write_text(BROKEN["import"][0])
+    page = ["--output-format", "text", "--output-format", "html=page.html", "--output-format", "json=a.json"]
+    assert run(["nets", *INPUT, *page]) == 2
+    (target,) = json.loads((here / "a.json").read_text())["targets"]
+    assert target["target"] == "nets/aa.py:Fails" and target["status"] == "error"
+    assert [note.partition(" was passed over")[0] for note in target["notes"]] == [
+        "nets/aa.py:Raises",
+        "nets/zz.py",
+    ]
+    for text in (capsys.readouterr().out, (here / "page.html").read_text()):
+        assert "nets/aa.py:Raises was passed over" in text
+        assert "nets/zz.py was passed over" in text
 
 
 def test_a_file_without_a_model_is_an_error_unless_allowed(

@@ -14,6 +14,7 @@ from report_samples import SOURCE, finding, target
 from dropout_lint.config import ignores
 from dropout_lint.config.add_ignores import add_ignores
 from dropout_lint.config.ignores import parse, with_ignore
+from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.schema import IgnoreInfo, Place, TargetInfo
 
@@ -158,6 +159,29 @@ def test_line_ends_and_permissions_are_kept(here: Path) -> None:
     add_ignores(report_of([target(findings=[finding(0)])], "0.1.0"))
     assert file.read_bytes().count(b"\r\n") == SOURCE.count("\n") == file.read_bytes().count(b"\n")
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("start", "encoding"), [("", "utf-8-sig"), ("# coding: latin-1\n# \xe9\n", "latin-1")]
+)
+def test_a_file_in_another_encoding_stays_in_it(here: Path, start: str, encoding: str) -> None:
+    file, line = here / "model.py", 7 + start.count("\n")
+    file.write_text(start + SOURCE, encoding=encoding)
+    info = target(findings=[finding(0, line=line)])
+    written, skipped = add_ignores(report_of([info], "0.1.0"))
+    assert written == {"model.py": [line]} and skipped == []
+    commented = SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL101]")
+    assert file.read_bytes() == (start + commented).encode(encoding)
+    assert ignores.apply(info)[0].findings == []
+
+
+def test_a_file_that_cannot_be_read_is_named_and_no_other_changed(here: Path) -> None:
+    (here / "model.py").write_text(SOURCE)
+    (here / "other.py").write_bytes(b"# \xe9\n" + SOURCE.encode())
+    report = report_of([target(findings=[finding(0), finding(1, file="other.py")])], "0.1.0")
+    with pytest.raises(DropoutLintError, match=r"cannot read other\.py"):
+        add_ignores(report)
+    assert (here / "model.py").read_text() == SOURCE
 
 
 LINES = [

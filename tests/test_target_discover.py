@@ -207,6 +207,71 @@ def test_folders(write: Write) -> None:
     )
 
 
+def test_a_folder_is_linted_as_its_files_are_when_they_are_named(write: Write) -> None:
+    write("nets/chained.py", "_part = 3\nnet: nn.Module = nn.Sequential(nn.Linear(2, 2)).eval()\n")
+    write("nets/factory.py", "def build():\n    net = nn.Linear(2, 2)\n    return net\n")
+    write("nets/helper.py", "def made(width):\n    return nn.Linear(width, 2)\n\nnet = made(2)\n")
+    write("nets/marked.py", "").write_bytes(b"\xef\xbb\xbf" + (HEAD + NET).encode())
+    write("nets/named.py", "from torch.nn import Linear as Layer\none, two = Layer(2, 2), Layer(2, 2)\n")
+    write("nets/old.py", "").write_bytes(f"# coding: latin-1\n# \xe9\n{HEAD}{NET}".encode("latin-1"))
+    write("nets/tried.py", "try:\n    import nowhere\nexcept ImportError:\n    net = torch.nn.Linear(2, 2)\n")
+    found = targets("nets")
+    assert found == [target for file in sorted(Path("nets").iterdir()) for target in targets(str(file))]
+    assert len(found) == 10
+
+
+def test_a_script_that_only_uses_torch_is_not_imported(write: Write) -> None:
+    write("nets/net.py", "net = nn.Linear(2, 2)\n")
+    raises = "\nraise SystemExit('never imported')\n"
+    for name, text in {
+        "loss": "criterion = nn.CrossEntropyLoss()\nsoft = nn.Softmax(dim=1).eval()",
+        "functional": "x = nn.functional.relu(torch.ones(2))\ny = nn.Parameter(x)",
+        "private": "_net = nn.Linear(2, 2)",
+        "other": "from net import net\nx = net(torch.ones(2))\nlinear = torch.linalg.norm(x)",
+        "local": "def use(width):\n    return nn.Linear(width, 2)",
+        "guarded": "if __name__ == '__main__':\n    net = nn.Linear(2, 2)",
+    }.items():
+        write(f"nets/{name}.py", text + raises)
+    write("nets/trains.py", "net = nn.Linear(2, 2)\nnet(torch.ones(2)).sum().backward()\n")
+    (built,) = resolve("nets")
+    assert built.target == "nets/net.py:net"
+    trains = "nets/trains.py was passed over: it trains as soon as it is imported; name the file to lint it"
+    assert built.notes == (trains,)
+    assert built.unseen == ()
+
+
+def test_what_could_not_be_looked_at_is_told_apart_from_what_is_no_model(write: Write) -> None:
+    write("nets/broken.py", "def (\n")
+    write("nets/needs.py", "class Net(nn.Linear):\n    pass\n")
+    write(
+        "nets/net.py",
+        """
+        class Inner(nn.Linear):
+            def __init__(self, width=None):
+                super().__init__(width, width)
+
+        class Raises(nn.Module):
+            def __init__(self):
+                raise ValueError("not today")
+
+        def build():
+            return Inner(2)
+        """,
+    )
+    write("nets/null.py", "x = '\0'\n")
+    write("nets/wants.py", "import nowhere_at_all\nclass Net(nn.Module):\n    pass\n")
+    (built,) = resolve("nets")
+    assert [note.partition(" was passed over")[0] for note in built.unseen] == [
+        "nets/broken.py",
+        "nets/net.py:Raises",
+        "nets/null.py",
+        "nets/wants.py",
+    ]
+    assert "reading it raised SyntaxError: invalid syntax (broken.py, line 3)" in built.unseen[0]
+    assert set(built.unseen) < set(built.notes)
+    assert "nets/needs.py:Net was passed over: it needs in_features, out_features" in built.notes
+
+
 def test_nothing_found_says_what_was_passed_over(write: Write) -> None:
     write("needs.py", "class Net(nn.Linear):\n    pass\n")
     with pytest.raises(TargetError) as caught:

@@ -17,9 +17,19 @@ from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
-from dropout_lint.pipeline import Lint, Run, active_codes, check, exit_status, lint_target, rules_of
+from dropout_lint.pipeline import (
+    Lint,
+    Run,
+    active_codes,
+    active_in,
+    check,
+    exit_status,
+    lint_target,
+    rules_of,
+    unseen,
+)
 from dropout_lint.report import FORMATS, Context, Report, render
-from dropout_lint.report.words import counts, listed
+from dropout_lint.report.words import count, counts, listed
 
 if TYPE_CHECKING:
     from dropout_lint.report.schema import TargetInfo
@@ -123,7 +133,7 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
     "--write-baseline",
     is_flag=True,
     help=f"Write all findings of this run to the baseline ({DEFAULT_FILE} where none is named) and drop "
-    "those that no longer occur.",
+    "those that no longer occur; entries of other targets and rules stay.",
 )
 @click.option("--add-ignores", is_flag=True, help="Write an ignore comment on the line of each finding.")
 @click.option(
@@ -156,7 +166,10 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
     "that came in time stay, without the fixes that did not.",
 )
 @click.option(
-    "--strict", is_flag=True, help="A partly traced target and an unused ignore fail as findings do."
+    "--strict",
+    is_flag=True,
+    help="A partly traced target, an unused ignore, and what of a file or folder could not be read, imported "
+    "or built fail as findings do.",
 )
 @options.config()
 @click.option(
@@ -216,6 +229,7 @@ def command(
         if validate:
             run = replace(run, report=measured_report(run.report, settings))
         report_failures(run, verbose)
+        report_unseen(run, settings)
         if write_baseline and run.known is not None:
             save_baseline(run, settings)
         if add_ignores:
@@ -237,7 +251,7 @@ def command(
             else:
                 console.write_file(output.file, render(run.report, output.format, context))
         say_where([] if quiet else wanted, run.report)
-    return exit_status(run.report, settings)
+    return exit_status(run, settings)
 
 
 def say_where(wanted: list[Output], report: Report) -> None:
@@ -344,13 +358,21 @@ def report_failures(run: Run, verbose: bool) -> None:
                 console.say(outcome.trouble.rstrip())
 
 
+def report_unseen(run: Run, settings: Settings) -> None:
+    """What could not be looked at where that fails, on stderr: not every format has the notes."""
+    for note in [] if settings.exit_zero else unseen(run, settings):
+        console.report_error(DropoutLintError(note, "mend it, or leave out `strict`"))
+
+
 def save_baseline(run: Run, settings: Settings) -> None:
-    """Write the baseline and say where it went."""
+    """Write the baseline and say where it went, and what of it this run did not look at."""
     assert run.known is not None
     file = settings.baseline or DEFAULT_FILE
     console.write_file(file, encode(run.known))
     amount = sum(entry.times for entries in run.known.targets.values() for entry in entries)
-    console.say(f"wrote {amount} known finding{'' if amount == 1 else 's'} to {file}")
+    kept = amount - run.report.summary.baselined
+    rest = f", {kept} of them kept, which this run did not look for" if kept else ""
+    console.say(f"wrote {count(amount, 'known finding')} to {file}{rest}")
     if settings.baseline is None:
         console.say(f'use it with --baseline {file}, or baseline = "{file}" under [tool.dropout-lint]')
 
@@ -365,8 +387,8 @@ def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
         console.say(f"added {len(lines)} ignore comment{'' if len(lines) == 1 else 's'} to {file}")
     for reason in skipped:
         console.say(reason)
-    known, active = read_baseline(settings, False), active_codes(rules, settings)
-    return assemble(run.outcomes, settings, active, known, words=words_of(rules))
+    known = read_baseline(settings, False)
+    return assemble(run.outcomes, active_in(rules, settings), known, words=words_of(rules))
 
 
 def settings_text(loaded: Loaded) -> str:

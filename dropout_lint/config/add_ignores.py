@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dropout_lint.config.ignores import places, with_ignore
+from dropout_lint.config.ignores import encoding_of, places, with_ignore
+from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.schema import Report
 
 
@@ -18,6 +22,9 @@ def add_ignores(report: Report) -> tuple[dict[str, list[int]], list[str]]:
 
     Returns:
         For each changed file the lines that got a comment, and one sentence for each finding that got none.
+
+    Raises:
+        DropoutLintError: a file cannot be read or written; says what was changed before it, if anything.
     """
     wanted: dict[tuple[str, int], set[str]] = {}
     skipped = []
@@ -31,18 +38,49 @@ def add_ignores(report: Report) -> tuple[dict[str, list[int]], list[str]]:
                 )
                 continue
             wanted.setdefault((own[0].file, own[0].line), set()).add(finding.code)
-    written: dict[str, list[int]] = {}
+    files: dict[str, dict[int, set[str]]] = {}
     for (file, line), codes in sorted(wanted.items()):
-        path = Path(file)
-        with path.open(encoding="utf-8", newline="") as stream:
-            text = stream.read()
-        changed = with_ignore(text, line, sorted(codes))
-        if changed is None:
-            skipped.append(f"{file}:{line}: no comment can stand on this line; write it by hand")
-        elif changed != text:
-            replace(path, changed)
-            written.setdefault(file, []).append(line)
+        files.setdefault(file, {})[line] = codes
+    changes = []
+    written: dict[str, list[int]] = {}
+    for file, lines in files.items():
+        source = read(file)
+        changed = source
+        for line, codes in lines.items():
+            text = with_ignore(changed.text, line, sorted(codes))
+            if text is None:
+                skipped.append(f"{file}:{line}: no comment can stand on this line; write it by hand")
+            elif text != changed.text:
+                changed = replace(changed, text=text)
+                written.setdefault(file, []).append(line)
+        if changed != source:
+            changes.append(changed)
+    write(changes)
     return written, skipped
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Python file: its text with the line ends that it has, and its encoding."""
+
+    file: str
+    text: str
+    encoding: str
+
+
+def read(file: str) -> Source:
+    """Read a Python file.
+
+    Raises:
+        DropoutLintError: it cannot be read.
+    """
+    try:
+        encoding = encoding_of(file)
+        with Path(file).open(encoding=encoding, newline="") as stream:
+            return Source(file, stream.read(), encoding)
+    except (OSError, SyntaxError, UnicodeDecodeError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise DropoutLintError(f"cannot read {file}: {reason}", "nothing was changed") from None
 
 
 def is_ours(file: str) -> bool:
@@ -53,10 +91,47 @@ def is_ours(file: str) -> bool:
     return not {"site-packages", "dist-packages", ".venv", "venv"} & set(path.parts)
 
 
-def replace(path: Path, text: str) -> None:
-    """Put `text` in the place of a file at once, its permissions kept."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-    Path(partial).chmod(path.stat().st_mode & 0o777)
-    Path(partial).replace(path)
+def write(changes: Sequence[Source]) -> None:
+    """Put each text in the place of its file at once, permissions kept; all are ready before the first is.
+
+    Raises:
+        DropoutLintError: a file cannot be written; names those that were written before it.
+    """
+    with contextlib.ExitStack() as partials:
+        ready = []
+        for change in changes:
+            with writing(change.file, ()):
+                ready.append(partials.enter_context(staged(change)))
+        done: list[str] = []
+        for change, partial in zip(changes, ready, strict=True):
+            with writing(change.file, done):
+                partial.replace(change.file)
+            done.append(change.file)
+
+
+@contextlib.contextmanager
+def writing(file: str, done: Sequence[str]) -> Iterator[None]:
+    """Say of what the system refuses in the block that `file` cannot be written, and which are `done`."""
+    try:
+        yield
+    except OSError as problem:
+        rest = f"only {', '.join(done)} got comments" if done else "nothing was changed"
+        raise DropoutLintError(
+            f"cannot write {file}: {problem.strerror}", f"check the folder; {rest}"
+        ) from None
+
+
+@contextlib.contextmanager
+def staged(change: Source) -> Iterator[Path]:
+    """The changed file beside its old one, gone after the block unless it was put in its place."""
+    path = Path(change.file)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding=change.encoding, newline="") as stream:
+            stream.write(change.text)
+        partial.chmod(path.stat().st_mode & 0o777)
+        yield partial
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

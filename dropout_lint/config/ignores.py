@@ -73,13 +73,24 @@ def read(file: str) -> Commented:
     try:
         path = Path(file)
         return _read(file, path.stat().st_mtime_ns)
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError):
         return Commented()
+
+
+def encoding_of(file: str | Path) -> str:
+    """The encoding of a Python file, by its byte order mark (no part of the text then) or its declaration.
+
+    Raises:
+        OSError: the file cannot be read.
+        SyntaxError: it declares an encoding that there is not.
+    """
+    with Path(file).open("rb") as stream:
+        return tokenize.detect_encoding(stream.readline)[0]
 
 
 @lru_cache(maxsize=256)
 def _read(file: str, changed: int) -> Commented:
-    text = Path(file).read_text(encoding="utf-8", errors="replace")
+    text = Path(file).read_text(encoding=encoding_of(file), errors="replace")
     if "dropout-lint" not in text:
         return Commented()
     return parse(text)

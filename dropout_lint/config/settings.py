@@ -68,7 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         checkpoint: weights to load.
         delta_threshold: the Δ below which a shift counts.
         fail_on: the least severity that sets exit status 1.
-        strict: a partly traced target and an unused ignore count as findings do.
+        strict: a partly traced target, an unused ignore, and what of a file or folder could not be looked at
+            count as findings do.
         allow_empty: a file or folder without a model is no error.
         exit_zero: findings leave the exit status at 0.
         output_format: `FORMAT` or `FORMAT=FILE`.

@@ -200,9 +200,9 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def error_info(target: str, message: str, hint: str | None = None) -> TargetInfo:
+def error_info(target: str, message: str, hint: str | None = None, notes: Iterable[str] = ()) -> TargetInfo:
     """A target that could not be linted."""
-    return TargetInfo(target=target, status="error", error=message, help=hint)
+    return TargetInfo(target=target, status="error", error=message, help=hint, notes=list(notes))
 
 
 def report_of(targets: Iterable[TargetInfo], version: str) -> Report:

@@ -15,6 +15,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         drawing: the model as a drawing, for html.
         details: the user's own exception as text.
         trouble: our own traceback, where the tool itself failed.
+        unseen: what of the file or folder could not be looked at, a sentence each; its first model has them.
     """
 
     info: TargetInfo
@@ -22,3 +23,4 @@ class Outcome(Struct, frozen=True, kw_only=True):
     drawing: Drawing | None = None
     details: str | None = None
     trouble: str | None = None
+    unseen: list[str] = []  # noqa: RUF012

@@ -58,6 +58,7 @@ class Writer:
             return
         if target.status == "error":
             self.wrap(f"{target.target}: could not be linted: {target.error}", "", self.style.error)
+            self.notes(target)
             self.lines.append("")
             return
         self.heading(target)
@@ -77,6 +78,7 @@ class Writer:
         """What was linted, with what inputs, and how much of it could be seen."""
         self.lines.append(self.style.strong(target.target))
         if target.trace is None:
+            self.notes(target)
             return
         shown = ", ".join(target.inputs) or "none"
         origin = target.inputs_origin or "guessed"
@@ -101,6 +103,10 @@ class Writer:
                 INDENT,
                 self.style.warning,
             )
+        self.notes(target)
+
+    def notes(self, target: TargetInfo) -> None:
+        """What has to be said aloud, a note each."""
         for note in target.notes:
             self.wrap(f"Note: {note}", INDENT, self.style.dim)
 

@@ -25,11 +25,15 @@ BY_NAME = ("create_model", "get_model", "build_model")  # what builds a model by
 
 @dataclass
 class Made:
-    """A model, the example inputs that came with it (None where none did), and what to say about it."""
+    """A model, the example inputs that came with it (None where none did), and what to say about it.
+
+    `unseen` are those of the notes that tell of what could not be looked at beside it.
+    """
 
     model: nn.Module
     inputs: Any = None
     notes: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
 
 def look_up(owner: Any, call: Call, source: str) -> Any:

@@ -13,14 +13,16 @@ instance a factory returns. Modules without parameters (losses, activations) are
 
 In a folder, hidden folders, virtual environments, `site-packages`, `node_modules`, build folders, docs and
 tests are not looked into, and only those files are imported whose source defines a class or function that
-could be a candidate and that do not train at module level.
+could be a candidate, or builds a model from torch.nn at module level, and that do not train there (see
+`folder`). A file that is no Python is noted.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,19 +31,9 @@ from torch import nn
 
 from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.target.build import Made, make, missing_arguments
+from dropout_lint.target.folder import SKIPPED_FUNCTIONS, Passed, python_files, returns_made
 from dropout_lint.target.importing import import_target, shown
 from dropout_lint.target.parse import Call, Spec
-
-_SKIPPED_FOLDERS = {
-    "__pycache__", "site-packages", "node_modules", "build", "dist", "tests", "test", "venv", "env", "docs",
-}  # fmt: skip
-_SKIPPED_FILES = {"setup.py", "conftest.py", "noxfile.py", "__main__.py"}
-_OTHER_BASES = (
-    "object", "Exception", "Error", "Warning", "Enum", "Flag", "ABC", "Protocol", "NamedTuple", "TypedDict",
-    "Dataset", "Sampler", "Loader", "Callback", "TestCase", "Optimizer", "Scheduler", "Function", "Config",
-    "Struct",
-)  # fmt: skip
-_SKIPPED_FUNCTIONS = ("main", "train", "test", "evaluate", "demo", "run")
 
 Found = tuple[str, ModuleType, Made]
 
@@ -54,93 +46,53 @@ def discover(spec: Spec, ways: Sequence[str]) -> list[Found]:
         NoModelError: no model was found; says what was passed over.
     """
     assert spec.path is not None
-    passed: list[str] = []
+    passed = Passed()
     if spec.path.is_dir():
-        found = [item for file in python_files(spec.path) for item in _in_folder(file, ways, passed)]
+        found = [item for file in python_files(spec.path, passed) for item in _in_folder(file, ways, passed)]
     else:
         found = in_file(spec.path, ways, passed)
     if not found:
         raise NoModelError(
             f"found no model in {shown(spec.path)} that can be built without arguments",
             "name one with its arguments, `file.py:attr(kw=literal)`, or write a factory without arguments",
-            details="\n".join(passed) or None,
+            details="\n".join(passed.notes) or None,
+            passed=tuple(passed.notes),
+            unseen=tuple(passed.unseen),
         )
-    found[0][2].notes.extend(passed)
+    first = found[0][2]
+    first.notes.extend(passed.notes)
+    first.unseen.extend(passed.unseen)
     return found
 
 
-def python_files(folder: Path) -> Iterator[Path]:
-    """Files below `folder` that may hold models, in sorted order."""
-    for entry in sorted(folder.iterdir(), key=lambda item: (item.is_dir(), item.name)):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if entry.name not in _SKIPPED_FOLDERS and not (entry / "pyvenv.cfg").exists():
-                yield from python_files(entry)
-        elif (
-            (
-                entry.suffix == ".py"
-                and entry.name not in _SKIPPED_FILES
-                and not entry.name.startswith("test_")
-            )
-            and not entry.stem.endswith("_test")
-            and _may_hold_models(entry)
-        ):
-            yield entry
-
-
-def _may_hold_models(file: Path) -> bool:
-    """Whether a file defines what could be a model, and does not train as soon as it is imported."""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8", errors="replace"))
-    except (SyntaxError, ValueError, OSError):
-        return False
-    return any(_may_be_model(node) for node in tree.body) and not any(_trains(node) for node in tree.body)
-
-
-def _may_be_model(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ClassDef):
-        bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
-        return any(not base.endswith(_OTHER_BASES) for base in bases)
-    if isinstance(node, ast.FunctionDef):
-        return node.returns is not None and "Module" in ast.unparse(node.returns)
-    return False
-
-
-def _trains(node: ast.stmt) -> bool:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return False
-    if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
-        return False
-    return any(
-        isinstance(item, ast.Attribute) and item.attr in ("backward", "fit") for item in ast.walk(node)
-    )
-
-
-def _in_folder(file: Path, ways: Sequence[str], passed: list[str]) -> list[Found]:
+def _in_folder(file: Path, ways: Sequence[str], passed: Passed) -> list[Found]:
     try:
         return in_file(file, ways, passed)
     except DropoutLintError as error:
-        passed.append(f"{shown(file)} was passed over: {error.message}")
+        passed.add(shown(file), error.message, unseen=True)
         return []
 
 
-def in_file(file: Path, ways: Sequence[str], passed: list[str]) -> list[Found]:
-    """Every model of one file, in the order of its lines; what was passed over is appended to `passed`."""
+def in_file(file: Path, ways: Sequence[str], passed: Passed) -> list[Found]:
+    """Every model of one file, in the order of its lines; what was passed over is added to `passed`."""
     notes: list[str] = []
     module = import_target(Spec(str(file), None, file, None), notes)
     made: dict[str, Made] = {}
+    failed: dict[str, str] = {}
     for name, value in _candidates(module):
         target = f"{shown(file)}:{name}"
         needed = _needs(value)
         if needed:
-            passed.append(f"{target} was passed over: it needs {', '.join(needed)}")
+            passed.add(target, f"it needs {', '.join(needed)}")
             continue
         try:
             made[name] = make(value, Call((name,), called=not isinstance(value, nn.Module)), target, ways)
         except DropoutLintError as error:
-            passed.append(f"{target} was passed over: {error.message}")
-    kept = _whole_models(module, made, file, passed)
+            failed[name] = error.message
+    inside = _inside(made)
+    for name, why in failed.items():
+        passed.add(f"{shown(file)}:{name}", why, unseen=vars(module)[name] not in inside)
+    kept = _whole_models(module, made, inside, file, passed)
     if kept:
         next(iter(kept.values())).notes[:0] = notes
     return [(f"{shown(file)}:{name}", module, item) for name, item in kept.items()]
@@ -179,14 +131,13 @@ def _factory_names(module: ModuleType) -> set[str]:
         for name, value in vars(module).items()
         if isinstance(value, FunctionType)
         and value.__module__ == module.__name__
-        and not name.startswith(("_", *_SKIPPED_FUNCTIONS))
+        and not name.startswith(("_", *SKIPPED_FUNCTIONS))
     }
     found = {name for name, value in functions.items() if _annotated(value)}
     trees = {name: tree for name, value in functions.items() if (tree := _source(value)) is not None}
     while True:
-        more = {
-            name for name, tree in trees.items() if name not in found and _returns_model(tree, module, found)
-        }
+        makes = partial(_makes_model, module=module, factories=found)
+        more = {name for name, tree in trees.items() if name not in found and returns_made(tree, makes)}
         if not more:
             return found
         found |= more
@@ -210,24 +161,6 @@ def _source(function: FunctionType) -> ast.FunctionDef | None:
     return tree if isinstance(tree, ast.FunctionDef) else None
 
 
-def _returns_model(tree: ast.FunctionDef, module: ModuleType, factories: set[str]) -> bool:
-    made = {
-        target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and _makes_model(node.value, module, factories)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Return) and node.value is not None:
-            value = (
-                node.value.elts[0] if isinstance(node.value, ast.Tuple) and node.value.elts else node.value
-            )
-            if _makes_model(value, module, factories) or (isinstance(value, ast.Name) and value.id in made):
-                return True
-    return False
-
-
 def _makes_model(node: ast.expr, module: ModuleType, factories: set[str]) -> bool:
     if not isinstance(node, ast.Call):
         return False
@@ -245,21 +178,26 @@ def _looked_up(node: ast.expr, module: ModuleType) -> Any:
     return None
 
 
-def _whole_models(
-    module: ModuleType, made: dict[str, Made], file: Path, passed: list[str]
-) -> dict[str, Made]:
-    """Without the parts of others, and without modules that have no parameters."""
-    inside: dict[type, set[str]] = {}
+def _inside(made: dict[str, Made]) -> dict[Any, set[str]]:
+    """Classes of modules → names of the models that hold one."""
+    inside: dict[Any, set[str]] = {}
     for name, item in made.items():
         for part in item.model.modules():
             inside.setdefault(type(part), set()).add(name)
+    return inside
+
+
+def _whole_models(
+    module: ModuleType, made: dict[str, Made], inside: dict[Any, set[str]], file: Path, passed: Passed
+) -> dict[str, Made]:
+    """Without the parts of others, and without modules that have no parameters."""
     kept = {}
     for name, item in made.items():
         value = vars(module).get(name)
         if inspect.isclass(value) and inside.get(value, set()) - {name}:
             continue
         if next(item.model.parameters(), None) is None:
-            passed.append(f"{shown(file)}:{name} was passed over: it has no parameters")
+            passed.add(f"{shown(file)}:{name}", "it has no parameters")
             continue
         kept[name] = item
     return kept

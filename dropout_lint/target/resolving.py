@@ -101,6 +101,7 @@ def _finished(
         on_meta=_on_meta(model),
         checkpoint=checkpoint,
         notes=tuple(dict.fromkeys(made.notes)),
+        unseen=tuple(made.unseen),
     )
 
 

@@ -67,6 +67,8 @@ class Built:
         on_meta: whether the weights have no values.
         checkpoint: the file whose weights were loaded, or None.
         notes: things to say aloud (a schema that was declared, a fall-back that was taken).
+        unseen: those of the notes that tell of what could not be looked at in the file or folder; the first
+            model found in it has them.
     """
 
     target: str
@@ -76,3 +78,4 @@ class Built:
     on_meta: bool = False
     checkpoint: str | None = None
     notes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
