@@ -139,6 +139,8 @@ def models_of(names: list[str], settings: Settings) -> tuple[list[tuple[str, Bui
             console.report_error(problem, subject=name)
             status = 2
         else:
+            for note in (note for built in found for note in built.unseen):
+                console.say(f"note: {note}")
             models += [(name, built) for built in found]
     return models, status
 
