@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropout_lint.config import Settings
@@ -70,7 +71,8 @@ def repair(
         dropouts=catalogue.extra_dropouts,
         batches=batches,
     )
-    return result, findings
+    left = tuple(finding for finding in result.left if not is_ignored(finding))
+    return replace(result, left=left), findings
 
 
 def is_ignored(finding: Finding) -> bool:

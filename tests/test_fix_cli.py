@@ -169,3 +169,34 @@ def test_selection_and_bad_usage(project: Path, capsys: pytest.CaptureFixture[st
     assert run(["fix", "net.py:Nothing"]) == 2
     assert run(["fix", "net.py:Net", "--beta", "7"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_left_after_a_written_fix_counts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "rnn.py").write_text(
+        textwrap.dedent(
+            """\
+            import torch
+            from torch import nn
+
+            example_inputs = (torch.randn(4, 10, 16),)
+
+
+            class Net(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.rnn = nn.LSTM(16, 32, num_layers=2, dropout=0.5, batch_first=True)
+                    self.drop = nn.Dropout(0.5)
+                    self.norm = nn.BatchNorm1d(32)
+                    self.head = nn.Linear(32, 4)
+
+                def forward(self, x):
+                    y = self.rnn(x)[0][:, -1]
+                    return self.head(self.norm(self.drop(y)))
+            """
+        )
+    )
+    assert run(["fix", "rnn.py:Net", "--write"]) == 1
+    told = capsys.readouterr().err
+    assert "wrote rnn.py" in told and "left rnn (DL102)" in told
+    assert "linted again: 1 finding is left, nothing new is found" in told
+    assert run(["rnn.py:Net", "-q"]) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -220,10 +220,8 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
         return
     for item in result.applied:
         console.say(f"{target}: {item.title}")
-    for skipped in result.skipped:
-        name = skipped.dropout or "the model"
-        console.say(f"{target}: left {name} ({', '.join(skipped.codes)}): {skipped.reason}")
-        console.say(f"  by hand: {skipped.advice}")
+    for line in _left(result):
+        console.say(f"{target}: left {line}" if not line.startswith(" ") else line)
     if wanted.quiet or not (result.changes or wanted.verbose):
         return
     for note in result.notes:
@@ -245,6 +243,18 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
     console.say(f"wrote {files}" if wanted.write else "nothing was written; --write writes this diff")
 
 
+def _left(result: SourceFix) -> Iterator[str]:
+    """What was left and why: what had no fix, and what shows once other things are fixed."""
+    for skipped in result.skipped:
+        yield f"{skipped.dropout or 'the model'} ({', '.join(skipped.codes)}): {skipped.reason}"
+        yield f"  by hand: {skipped.advice}"
+    told = {(skipped.dropout, code) for skipped in result.skipped for code in skipped.codes}
+    for finding in result.left if result.changes else ():
+        name = None if finding.dropout is None else finding.dropout.name
+        if (name, finding.rule.code) not in told:
+            yield f"{name or 'the model'} ({finding.rule.code}): {finding.message}"
+
+
 def _worst(result: SourceFix, after: bool) -> str:
     prediction = result.after if after else result.before
     deltas = [shift.delta for shift in prediction.norms if shift.shifts]
@@ -261,4 +271,4 @@ def _status(result: SourceFix, findings: list[Finding], settings: Settings, writ
         name = None if finding.dropout is None else finding.dropout.name
         if not write or not result.changes or (name, finding.rule.code) in left:
             return 1
-    return 0
+    return int(any(ORDER.index(finding.severity) >= least for finding in result.left))

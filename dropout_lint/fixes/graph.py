@@ -156,4 +156,6 @@ def check_findings(model: nn.Module, trace: Trace, expected: Verdict, judge: Jud
     )
     if surplus:
         raise FixError(f"the fixed model still has findings: {', '.join(sorted(surplus))}")
-    return "the fixed model was linted again: the findings are gone, nothing new is found"
+    left = len(again.findings)
+    rest = f"{left} finding{'s are' if left > 1 else ' is'} left" if left else "the findings are gone"
+    return f"the fixed model was linted again: {rest}, nothing new is found"

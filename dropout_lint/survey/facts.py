@@ -33,7 +33,7 @@ class Facts:
         width: channels feeding the next weight layer on that way, or else the norm.
         delta: predicted Δ at that norm, all dropouts together.
         share: this dropout's share of the shortfall 1 − Δ there.
-        relative_share: that share against the largest that a dropout has there.
+        own_delta: Δ that this share alone would leave there, delta^share: dropouts in series multiply.
         prior_delta: Δ after training by Li et al. 2019, Eq. 12, where only shapes are known.
         judged_delta: on the basis `initialisation` the milder of `prior_delta` and `delta`, else `delta`.
         basis: what Δ was worked out from.
@@ -78,7 +78,7 @@ class Facts:
     width: int | None = None
     delta: float | None = None
     share: float | None = None
-    relative_share: float | None = None
+    own_delta: float | None = None
     prior_delta: float | None = None
     judged_delta: float | None = None
     basis: str | None = None

@@ -248,12 +248,12 @@ class Surveyor:
         # round; either only softens a shift
         prior_counts = shift.basis == "initialisation" and prior is not None
         decides = max(prior or 0.0, shift.delta) if prior_counts else shift.delta
-        share, largest = shift.shares.get(site.name, 0.0), max(shift.shares.values(), default=0.0)
+        share = shift.shares.get(site.name, 0.0)
         return replace(
             facts,
             delta=shift.delta,
             share=share,
-            relative_share=share / largest if largest > 0 else None,
+            own_delta=shift.delta**share if shift.shares else None,
             prior_delta=prior,
             judged_delta=decides,
             basis=shift.basis,

@@ -12,21 +12,6 @@ from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.forward import imported
 from dropout_lint.fixes.source.syntax import SourceFile
 
-RATE_NAMES = (
-    "dropout",
-    "drop_rate",
-    "dropout_rate",
-    "dropout_p",
-    "p_dropout",
-    "dropout_prob",
-    "drop_prob",
-    "drop",
-    "p",
-    "droprate",
-    "dropRate",
-    "dropout_ratio",
-)
-
 
 def ratio_argument(call: cst.Call) -> cst.Arg | None:
     """The argument of a dropout's constructor that holds its ratio."""
@@ -50,11 +35,21 @@ def is_number(node: cst.BaseExpression) -> bool:
 def swap_for_uout(edits: Edits, call: cst.Call, beta: float) -> None:
     """`nn.Dropout(p)` → `Uout(beta)`; where p is an argument, p = 0 still means no noise."""
     argument = ratio_argument(call)
-    value = number(beta)
-    if argument is not None and not is_number(argument.value):
-        value = cst.IfExp(test=argument.value, body=value, orelse=cst.Float("0.0"))
+    value = number(beta) if argument is None else switched(argument.value, beta)
     edits.replace(call, cst.Call(cst.Name("Uout"), [cst.Arg(value)]))
     edits.imports.add(("dropout_lint", "Uout"))
+
+
+def switched(old: cst.BaseExpression, value: float) -> cst.BaseExpression:
+    """`value` where the old ratio is more than 0."""
+    if is_number(old):
+        return number(value)
+    test = old.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()]) if _is_choice(old) else old
+    return cst.IfExp(test=test, body=number(value), orelse=cst.Float("0.0"))
+
+
+def _is_choice(node: cst.BaseExpression) -> bool:
+    return isinstance(node, cst.IfExp) and not node.lpar
 
 
 def lower_ratio(edits: Edits, call: cst.Call, value: float) -> None:
@@ -194,22 +189,6 @@ def add_attribute(
         edits.insert_after(init.body.body[-1], statement)
     else:
         raise CannotExpress("its __init__ is written on one line", "add the dropout by hand")
-
-
-def rate_parameter(source: SourceFile, klass: cst.ClassDef, value: float) -> cst.BaseExpression:
-    """The `__init__` parameter that is this ratio by name and default, or the number."""
-    init = init_of(klass)
-    if init is None:
-        return number(value)
-    for parameter in (*init.params.params, *init.params.kwonly_params):
-        default = parameter.default
-        if (
-            parameter.name.value in RATE_NAMES
-            and isinstance(default, (cst.Float, cst.Integer))
-            and float(default.evaluated_value) == value
-        ):
-            return cst.Name(parameter.name.value)
-    return number(value)
 
 
 def drop_attribute(edits: Edits, call: cst.Call, uses_left: int) -> bool:

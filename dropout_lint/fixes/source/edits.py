@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import libcst as cst
@@ -10,6 +12,7 @@ import libcst as cst
 from dropout_lint.fixes.source.syntax import SourceFile, Statement
 
 Change = Callable[[Any], Any]
+PRAGMA = re.compile(r"#\s*(noqa|type:|pragma|pylint|fmt:|ruff:|mypy:|nosec)")
 
 
 class Edits:
@@ -25,6 +28,7 @@ class Edits:
         self.imports: set[tuple[str, str]] = set()
         self.unfolded: dict[cst.CSTNode, Change] = {}
         self.classes: set[cst.CSTNode] = set()
+        self.kept: dict[cst.CSTNode, list[cst.Comment]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.before or self.after or self.removed or self.unfolded)
@@ -37,9 +41,12 @@ class Edits:
         """Put another node in the place of one."""
         self.change(node, lambda _: new)
 
-    def erase_call(self, call: cst.Call) -> None:
-        """Replace `drop(x, …)` by `x`; a statement `x = x` that this leaves is removed."""
+    def erase_call(self, call: cst.Call, whole: cst.BaseExpression) -> None:
+        """Replace `drop(x, …)`, or `drop(x, …) if … else x` around it, by `x`; `x = x` goes."""
         self.change(call, bare)
+        if isinstance(whole, cst.IfExp):
+            first = whole.body is call
+            self.change(whole, lambda updated: updated.body if first else updated.orelse)
         statement = self.source.statement(call)
         if statement is not None:
             self.maybe_idle.add(statement)
@@ -77,8 +84,29 @@ class Edits:
         position = body.index(statement) + 1
         return body[position] if position < len(body) and position > 1 else None
 
+    def keep_comments(self, statement: cst.CSTNode, comments: Sequence[cst.Comment]) -> None:
+        """Leave comments of code that goes on lines of their own; those that are for tools go with it."""
+        self.kept.setdefault(statement, []).extend(
+            comment for comment in comments if not PRAGMA.match(comment.value)
+        )
+
+    def _write_kept(self) -> None:
+        """Put the comments that are kept above their statement, or above the next one that stays."""
+        for statement, comments in self.kept.items():
+            lines = [cst.EmptyLine(comment=comment) for comment in comments]
+            block: Any = self.source.parent(statement)
+            stays = [item for item in block.body[block.body.index(statement) :] if item not in self.removed]
+            if not lines:
+                continue
+            if stays:
+                self.change(stays[0], partial(_commented, lines=lines))
+            else:
+                self.change(block, partial(_footed, lines=lines))
+        self.kept.clear()
+
     def result(self) -> str:
         """Text of the file after the edits."""
+        self._write_kept()
         module = self.source.module.visit(_Applier(self))
         for package, name in sorted(self.imports):
             module = add_import(module, package, name)
@@ -95,8 +123,10 @@ class _Applier(cst.CSTTransformer):
         result = updated_node
         for change in edits.changes.get(original_node, ()):
             result = change(result)
-        if original_node in edits.maybe_idle and idle(result):
-            edits.removed.add(original_node)
+        if original_node in edits.maybe_idle:
+            result = without_idle(original_node, result)
+            if not result.body:
+                edits.removed.add(original_node)
         if original_node in edits.removed:
             return self._with_neighbours(original_node, None)
         if isinstance(result, cst.If) and not result.body.body:
@@ -130,11 +160,27 @@ def passing(body: Any) -> Any:
     return body.with_changes(body=[statement] if isinstance(body, cst.IndentedBlock) else [cst.Pass()])
 
 
-def idle(statement: Any) -> bool:
-    """Whether a statement assigns a name to itself."""
-    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-        return False
-    (small,) = statement.body
+def _commented(statement: Any, lines: list[cst.EmptyLine]) -> Any:
+    return statement.with_changes(leading_lines=[*statement.leading_lines, *lines])
+
+
+def _footed(block: Any, lines: list[cst.EmptyLine]) -> Any:
+    return block.with_changes(footer=[*lines, *block.footer])
+
+
+def without_idle(
+    original: cst.SimpleStatementLine, changed: cst.SimpleStatementLine
+) -> cst.SimpleStatementLine:
+    """A line without the assignments of a name to itself that the edits have made."""
+    pairs = zip(original.body, changed.body, strict=True)
+    kept = [new for old, new in pairs if idle(old) or not idle(new)]
+    if kept and len(kept) < len(changed.body):
+        kept[-1] = kept[-1].with_changes(semicolon=changed.body[-1].semicolon)
+    return changed.with_changes(body=kept)
+
+
+def idle(small: cst.CSTNode) -> bool:
+    """Whether a small statement assigns a name to itself."""
     return (
         isinstance(small, cst.Assign)
         and len(small.targets) == 1

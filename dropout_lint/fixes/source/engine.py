@@ -38,12 +38,13 @@ class SourceFix:
         changes: the edited files.
         applied: what the edits do.
         skipped: what was left, why, and what to do by hand.
-        notes: why a dropout got another fix than the first choice.
+        notes: why a dropout got another fix than the first choice, and what the edits change besides.
         checks: the proofs that were passed, in words.
         before: predicted Δ as it is.
         after: predicted Δ with the edits.
         weighed: what `auto` weighed.
         measured: measured Δ at every norm, before and after, where that was asked for.
+        left: what is still found with the edits.
     """
 
     changes: tuple[Change, ...]
@@ -55,6 +56,7 @@ class SourceFix:
     checks: tuple[str, ...] = ()
     weighed: tuple[Weighed, ...] = field(default=())
     measured: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {})
+    left: tuple[Finding, ...] = ()
 
     @property
     def diff(self) -> str:
@@ -186,7 +188,7 @@ class _Search:
             if not plan.steps:
                 return self._result(plan, (), Proof(()))
             try:
-                changes, orphans = _changes(self.sources, plan.steps, self.found)
+                changes, orphans, notes = _changes(self.sources, plan.steps, self.found)
                 proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
             except CannotExpress as error:
                 self._bar(plan, error)
@@ -198,6 +200,7 @@ class _Search:
                 self.notes.append(
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
+            self.notes += notes
             return self._result(plan, changes, proof)
         raise FixError(
             "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
@@ -269,13 +272,14 @@ class _Search:
             checks=proof.checks,
             weighed=plan.weighed,
             measured=(proof.before, proof.after),
+            left=tuple(plan.after.findings),
         )
 
 
 def _changes(
     sources: Sources, steps: Sequence[Step], found: Sequence[Finding]
-) -> tuple[tuple[Change, ...], int]:
-    """The edited files, and how many dropouts stay constructed for other users of their class.
+) -> tuple[tuple[Change, ...], int, list[str]]:
+    """The edited files, how many dropouts stay constructed for other users of their class, and what to note.
 
     Raises:
         CannotExpress: a step cannot be written, or nothing would change.
@@ -293,7 +297,7 @@ def _changes(
             changes.append(Change(edit.source.path, edit.source.raw, after))
     if not changes:
         raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
-    return tuple(changes), len(expression.orphans)
+    return tuple(changes), len(expression.orphans), expression.notes
 
 
 def _shares_line(site: DropoutSite, other: DropoutSite) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dropout_lint.fixes.types import Step
 
 
@@ -13,3 +16,13 @@ class CannotExpress(Exception):
         self.reason = reason
         self.advice = advice
         self.step = step
+
+
+@contextmanager
+def blamed_on(step: Step) -> Iterator[None]:
+    """What source cannot say inside is said of this step, where no other is named."""
+    try:
+        yield
+    except CannotExpress as error:
+        error.step = error.step or step
+        raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import libcst as cst
@@ -12,7 +12,8 @@ from dropout_lint.fixes.dropmodules import class_name
 from dropout_lint.fixes.rewrite import module_at
 from dropout_lint.fixes.source import constructor, elements, forward, functional
 from dropout_lint.fixes.source.edits import Edits
-from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
+from dropout_lint.fixes.source.guards import lost_conditions, positive
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import (
     BY_HAND,
@@ -24,6 +25,9 @@ from dropout_lint.fixes.source.places import (
     old_place,
     users_at,
 )
+from dropout_lint.fixes.source.rates import Rates, Scope
+from dropout_lint.fixes.source.readers import reader_notes
+from dropout_lint.fixes.source.siblings import Method, check_siblings, method_at, read_by_subclasses
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.types import Step
 from dropout_lint.report.words import listed
@@ -78,6 +82,8 @@ class Expression:
         self.erased_calls: list[Old] = []
         self.orphans: set[str] = set()
         self.called_again: set[str] = set()  # modules that a moved call still needs
+        self.rates = Rates(sources)
+        self.notes: list[str] = []
 
     def write(self) -> dict[Path, Edits]:
         """The edits by file.
@@ -87,18 +93,16 @@ class Expression:
         """
         done: set[tuple[object, ...]] = set()
         for step in self.steps:
-            try:
-                if step.action in ERASING:
-                    continue
+            if step.action in ERASING:
+                continue
+            with blamed_on(step):
                 key = (step.action, step.value, step.kind, *old_key(self.sources, step.site))
                 if key not in done:
                     done.add(key)
                     self._exchange(step)
-            except CannotExpress as error:
-                error.step = error.step or step
-                raise
         self._move_all()
         self._clean()
+        self.notes += reader_notes(self.steps)
         return {path: edits for path, edits in self.edits.items() if edits}
 
     def of(self, source: SourceFile) -> Edits:
@@ -114,34 +118,23 @@ class Expression:
                 groups.setdefault(old_key(self.sources, step.site), []).append(step)
         places: dict[tuple[object, ...], list[tuple[Step, New]]] = {}
         for group in groups.values():
-            try:
+            with blamed_on(group[0]):
                 self._check_all_erased(group)
-            except CannotExpress as error:
-                error.step = error.step or group[0]
-                raise
             for step in group:
                 if step.action == "move" and step.anchor is not None:
-                    try:
+                    with blamed_on(step):
                         place = new_place(self.sources, step.anchor, holder_of(self.sources, step.site))
-                    except CannotExpress as error:
-                        error.step = error.step or step
-                        raise
                     places.setdefault(place.key, []).append((step, place))
+        self._check_classes(places)
         used: set[int] = set()
         for moves in places.values():
             step, place = moves[0]
-            try:
+            with blamed_on(step):
                 self._check_all_used(moves)
                 self._put(step, place, used)
-            except CannotExpress as error:
-                error.step = error.step or step
-                raise
         for group in groups.values():
-            try:
+            with blamed_on(group[0]):
                 self._erase(group[0], used)
-            except CannotExpress as error:
-                error.step = error.step or group[0]
-                raise
 
     def _check_all_erased(self, group: Sequence[Step]) -> None:
         key = old_key(self.sources, group[0].site)
@@ -161,6 +154,38 @@ class Expression:
         sites = sorted(dict.fromkeys(sites), key=lambda site: order[site.node])
         wrong = [site for site in sites if site.node in self.found]
         return partly_wrong(wrong, [site for site in sites if site.node not in self.found])
+
+    def _check_classes(self, places: Mapping[tuple[object, ...], Sequence[tuple[Step, New]]]) -> None:
+        """Note, or refuse, what the moves do to classes outside of the model.
+
+        Raises:
+            CannotExpress: a subclass overrides one of two methods that would change together.
+        """
+        moved = {step.site.node: (step, place) for moves in places.values() for step, place in moves}
+        checked: set[tuple[Method | None, Method | None]] = set()
+        for step in self.steps:
+            new = moved[step.site.node][1] if step.site.node in moved else step.into
+            if isinstance(new, DropoutSite) and new.node in moved:
+                new = moved[new.node][1]
+            pair = (self._method_of(step.site), self._method_of(new)) if new is not None else (None, None)
+            if pair not in checked:
+                checked.add(pair)
+                with blamed_on(step):
+                    self.notes += check_siblings(self.trace.model, step.site.name, *pair)
+
+    def _method_of(self, place: New | DropoutSite) -> Method | None:
+        """The method that a dropout is in now, or that its new place is in; None where that is not known."""
+        model = self.trace.model
+        if isinstance(place, New):
+            inside = str(place.graph.target) if place.holder is not None else place.owner
+            return method_at(model, place.source, place.node, inside)
+        try:
+            old = old_place(self.sources, place)
+        except CannotExpress:
+            return None
+        return method_at(
+            model, old.source, old.call, place.owner if old.holder is None else place.module or ""
+        )
 
     def _check_all_used(self, moves: Sequence[tuple[Step, New]]) -> None:
         place = moves[0][1]
@@ -200,31 +225,71 @@ class Expression:
         old_class = old.source.klass(old.call)
         new_class = source.klass(place.node)
         if old.holder is None and old_class is not None and old_class is new_class:
-            found = forward.call_of(old.source, old.call)
+            kind, fix = step.kind, "DL401" in step.codes
+            adjust = (
+                (lambda call: functional.adjusted(call, kind=kind, follow=fix))
+                if old.site.functional
+                else None
+            )
+            found = forward.call_of(old.source, old.call, adjust)
+            self.rates.check_names(old, found.whole, place.node)
+            self._note_conditions(step, old, found, place)
             used.add(id(old.call))
-            if old.site.functional:
-                make, kind = found.make, step.kind
-                fix = "DL401" in step.codes
-
-                def functional_make(value: cst.BaseExpression) -> cst.BaseExpression:
-                    made = make(value)
-                    assert isinstance(made, cst.Call)
-                    return functional.adjusted(made, kind=kind, follow=fix)
-
-                return forward.Call(functional_make, found.statement, found.guarded)
-            self.called_again.add(old.site.module or "")
-            self._calm(step, old)
+            if not old.site.functional:
+                self.called_again.add(old.site.module or "")
+                self._calm(step, old)
             return found
         if new_class is None:
             raise CannotExpress("the new place is in no class", BY_HAND)
         name = constructor.free_attribute(source, new_class, "dropout", self.taken)
         self.taken.add(name)
-        kind = step.kind or class_name(step.site.spec) or "Dropout"
-        ratio = step.site.spec.p if step.value is None else step.value
-        value = constructor.new_dropout(edits, kind, constructor.rate_parameter(source, new_class, ratio))
+        value = self._made_anew(step, old, Scope(source, constructor.init_of(new_class), place.owner), edits)
         constructor.add_attribute(edits, new_class, name, value, self._near(place))
         callee = cst.Attribute(cst.Name("self"), cst.Name(name))
-        return forward.Call(lambda data: cst.Call(callee, [cst.Arg(data)]), new=True)
+        return forward.Call(lambda data: cst.Call(callee, [cst.Arg(data)]), old.call, new=True)
+
+    def _note_conditions(self, step: Step, old: Old, found: forward.Call, place: New) -> None:
+        """Say what a dropout depended on and does not any more, where that is not its ratio or the mode."""
+        argument = functional.ratio_of_call(old.call) if old.site.functional else None
+        told = ("self.training", *(positive(argument.value) if argument is not None else ()))
+        lost = [old.source.code(test) for test in lost_conditions(old.source, found.whole, place.node)]
+        lost = [test for test in lost if test not in told]
+        if lost:
+            joined = " and ".join(lost)
+            self.notes.append(f"{step.site.name}: it stood under `if {joined}`, and does not where it is now")
+
+    def _made_anew(self, step: Step, old: Old, scope: Scope, edits: Edits) -> cst.Call:
+        """A constructor for a dropout in another function, with the ratio that the old one was given.
+
+        Raises:
+            CannotExpress: that function cannot know the ratio, or whether the dropout should drop.
+        """
+        kind = step.kind or class_name(step.site.spec) or "Dropout"
+        rate = self.rates.carried(old, scope)
+        if rate.constant and rate.was:
+            self.notes.append(
+                f"{step.site.name}: the ratio was `{rate.was}` in the source; it is now the constant "
+                f"{step.site.spec.p:g}, which is all that the source passes for it"
+            )
+        return constructor.new_dropout(edits, kind, rate.value)
+
+    def ratio_in_init(self, step: Step) -> cst.BaseExpression:
+        """The ratio of a dropout as an expression of the `__init__` of the class that calls it.
+
+        Raises:
+            CannotExpress: `__init__` cannot know it.
+        """
+        source, call = self.sources.call(step.site.node)
+        old = Old(old_key(self.sources, step.site), source, call, None, step.site)
+        klass = source.klass(call)
+        init = None if klass is None else constructor.init_of(klass)
+        try:
+            return self.rates.ratio(old, Scope(source, init, step.site.owner)).value
+        except CannotExpress:
+            argument = functional.ratio_of_call(call)
+            if argument is None or not source.code(argument.value).startswith("self."):
+                raise
+            return argument.value  # `__init__` has set it by its end, where the new dropout is made
 
     def _near(self, place: New) -> cst.Call | None:
         """Constructor of the layer that the dropout is put before."""
@@ -261,14 +326,13 @@ class Expression:
         key = str(place.graph.target).rpartition(".")[2]
         same = old.holder == holder and old.source is place.source
         new: cst.BaseExpression
-        if same and place.source.function(old.call) is place.source.function(place.node):
+        if same and self.rates.fits(old, place.node):
             new = constructor.without_inplace(old.call)
             if step.kind is not None and isinstance(new, cst.Call):
                 new = constructor.rename_class(new, step.kind)
         else:
-            kind = step.kind or class_name(step.site.spec) or "Dropout"
-            ratio = step.site.spec.p if step.value is None else step.value
-            new = constructor.new_dropout(edits, kind, constructor.number(ratio))
+            scope = self.rates.scope(place.source, place.node, str(place.graph.target))
+            new = self._made_anew(step, old, scope, edits)
         form, element = elements.form_of(place.source, place.node)
         if form == "other" and same:
             form, element = elements.named_beside(place.source, place.node, old.call)
@@ -326,7 +390,7 @@ class Expression:
         old = old_place(self.sources, step.site)
         edits = self.of(old.source)
         if old.holder is None:
-            forward.erase(edits, old.call)
+            forward.erase(edits, old.call, moved=id(old.call) in used)
             if id(old.call) not in used:
                 self.erased_calls.append(old)
             return
@@ -371,7 +435,9 @@ class Expression:
                 and not self._stores(source, use)
                 and not self._guards(source, use)
             ]
-            if not constructor.drop_attribute(edits, call, len(left)):
+            kind = method_at(self.trace.model, source, call, old.site.module)
+            others = kind is not None and read_by_subclasses(kind.klass, name)
+            if not constructor.drop_attribute(edits, call, len(left) + others):
                 self.orphans |= {
                     step.site.module
                     for step in self.steps

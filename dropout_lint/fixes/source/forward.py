@@ -22,12 +22,14 @@ class Call:
 
     Attributes:
         make: expression that drops an expression.
+        whole: the node that goes: the statement with its guards, else the call or its conditional.
         statement: the statement (with its guards) that calls it now, None for a nested call.
-        guarded: that statement stands under an `if` of its own.
+        guarded: that statement stands under an `if` of its own, or the call is a side of a conditional.
         new: it is a new call, which is written as a statement where that needs no new variable.
     """
 
     make: Callable[[cst.BaseExpression], cst.BaseExpression]
+    whole: cst.CSTNode
     statement: Statement | None = None
     guarded: bool = False
     new: bool = False
@@ -64,8 +66,16 @@ class _Renamer(cst.CSTTransformer):
         return result
 
 
-def call_of(source: SourceFile, call: cst.Call) -> Call:
-    """The way a dropout is called now, for writing it elsewhere in the same class."""
+def call_of(source: SourceFile, call: cst.Call, adjust: Callable[[cst.Call], cst.Call] | None = None) -> Call:
+    """The way a dropout is called now, for writing it elsewhere in the same class.
+
+    Args:
+        source: the file.
+        call: the call; a conditional `drop(x) if … else x` around it is a guard of its own.
+        adjust: changes the call on its way.
+    """
+    whole, statement = choice_of(source, call), source.statement(call)
+    stands_alone = statement is not None and is_drop_statement(statement, call, whole)
 
     def make(value: cst.BaseExpression) -> cst.BaseExpression:
         done = False
@@ -74,19 +84,68 @@ def call_of(source: SourceFile, call: cst.Call) -> Call:
             data = not done and argument.star == "" and argument.value is first_argument(call)
             arguments.append(argument.with_changes(value=value) if data else argument)
             done = done or data
-        return call.with_changes(args=arguments)
+        made = call.with_changes(args=arguments)
+        made = made if stands_alone else unwrapped(one_line(made))
+        made = made if adjust is None else adjust(made)
+        if not isinstance(whole, cst.IfExp):
+            return made
+        return whole.with_changes(
+            body=made if whole.body is call else value, orelse=value if whole.body is call else made
+        )
 
-    statement = source.statement(call)
-    if statement is None or not is_drop_statement(statement, call):
-        return Call(make)
+    guarded = whole is not call
+    if statement is None or not stands_alone:
+        return Call(make, whole, guarded=guarded)
     outer: Statement = statement
-    guarded = False
     while (guard := guard_of(source, outer)) is not None:
         outer, guarded = guard, True
-    return Call(make, outer, guarded)
+    return Call(make, outer, outer, guarded)
 
 
-def is_drop_statement(statement: cst.SimpleStatementLine, call: cst.Call) -> bool:
+def choice_of(source: SourceFile, call: cst.Call) -> cst.Call | cst.IfExp:
+    """`drop(x) if … else x` (or the other way round) around a dropout call, else the call."""
+    holder, data = source.parent(call), first_argument(call)
+    if isinstance(holder, cst.IfExp) and isinstance(data, cst.Name) and holder.test is not call:
+        other = holder.orelse if holder.body is call else holder.body
+        if data.deep_equals(other):
+            return holder
+    return call
+
+
+def one_line(call: cst.Call) -> cst.Call:
+    """A call without the line breaks and comments between its arguments, which belong to the old place."""
+    none, comma = cst.SimpleWhitespace(""), cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    if not m.findall(
+        call.with_changes(args=[_without_value(item) for item in call.args]), m.ParenthesizedWhitespace()
+    ):
+        return call
+    last = len(call.args) - 1
+    arguments = [
+        item.with_changes(
+            whitespace_after_arg=none, comma=cst.MaybeSentinel.DEFAULT if number == last else comma
+        )
+        for number, item in enumerate(call.args)
+    ]
+    return call.with_changes(whitespace_before_args=none, args=arguments)
+
+
+def unwrapped(call: cst.Call) -> cst.Call:
+    """`drop((⏎ x ⏎))` → `drop(⏎ x ⏎)`: parentheses over several lines become those of the call."""
+    value = call.args[0].value if len(call.args) == 1 else None
+    if value is None or isinstance(value, (cst.Tuple, cst.GeneratorExp)) or len(value.lpar) != 1:
+        return call
+    first, last = value.lpar[0].whitespace_after, value.rpar[0].whitespace_before
+    argument = call.args[0].with_changes(
+        value=value.with_changes(lpar=[], rpar=[]), whitespace_after_arg=last
+    )
+    return call.with_changes(whitespace_before_args=first, args=[argument])
+
+
+def _without_value(argument: cst.Arg) -> cst.Arg:
+    return argument.with_changes(value=cst.Name("x"))
+
+
+def is_drop_statement(statement: cst.SimpleStatementLine, call: cst.Call, whole: cst.BaseExpression) -> bool:
     """Whether a statement is `x = drop(x)` (or `y = drop(x)`) and nothing else."""
     if len(statement.body) != 1:
         return False
@@ -95,7 +154,7 @@ def is_drop_statement(statement: cst.SimpleStatementLine, call: cst.Call) -> boo
         isinstance(small, cst.Assign)
         and len(small.targets) == 1
         and isinstance(small.targets[0].target, cst.Name)
-        and small.value is call
+        and small.value is whole
         and isinstance(first_argument(call), cst.Name)
     )
 
@@ -115,20 +174,41 @@ def guard_of(source: SourceFile, statement: Statement) -> cst.If | None:
     return None
 
 
-def erase(edits: Edits, call: cst.Call) -> None:
-    """Take a dropout call out of a function; a guard that has nothing left goes with it."""
+def erase(edits: Edits, call: cst.Call, *, moved: bool) -> None:
+    """Take a dropout call out of a function; a guard that has nothing left goes with it.
+
+    A comment on a line of its own above a statement goes with it. One behind the statement moves with it
+    (`moved`); where nothing moves it stays, on a line of its own. So does one inside of a nested call.
+    """
     found = call_of(edits.source, call)
-    if found.statement is not None and not _renames(found.statement):
+    if found.statement is not None and not _renames(found.statement, call):
         edits.remove(found.statement)
-    else:
-        edits.erase_call(call)
+        if not moved:
+            edits.keep_comments(found.statement, end_comments(found.statement))
+        return
+    statement = edits.source.statement(call)
+    if statement is not None:
+        bare_call = call.with_changes(args=[_without_value(item) for item in call.args], lpar=[], rpar=[])
+        edits.keep_comments(statement, comments_in(bare_call))
+    edits.erase_call(call, choice_of(edits.source, call))
 
 
-def _renames(statement: Statement) -> bool:
+def end_comments(statement: Statement) -> list[cst.Comment]:
+    """The comments behind the lines of a statement."""
+    return comments_in(*m.findall(statement, m.TrailingWhitespace(comment=m.Comment())))
+
+
+def comments_in(*nodes: cst.CSTNode) -> list[cst.Comment]:
+    """The comments in some code."""
+    found = [item for node in nodes for item in m.findall(node, m.Comment())]
+    return [item for item in found if isinstance(item, cst.Comment)]
+
+
+def _renames(statement: Statement, call: cst.Call) -> bool:
     """Whether the assignment binds another name than the one it reads: `y = drop(x)`."""
     (assign,) = m.findall(statement, m.Assign())
-    assert isinstance(assign, cst.Assign) and isinstance(assign.value, cst.Call)
-    data = first_argument(assign.value)
+    assert isinstance(assign, cst.Assign)
+    data = first_argument(call)
     return data is None or not data.deep_equals(assign.targets[0].target)
 
 
@@ -148,19 +228,29 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
             raise CannotExpress("the new place is inside a compound statement", BY_HAND)
         edits.change(data, dropout.make)
         return
-    wants_statement = dropout.statement is not None
+    wants_statement = dropout.statement is not None or dropout.guarded
+    alone = len(statement.body) == 1
     if isinstance(data, cst.Name):
-        if (wants_statement or dropout.new) and not lives_on(source, statement, data.value):
+        if alone and (wants_statement or dropout.new) and not lives_on(source, statement, data.value):
             edits.insert_before(statement, dropout.on(data.value))
             return
         if not dropout.guarded:
-            edits.change(data, dropout.make)
+            _nest(edits, data, dropout)
             return
     elif not wants_statement or not (dropout.guarded or dropout.commented):
         edits.change(data, dropout.make)
         return
+    if not alone:
+        raise CannotExpress("the new place shares its line with other statements", BY_HAND)
     name = whole_target(statement, call) or temporary_name(source, statement, dropout)
     _unnest(edits, statement, data, name, dropout)
+
+
+def _nest(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
+    """Put a dropout around an expression; a comment of its old statement cannot come along."""
+    if dropout.statement is not None:
+        edits.keep_comments(dropout.statement, end_comments(dropout.statement))
+    edits.change(value, dropout.make)
 
 
 def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
@@ -177,10 +267,12 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
         edits.change(value, dropout.make)
         return
     target = whole_target(statement, value)
-    if target is not None and (dropout.statement is not None or dropout.new):
+    if target is not None and (dropout.statement is not None or dropout.guarded or dropout.new):
         edits.insert_after(statement, dropout.on(target))
     elif not dropout.guarded:
-        edits.change(value, dropout.make)
+        _nest(edits, value, dropout)
+    elif len(statement.body) > 1:
+        raise CannotExpress("the new place shares its line with other statements", BY_HAND)
     else:
         _unnest(edits, statement, value, target or temporary_name(source, statement, dropout), dropout)
 

@@ -118,7 +118,7 @@ def exchange(expression: Expression, step: Step) -> None:
     value = step.value
     if step.action == "reduce":
         target = call.func if isinstance(call.func, cst.Call) else call
-        argument = _ratio(target, constructed=target is not call)
+        argument = ratio_of_call(call) if target is call else constructor.ratio_argument(target)
         if argument is None:
             keyword = cst.Arg(
                 constructor.number(value),
@@ -132,13 +132,13 @@ def exchange(expression: Expression, step: Step) -> None:
                 lambda updated: updated.with_changes(value=constructor.lowered(updated.value, value)),
             )
         return
-    made = constructor.new_dropout(edits, "Uout", constructor.number(value))
+    ratio = constructor.switched(expression.ratio_in_init(step), value)
+    made = constructor.new_dropout(edits, "Uout", ratio)
     _attribute_for(expression, step, call, made, wish="uout")
 
 
-def _ratio(call: cst.Call, *, constructed: bool) -> cst.Arg | None:
-    if constructed:
-        return constructor.ratio_argument(call)
+def ratio_of_call(call: cst.Call) -> cst.Arg | None:
+    """The argument of a functional dropout that holds its ratio."""
     for position, argument in enumerate(call.args):
         keyword = None if argument.keyword is None else argument.keyword.value
         if keyword == "p" or (keyword is None and position == 1):
@@ -171,7 +171,9 @@ def split(expression: Expression, step: Step) -> None:
     edits = expression.of(source)
     assert step.value is not None
     kind = step.kind or class_name(site.spec) or "Dropout"
-    made = constructor.new_dropout(edits, kind, constructor.number(step.value))
+    ratio = expression.ratio_in_init(step)
+    switch = constructor.switched if step.action == "uout" else constructor.lowered
+    made = constructor.new_dropout(edits, kind, switch(ratio, step.value))
     _attribute_for(expression, step, call, made, wish=(site.module or "dropout").rpartition(".")[2])
 
 

@@ -155,6 +155,23 @@ class SourceFile:
         text = self.code(callee)
         return text == name or ("." not in name and text.rpartition(".")[2] == name)
 
+    @cached_property
+    def constants(self) -> set[str]:
+        """Names that the top of the file binds, by an import or once by a plain assignment."""
+        names = {
+            alias.evaluated_alias or alias.evaluated_name.partition(".")[0]
+            for alias in m.findall(self.module, m.ImportAlias())
+            if isinstance(alias, cst.ImportAlias) and self.function(alias) is None
+        }
+        targets = [
+            node.target.value
+            for node in m.findall(self.module, m.AssignTarget(m.Name()))
+            if isinstance(node, cst.AssignTarget)
+            and isinstance(node.target, cst.Name)
+            and self.up(node, (cst.FunctionDef, cst.ClassDef)) is None
+        ]
+        return names | {name for name in targets if targets.count(name) == 1}
+
     def assignment_to_self(self, klass: cst.ClassDef, name: str) -> list[cst.SimpleStatementLine]:
         """Statements `self.name = …` of a class."""
         pattern = m.Assign(targets=[m.AssignTarget(m.Attribute(m.Name("self"), m.Name(name)))])

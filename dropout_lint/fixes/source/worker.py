@@ -157,7 +157,9 @@ def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     surplus = Counter(item.rule.code for item in verdict.findings) - Counter(job["expected"])
     if surplus:
         return {"failed": f"the edited model still has findings: {', '.join(sorted(surplus.elements()))}"}
-    checks.append("the edited source was linted again: the findings are gone, nothing new is found")
+    left = len(verdict.findings)
+    rest = f"{left} finding{'s are' if left > 1 else ' is'} left" if left else "the findings are gone"
+    checks.append(f"the edited source was linted again: {rest}, nothing new is found")
     return {"checks": checks}
 
 

@@ -1,0 +1,129 @@
+"""What must hold for code to run: its `if`s and loops, and a ratio that is 0 where they do not let it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import libcst as cst
+from libcst import matchers as m
+
+from dropout_lint.fixes.source.constructor import is_number
+from dropout_lint.fixes.source.edits import first_argument, in_parentheses
+from dropout_lint.fixes.source.scopes import Binder, Reader, leaves
+from dropout_lint.fixes.source.syntax import SourceFile
+
+
+def conditions(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression]:
+    """What holds in a function where a node runs: the tests of its `if`s, those of an `else` turned round."""
+    found: list[cst.BaseExpression] = []
+    child, holder = node, source.parent(node)
+    while holder is not None and not isinstance(holder, (cst.FunctionDef, cst.ClassDef)):
+        if isinstance(holder, (cst.If, cst.IfExp)) and child is not holder.test:
+            if child is holder.orelse:
+                found.append(cst.UnaryOperation(cst.Not(), in_parentheses(holder.test)))
+            else:
+                found += parts(holder.test)
+        child, holder = holder, source.parent(holder)
+    return found
+
+
+def lost_conditions(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> list[cst.BaseExpression]:
+    """What holds where a node runs and may not hold where another does."""
+    there = conditions(source, other)
+    return [test for test in conditions(source, node) if not any(test.deep_equals(known) for known in there)]
+
+
+def loop_names(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> set[str]:
+    """Variables of the loops around a node that are not around another, as far as the node reads them."""
+    around = set(_loops(source, other))
+    binder = Binder()
+    for loop in _loops(source, node):
+        if loop not in around:
+            loop.visit(binder)
+    return binder.names & read_names(node, None)
+
+
+def _loops(source: SourceFile, node: cst.CSTNode) -> list[cst.CSTNode]:
+    """The loops around a node; a comprehension stands for the `for` in it."""
+    kinds = (cst.For, cst.While, cst.BaseComp)
+    found = []
+    holder = source.up(node, (*kinds, cst.FunctionDef))
+    while holder is not None and not isinstance(holder, cst.FunctionDef):
+        found.append(holder)
+        holder = source.up(holder, (*kinds, cst.FunctionDef))
+    return found
+
+
+def read_names(node: cst.CSTNode, call: cst.Call | None) -> set[str]:
+    """Names in some code, without the data of a dropout call in it, which is another one elsewhere."""
+    names = Reader.of(node)
+    data = None if call is None else first_argument(call)
+    return names if data is None else names - Reader.of(data)
+
+
+def parts(test: cst.BaseExpression) -> list[cst.BaseExpression]:
+    """The conditions that `and` joins."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
+        return [*parts(test.left), *parts(test.right)]
+    return [test]
+
+
+def asks_for(source: SourceFile, test: cst.BaseExpression, name: str) -> bool:
+    """Whether a condition only asks whether the dropout was made: its constructor's own guards say that."""
+    attribute = name.rpartition(".")[2]
+    asked = (name, f"{name} is not None", f'hasattr(self, "{attribute}")', f"hasattr(self, '{attribute}')")
+    return source.code(test) in asked
+
+
+def _deciding(tests: Sequence[cst.BaseExpression], value: cst.BaseExpression) -> list[cst.BaseExpression]:
+    """The conditions that the ratio does not decide by itself: one without names held when it was traced."""
+    found: list[cst.BaseExpression] = []
+    for test in tests:
+        told = any(test.deep_equals(other) for other in found) or _code(test) in positive(value)[1:]
+        if leaves(test) and not told:
+            found.append(test)
+    return found
+
+
+def positive(value: cst.BaseExpression) -> tuple[str, ...]:
+    """How one asks whether a ratio is more than 0, which a dropout with this ratio answers itself."""
+    text = _code(value)
+    zeros = ("0", "0.0", "0.")
+    return (
+        text,
+        *(f"{text} {sign} {zero}" for sign in (">", "!=") for zero in zeros),
+        *(f"{z} < {text}" for z in zeros),
+    )
+
+
+def under(
+    value: cst.BaseExpression, tests: Sequence[cst.BaseExpression], function: cst.FunctionDef | None
+) -> cst.BaseExpression:
+    """A ratio that is 0 unless some conditions hold."""
+    zero = cst.Float("0.0")
+    tests = _deciding(tests, value)
+    rest = [test for test in tests if not test.deep_equals(value)]
+    if len(rest) < len(tests) and _may_be_none(value, function):
+        space = cst.SimpleWhitespace(" ")
+        value = cst.BooleanOperation(in_parentheses(value), cst.Or(space, space), zero)
+    if not rest:
+        return value
+    joined = rest[0]
+    for test in rest[1:]:
+        joined = cst.BooleanOperation(in_parentheses(joined), cst.And(), in_parentheses(test))
+    return cst.IfExp(test=joined, body=value, orelse=zero)
+
+
+def _may_be_none(value: cst.BaseExpression, function: cst.FunctionDef | None) -> bool:
+    """Whether a ratio is a parameter that may be None, or more than a parameter."""
+    if not isinstance(value, cst.Name) or function is None:
+        return not is_number(value)
+    parameters = function.params
+    for parameter in (*parameters.params, *parameters.kwonly_params):
+        if parameter.name.value == value.value and parameter.default is not None:
+            return m.matches(parameter.default, m.Name("None"))
+    return False
+
+
+def _code(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)
