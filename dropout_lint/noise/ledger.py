@@ -284,7 +284,7 @@ def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None
     noise = x.noise @ x.counts
     causes = noise
     removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
-    if isinstance(removal, Removal) and removal.state is x:
+    if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
         causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
     ledger.shifts[call.node] = (x.delta, causes)

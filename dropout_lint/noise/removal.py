@@ -41,12 +41,54 @@ MOST_DRIFT = 3.0
 """Bound on how far test means move without a dropout, as a multiple of how far they move with it."""
 
 
+class Seen:
+    """What the ledger knows of a tensor with all dropouts on, for the channels that are looked at."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.step = -(-state.groups // CHANNELS)
+        self.counts = self.of(state.counts)
+        self.t_var = self.of(state.t_var)
+        self.noise = self.of(state.noise)
+
+    def of(self, values: Array) -> Array:
+        """The channels that are looked at, of an array over all."""
+        return values if self.step == 1 else values[..., :: self.step]
+
+    @cached_property
+    def mean(self) -> Array:
+        """(G,) train mean."""
+        return self.of(self.state.train_mean)
+
+    @cached_property
+    def dev(self) -> Array:
+        """(G,) spread of the train mean over the channels of a group."""
+        return self.of(self.state.train_dev)
+
+    @cached_property
+    def var(self) -> Array:
+        """(G,) train variance."""
+        return self.of(self.state.train_var)
+
+    @cached_property
+    def shift(self) -> tuple[Array, Array]:
+        """(G,) test less train: mean, and its spread over the channels of a group."""
+        return self.of(self.state.t_mean) - self.mean, self.of(self.state.t_dev) - self.dev
+
+    @cached_property
+    def square(self) -> Array:
+        """(G,) `shift`, squared and summed."""
+        mean, dev = self.shift
+        result: Array = mean**2 + dev**2
+        return result
+
+
 @dataclass(frozen=True)
 class Removal:
     """One tensor: S dropouts, G channels (or groups of them). Row i of an (S, G) array is without dropout i.
 
     Attributes:
-        state: what the ledger knows of the tensor with all dropouts on.
+        seen: what the ledger knows of it.
         noise: (S, G) how much Var_test lacks against Var_train for each dropout. In sum that is less than
             the ledger's noise where a nonlinear function gives test variance back as noise is taken away.
         kept: (S, G) test variance, as a multiple of what it is with all.
@@ -54,33 +96,11 @@ class Removal:
         drift: (S, G) distance of the test mean from the train mean, likewise.
     """
 
-    state: State
+    seen: Seen
     noise: Array
     kept: Array
     left: Array
     drift: Array
-
-    @cached_property
-    def counts(self) -> Array:
-        """(G,) how many channels each stands for."""
-        return self.sampled(self.state.counts)
-
-    @cached_property
-    def t_var(self) -> Array:
-        """(G,) test variance with all dropouts."""
-        return self.sampled(self.state.t_var)
-
-    @cached_property
-    def moments(self) -> Array:
-        """(S, G) noise as the ledger has it."""
-        return self.sampled(self.state.noise)
-
-    @cached_property
-    def shift(self) -> Array:
-        """(2, G) test less train: mean, and its spread over the channels of a group."""
-        s = self.state
-        result: Array = np.array([s.t_mean - s.train_mean, s.t_dev - s.train_dev])
-        return self.sampled(result)
 
     @cached_property
     def others(self) -> Array:
@@ -91,7 +111,7 @@ class Removal:
     @cached_property
     def test(self) -> Array:
         """(S, G) test variance."""
-        result: Array = self.t_var * self.kept
+        result: Array = self.seen.t_var * self.kept
         return result
 
     @cached_property
@@ -103,7 +123,7 @@ class Removal:
     @cached_property
     def total(self) -> Array:
         """(G,) train variance with all dropouts."""
-        result: Array = self.t_var + self.noise.sum(0)
+        result: Array = self.seen.t_var + self.noise.sum(0)
         return result
 
     @property
@@ -112,23 +132,17 @@ class Removal:
 
         Dropouts with a norm between them make Δ a product, one factor each: the logs add up to that of Δ.
         """
-        test, train = self.test @ self.counts, self.train @ self.counts
-        without, now = _ratio(test, train), _ratio(self.t_var @ self.counts, self.total @ self.counts)
+        counts = self.seen.counts
+        test, train = self.test @ counts, self.train @ counts
+        without, now = _ratio(test, train), _ratio(self.seen.t_var @ counts, self.total @ counts)
         result: Array = np.log(np.maximum(without, LEAST) / max(float(now), LEAST))
         return result
 
-    def sampled(self, values: Array) -> Array:
-        """The channels that are looked at, of an array over all."""
-        return values[..., :: _step(self.state.groups)]
-
-
-def _step(groups: int) -> int:
-    return -(-groups // CHANNELS)
-
 
 def _clean(state: State) -> Removal:
-    shape = (len(state.noise), len(state.counts[:: _step(state.groups)]))
-    return Removal(state, np.zeros(shape), *(np.ones(shape),) * 3)
+    seen = Seen(state)
+    shape = seen.noise.shape
+    return Removal(seen, np.zeros(shape), *(np.ones(shape),) * 3)
 
 
 def follow(call: Call, value: Any, known: Mapping[fx.Node, Any], env: Mapping[fx.Node, Any]) -> Any:
@@ -150,12 +164,12 @@ def follow(call: Call, value: Any, known: Mapping[fx.Node, Any], env: Mapping[fx
     if not isinstance(value, State) or not (rows or any(known.get(n) for n in before)):
         return None
     inputs = [x for n in before for x in _paired(env.get(n), known.get(n))]
-    same = next((x for x in inputs if x.state is value), None)
+    same = next((x for x in inputs if x.seen.state is value), None)
     if same is not None or not inputs:
         return same or _clean(value)
     y = _joined(call, inputs, value)
-    y.noise[rows] = y.moments[rows]
-    y = _balanced(y, _unsure(inputs[0].state) if call.node in call.ledger.weight_layers else None)
+    y.noise[rows] = y.seen.noise[rows]
+    y = _balanced(y, _unsure(inputs[0].seen.state) if call.node in call.ledger.weight_layers else None)
     for row in rows:
         y = _masked(inputs[0], y, row)
     site = call.ledger.norms.get(call.node)
@@ -175,62 +189,56 @@ def _paired(value: Any, removal: Any) -> Iterator[Removal]:
 
 def _joined(call: Call, inputs: Sequence[Removal], value: State) -> Removal:
     """What the tensors that an operation reads bring to its channels, and how their noise has grown in it."""
-    y, first = _clean(value), inputs[0]
-    wide = y.kept.shape[1]
-    mixes = call.node in call.ledger.weight_layers or (value.weighed and not first.state.weighed)
+    seen, first = Seen(value), inputs[0]
+    shape = seen.noise.shape
+    mixes = call.node in call.ledger.weight_layers or (value.weighed and not first.seen.state.weighed)
     joins = function_name(call.node.target) in ("cat", "concat")
-    if joins and sum(x.state.groups for x in inputs) == value.groups:
+    if joins and sum(x.seen.state.groups for x in inputs) == value.groups:
         places = _side_by_side(inputs)
-        columns = zip(*((x.moments, x.noise, x.kept, x.left, x.drift) for x in inputs), strict=True)
+        columns = zip(*((x.seen.noise, x.noise, x.kept, x.left, x.drift) for x in inputs), strict=True)
         moments, noise, kept, left, drift = (np.concatenate(column, axis=1)[:, places] for column in columns)
-    elif len(inputs) == 1 and not mixes and first.state.groups == value.groups:
-        moments, noise, kept, left, drift = first.moments, first.noise, first.kept, first.left, first.drift
+    elif len(inputs) == 1 and not mixes and first.seen.state.groups == value.groups:
+        moments, noise, kept, left, drift = first.seen.noise, first.noise, first.kept, first.left, first.drift
     else:
-        mixes = mixes or any(x.kept.shape[1] not in (1, wide) for x in inputs)
+        mixes = mixes or any(x.kept.shape[1] not in (1, shape[1]) for x in inputs)
         columns = zip(*((_summed if mixes else _weighted)(x) for x in inputs), strict=True)
         moments, noise, *sums = (sum(column[1:], column[0]) for column in columns)
         kept, left, drift = (
-            np.broadcast_to(_ratio(top, bottom), y.kept.shape)
+            np.broadcast_to(_ratio(top, bottom), shape)
             for top, bottom in zip(sums[:3], sums[3:], strict=True)
         )
-    grown = y.moments * _quotient(noise, moments)
-    if not any(x.shift.any() for x in inputs) and y.shift.any():  # it moves means as far as there is noise
+    grown = seen.noise * _quotient(noise, moments)
+    if (
+        not any(x.seen.square.any() for x in inputs) and seen.square.any()
+    ):  # it moves means as far as there is noise
         drift = _ratio((grown.sum(0) - grown) * left, grown.sum(0))
-    return Removal(value, grown, kept, left, drift)
+    return Removal(seen, grown, kept, left, drift)
 
 
 def _side_by_side(inputs: Sequence[Removal]) -> npt.NDArray[np.int_]:
     """Of the channels looked at in the parts of a concat, those that stand for the ones looked at in it."""
     places, start = [], 0
     for x in inputs:
-        places.append(start + np.arange(x.state.groups) // _step(x.state.groups))
+        places.append(start + np.arange(x.seen.state.groups) // x.seen.step)
         start += x.kept.shape[1]
     whole = np.concatenate(places)
-    return whole[:: _step(len(whole))]
+    return whole[:: -(-len(whole) // CHANNELS)]
 
 
 def _weighted(x: Removal) -> tuple[Array, ...]:
     """The ledger's noise and what is counted of it; each multiple times what it counts by, and that."""
-    square = (x.shift**2).sum(0)
-    return (
-        x.moments,
-        x.noise,
-        x.kept * x.t_var,
-        x.left * x.others,
-        x.drift * square,
-        x.t_var,
-        x.others,
-        square,
-    )
+    seen, others = x.seen, x.others
+    kept, left, drift = x.kept * seen.t_var, x.left * others, x.drift * seen.square
+    return seen.noise, x.noise, kept, left, drift, seen.t_var, others, seen.square
 
 
 def _summed(x: Removal) -> tuple[Array, ...]:
     """The same in sum over the channels, (S, 1)."""
-    counts = x.counts[:, None]
-    test, square = x.t_var[:, None] * counts, (x.shift**2).sum(0)[:, None] * counts
+    counts = x.seen.counts[:, None]
+    test, square = x.seen.t_var[:, None] * counts, x.seen.square[:, None] * counts
     noise = x.noise @ counts
     return (
-        x.moments @ counts,
+        x.seen.noise @ counts,
         noise,
         x.kept @ test,
         (x.left * x.others) @ counts,
@@ -249,31 +257,31 @@ def _unsure(state: State) -> Array:
 
 def _balanced(x: Removal, unsure: Array | None = None) -> Removal:
     """The noise as large as the shortfall; what is to be corrected is taken from what is `unsure`."""
-    train = x.sampled(x.state.train_var)
-    short = np.maximum(train - x.t_var, LEAST * train)
+    train = x.seen.var
+    short = np.maximum(train - x.seen.t_var, LEAST * train)
     noise, now = x.noise, x.noise.sum(0)
     if unsure is not None:
         more = np.maximum(_quotient(short - now, (unsure * noise).sum(0)), -1.0)
         noise = noise * np.maximum(1 + more * unsure, LEAST_UNSURE)
         now = noise.sum(0)
-    return Removal(x.state, noise * _ratio(short, now), x.kept, x.left, x.drift)
+    return Removal(x.seen, noise * _ratio(short, now), x.kept, x.left, x.drift)
 
 
 def _masked(x: Removal, y: Removal, row: int) -> Removal:
     """Dropout `row` has masked x: the noise it makes goes with E[x²]."""
-    square = x.sampled(x.state.train_mean**2 + x.state.train_dev**2)
+    square = x.seen.mean**2 + x.seen.dev**2
     energy = _ratio(square + x.train, square + x.total)
     if energy.shape != y.kept.shape:
         energy = energy.mean(1, keepdims=True)
     part = np.minimum(_quotient(y.noise[row], y.others), 1.0)
     part[row] = 0.0
-    return Removal(y.state, y.noise, y.kept, y.left + part * (energy - y.left), y.drift)
+    return Removal(y.seen, y.noise, y.kept, y.left + part * (energy - y.left), y.drift)
 
 
 def _normalised(x: Removal) -> Removal:
     """Behind a batch norm: it divides by what train mode shows, which is less without a dropout."""
     scale = _ratio(x.total, x.train)
-    return Removal(x.state, x.noise, x.kept * scale, x.left * scale, x.drift * np.sqrt(scale))
+    return Removal(x.seen, x.noise, x.kept * scale, x.left * scale, x.drift * np.sqrt(scale))
 
 
 def _activated(call: Call, x: Removal, y: Removal) -> Removal:
@@ -285,25 +293,25 @@ def _activated(call: Call, x: Removal, y: Removal) -> Removal:
     moments = moments_of(call)
     if moments is None or x.kept.shape != y.kept.shape:
         return y
-    short = x.noise @ x.counts
+    short = x.noise @ x.seen.counts
     rows = np.flatnonzero(short > LEAST_SHARE * short.sum())
     train, test, drift = (
         np.concatenate([values[rows], base[None]])
-        for values, base in ((x.train, x.total), (x.test, x.t_var), (x.drift, np.ones_like(x.total)))
+        for values, base in ((x.train, x.total), (x.test, x.seen.t_var), (x.drift, np.ones_like(x.total)))
     )
-    gone = np.append(rows, NONE)[:, None] == x.sampled(x.state.pending)
+    gone = np.append(rows, NONE)[:, None] == x.seen.of(x.seen.state.pending)
     shift, train, test = _evaluated(x, moments, train, test, drift, gone)
     delta = np.clip(_ratio(test, train), LEAST, 1.0)
-    known = np.clip(_ratio(y.t_var, y.total), LEAST, 1.0)
+    known = np.clip(_ratio(y.seen.t_var, y.total), LEAST, 1.0)
     factor = np.clip(_ratio(1 - known, 1 - delta[-1]), 1 / MOST_FACTOR, MOST_FACTOR)
     delta = 1 - np.minimum((1 - delta[:-1]) * factor, 1.0)
     train = y.total * _ratio(train[:-1], train[-1])
     along, square = (shift[:, :-1] * shift[:, -1:]).sum(0), (shift[:, -1] ** 2).sum(0)
     kept, left, drift = y.kept.copy(), y.left.copy(), y.drift.copy()
-    kept[rows] = _ratio(train * delta, y.t_var)
+    kept[rows] = _ratio(train * delta, y.seen.t_var)
     left[rows] = _ratio(train * (1 - delta), y.others[rows])
     drift[rows] = np.clip(_ratio(along, square), -MOST_DRIFT, MOST_DRIFT)
-    return Removal(y.state, y.noise, kept, left, drift)
+    return Removal(y.seen, y.noise, kept, left, drift)
 
 
 def _evaluated(  # noqa: PLR0917
@@ -317,17 +325,22 @@ def _evaluated(  # noqa: PLR0917
         train, test, drift: (R, G) the input's variances and `Removal.drift`, for each removal R.
         gone: (R, G) where it is the pending mask that is removed: one normal component is left.
     """
-    s, shape = x.state, train.shape
-    mean, dev = x.sampled(s.train_mean), x.sampled(s.train_dev)
-    scale = _ratio(train, x.sampled(s.train_var))
-    root = np.where(gone, 0.0, np.sqrt(scale))[None]
-    parts = x.sampled(s.mean)[:, None] - mean, x.sampled(s.dev)[:, None] - dev
-    variance = np.where(gone, train, x.sampled(s.var)[:, None] * scale) if s.components > 1 else train[None]
-    means = np.concatenate([(mean + drift * x.shift[0])[None], mean + parts[0] * root])
-    devs = np.concatenate([(dev + drift * x.shift[1])[None], dev + parts[1] * root])
+    seen, shape = x.seen, train.shape
+    s, of, mean, dev = seen.state, seen.of, seen.mean, seen.dev
+    t_mean, t_dev = mean + drift * seen.shift[0], dev + drift * seen.shift[1]
+    if s.components == 1:
+        means = np.stack([t_mean, np.broadcast_to(mean, shape)])
+        devs = np.stack([t_dev, np.broadcast_to(dev, shape)])
+        variance = train[None]
+    else:
+        scale = _ratio(train, seen.var)
+        root = np.where(gone, 0.0, np.sqrt(scale))[None]
+        means = np.concatenate([t_mean[None], mean + (of(s.mean)[:, None] - mean) * root])
+        devs = np.concatenate([t_dev[None], dev + (of(s.dev)[:, None] - dev) * root])
+        variance = np.where(gone, train, of(s.var)[:, None] * scale)
     variances = np.concatenate([test[None], variance])
     if s.skew is not None and not devs.any():
-        skews = np.concatenate([x.sampled(s.skew.test)[None], x.sampled(s.skew.train)])[:, None]
+        skews = np.concatenate([of(s.skew.test)[None], of(s.skew.train)])[:, None]
         first, variance, _, _ = skewed_rectified(means, variances, np.broadcast_to(skews, means.shape))
         spread = np.zeros_like(first)
     else:
