@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import fx
 
@@ -40,10 +40,10 @@ def lost_readers(step: Step) -> list[fx.Node]:
     """
     assert step.anchor is not None
     into = step.into.node if step.into is not None else None
-    between = {step.site.node, *_above(step.anchor.producer)}
-    seen = _below([*step.anchor.users, *([into] if into is not None else [])])
+    between = {step.site.node, *_reached([step.anchor.producer], lambda node: node.all_input_nodes)}
+    seen = _reached([*step.anchor.users, *([into] if into is not None else [])], _users)
     found: dict[fx.Node, None] = {}
-    for node in _below([step.site.node]):
+    for node in _reached([step.site.node], _users):
         if node not in between:
             continue
         for user in node.users:
@@ -57,23 +57,16 @@ def _reads(node: fx.Node) -> bool:
     return node.op == "output" or shape_of(node) is not None or first_shape(node) is not None
 
 
-def _below(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """Some nodes and all that their data flows to."""
+def _reached(nodes: Iterable[fx.Node], onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """Some nodes and all that are reached from them, one step being `onwards`."""
     found, waiting = set(nodes), list(nodes)
     while waiting:
-        for user in waiting.pop().users:
-            if user not in found:
-                found.add(user)
-                waiting.append(user)
+        for node in onwards(waiting.pop()):
+            if node not in found:
+                found.add(node)
+                waiting.append(node)
     return found
 
 
-def _above(node: fx.Node) -> set[fx.Node]:
-    """A node and all that its data comes from."""
-    found, waiting = {node}, [node]
-    while waiting:
-        for parent in waiting.pop().all_input_nodes:
-            if parent not in found:
-                found.add(parent)
-                waiting.append(parent)
-    return found
+def _users(node: fx.Node) -> Iterable[fx.Node]:
+    return node.users
