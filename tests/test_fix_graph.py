@@ -466,3 +466,11 @@ def test_a_graph_for_one_image_size_says_so() -> None:
     assert bool(sized) == (fixed.method == "graph")
     if not sized:
         assert "eval-mode outputs are bit-identical for larger inputs" in fixed.checks
+
+
+def test_no_dropout_is_moved_onto_what_may_be_the_predictions() -> None:
+    vectors = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))
+    (applied,) = fix_graph(of(vectors, 4, 8)).applied
+    assert applied.action in ("uout", "reduce")
+    features = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.3), nn.BatchNorm2d(8))
+    assert [item.action for item in fix_graph(of(features, 4, 3, 8, 8)).applied] == ["move"]

@@ -175,7 +175,9 @@ def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
 
 
 def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
-    """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer."""
+    """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer, or
+    where the features of a network without a head go.
+    """
     norms = flow.below(node, flow.shifting)
     last = norms[-1] if norms else None
     if last is None:
@@ -193,7 +195,7 @@ def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
         found.append(before_weight(flow, weight, place, last))
     elif norms and last is not None:
         end = _activated(flow, last)
-        if end.users:
+        if end.users and not _may_be_logits(end):
             found.append(Anchor(end, tuple(end.users), place, norm=last))
     return [anchor for anchor in found if anchor is not None]
 
@@ -241,3 +243,9 @@ def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) 
         if other is not node and flow.reaches(other, node) and (last is None or flow.reaches(last, other))
     ]
     return above[-1] if above else None
+
+
+def _may_be_logits(node: fx.Node) -> bool:
+    """Whether vectors are handed out as they are: what leaves a network so may be its predictions."""
+    shape = shape_of(node)
+    return shape is not None and len(shape) == 2 and any(user.op == "output" for user in node.users)
