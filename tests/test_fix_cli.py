@@ -200,3 +200,16 @@ def test_what_is_left_after_a_written_fix_counts(project: Path, capsys: pytest.C
     assert "wrote rnn.py" in told and "left rnn (DL102)" in told
     assert "linted again: 1 finding is left, nothing new is found" in told
     assert run(["rnn.py:Net", "-q"]) == 1
+
+
+def test_a_model_that_kills_its_process_is_told(project: Path) -> None:
+    killer = MODEL.replace(
+        'print("user code prints")',
+        "import os, pathlib\nmark = pathlib.Path('mark')\n"
+        "os.kill(os.getpid(), 9) if mark.exists() else mark.touch()  # at the second import",
+    )
+    (project / "kills.py").write_text(killer)
+    done = dropout_lint("fix", "kills.py", "net.py", "--write", cwd=project)
+    assert done.returncode == 2
+    assert "kills.py:Net: the process that fixed it was ended by signal 9" in done.stderr
+    assert "wrote net.py" in done.stderr and (project / "kills.py").read_text() == killer

@@ -161,6 +161,10 @@ def _fix_apart(target: str, given: Mapping[str, object], stdout: TextIO) -> int:
     )
     stdout.write(done.stdout)
     stdout.flush()
+    if done.returncode < 0:
+        problem = DropoutLintError(f"the process that fixed it was ended by signal {-done.returncode}")
+        console.report_error(problem, subject=target)
+        return 2
     return done.returncode
 
 

@@ -116,7 +116,7 @@ def widened(value: Any) -> Any:
 
     def wider(tensor: Tensor) -> Tensor:
         first = 2 if tensor.dim() > 2 and tensor.is_floating_point() else 1
-        for dimension in range(first, tensor.dim() if tensor.dim() > 2 or first == 1 else 0):
+        for dimension in range(first, tensor.dim()):
             size = tensor.shape[dimension]
             if size > 1:
                 more = tensor.narrow(dimension, 0, size if size < SMALL else STRIDE)
