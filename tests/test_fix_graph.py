@@ -474,3 +474,26 @@ def test_no_dropout_is_moved_onto_what_may_be_the_predictions() -> None:
     assert applied.action in ("uout", "reduce")
     features = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.3), nn.BatchNorm2d(8))
     assert [item.action for item in fix_graph(of(features, 4, 3, 8, 8)).applied] == ["move"]
+
+
+class Crowded(nn.Module):
+    """Dropouts before and behind norms, one of them between the last norm and its activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.bn3, self.drop4, self.drop5 = nn.BatchNorm2d(6), nn.Dropout(0.1), nn.Dropout(0.1)
+        self.net6 = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.conv7, self.bn8 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.drop9, self.drop10 = nn.Dropout(0.1), nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.net6(F.relu(self.drop5(self.bn3(self.drop4(self.conv2(self.stem(x)))))))
+        return x + self.drop10(self.drop9(self.bn8(self.conv7(x))).relu())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_place_beside_a_dropout_that_goes_too(seed: int) -> None:
+    torch.manual_seed(seed)
+    fixed = fix_graph(of(Crowded(), 4, 3, 8, 8))
+    assert fixed.applied and not fix_graph(trace(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied

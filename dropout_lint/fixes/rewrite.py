@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import fx, nn
 
@@ -85,6 +85,7 @@ class Rewriter:
             )
         self.made: dict[tuple[object, ...], str] = {}
         self.origin: dict[fx.Node, fx.Node] = {self.mapped[site.node]: site.node for site in trace.dropouts}
+        self.gone: set[fx.Node] = set()  # dropouts of the trace that were taken out
 
     def apply(self, steps: Sequence[Step]) -> Trace:
         """The rewritten trace; steps may be given in any order.
@@ -127,13 +128,14 @@ class Rewriter:
         (current,) = self.sites.pop(node)
         node.replace_all_uses_with(node.all_input_nodes[0])
         self.graph.erase_node(node)
+        self.gone.add(site.node)
         return current
 
     def _insert(self, step: Step, site: DropoutSite) -> None:
         if step.anchor is None:
             raise ValueError("a move needs an anchor")
         producer = self.mapped[step.anchor.producer]
-        users = [self.mapped[user] for user in step.anchor.users]
+        users = list(dict.fromkeys(self.mapped[user] for user in self._readers(step.anchor.users)))
         order = {node: position for position, node in enumerate(self.graph.nodes)}
         edges = [(user, self._edge(user, producer)) for user in users]
         source = edges[0][1]
@@ -152,6 +154,14 @@ class Rewriter:
             user.replace_input_with(edge, new)
         new.meta = {"value": source.meta.get("value"), "owner": site.owner}
         self.origin[new] = step.site.node
+
+    def _readers(self, users: Iterable[fx.Node]) -> Iterator[fx.Node]:
+        """The nodes; what read a dropout stands for one that was taken out."""
+        for user in users:
+            if user in self.gone:
+                yield from self._readers(user.users)
+            else:
+                yield user
 
     def _edge(self, user: fx.Node, producer: fx.Node) -> fx.Node:
         """The input of `user` that carries what `producer` made, maybe through a dropout that stays."""
