@@ -19,7 +19,7 @@ from dropout_lint.fixes.surgery import operate
 from dropout_lint.fixes.switch import follow_mode
 from dropout_lint.fixes.trials import Trials
 from dropout_lint.fixes.types import STRATEGIES, Applied, Fixed, Step, Strategy
-from dropout_lint.fixes.words import describe_step
+from dropout_lint.fixes.words import describe_step, linted_again
 from dropout_lint.rules.types import Finding
 from dropout_lint.trace.types import Trace
 
@@ -156,6 +156,4 @@ def check_findings(model: nn.Module, trace: Trace, expected: Verdict, judge: Jud
     )
     if surplus:
         raise FixError(f"the fixed model still has findings: {', '.join(sorted(surplus))}")
-    left = len(again.findings)
-    rest = f"{left} finding{'s are' if left > 1 else ' is'} left" if left else "the findings are gone"
-    return f"the fixed model was linted again: {rest}, nothing new is found"
+    return linted_again("fixed model", len(again.findings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from dropout_lint.fixes.types import Step
+from dropout_lint.report.words import count
 from dropout_lint.rules.types import Finding
 from dropout_lint.trace.types import DropoutSite
 
@@ -79,6 +80,14 @@ def describe_step(step: Step) -> str:
             if site.spec.inplace:
                 text += ", not in place"
     return text + codes
+
+
+def linted_again(what: str, left: int) -> str:
+    """What linting the result showed, where nothing was found that the plan did not expect."""
+    rest = (
+        f"{count(left, 'finding')} {'is' if left == 1 else 'are'} left" if left else "the findings are gone"
+    )
+    return f"the {what} was linted again: {rest}, nothing new is found"
 
 
 def target_name(node: fx.Node) -> str:

@@ -314,7 +314,7 @@ def _activated(call: Call, x: Removal, y: Removal) -> Removal:
     return Removal(y.seen, y.noise, kept, left, drift)
 
 
-def _evaluated(  # noqa: PLR0917
+def _evaluated(  # noqa: PLR0917 - what each is stands below
     x: Removal, moments: MomentFunction, train: Array, test: Array, drift: Array, gone: Array
 ) -> tuple[Array, Array, Array]:
     """(2, R, G) test less train mean and their spreads, (R, G) train and test variance behind the activation.

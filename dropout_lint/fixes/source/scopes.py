@@ -195,6 +195,7 @@ class Replacer(cst.CSTTransformer):
         super().__init__()
         self.known = known
 
+    # libcst's signature binds the two nodes' types together; any expression may stand here for any other
     def on_leave(self, original_node: cst.CSTNode, updated_node: cst.CSTNode) -> cst.CSTNode:  # type: ignore[override]
         new = self.known.get(original_node) if isinstance(original_node, cst.BaseExpression) else None
         return updated_node if new is None else new

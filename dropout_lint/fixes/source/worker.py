@@ -36,7 +36,7 @@ def overlay(files: dict[str, str]) -> None:
         return code
 
     # Python's own loader, so that every import of the user's code sees the edited text
-    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # exchanged on purpose
     sys.dont_write_bytecode = True
 
 
@@ -145,6 +145,7 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
     from dropout_lint.fixes.judge import judge_with
+    from dropout_lint.fixes.words import linted_again
     from dropout_lint.rules import load_rules
     from dropout_lint.trace import trace
 
@@ -157,9 +158,7 @@ def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     surplus = Counter(item.rule.code for item in verdict.findings) - Counter(job["expected"])
     if surplus:
         return {"failed": f"the edited model still has findings: {', '.join(sorted(surplus.elements()))}"}
-    left = len(verdict.findings)
-    rest = f"{left} finding{'s are' if left > 1 else ' is'} left" if left else "the findings are gone"
-    checks.append(f"the edited source was linted again: {rest}, nothing new is found")
+    checks.append(linted_again("edited source", len(verdict.findings)))
     return {"checks": checks}
 
 
