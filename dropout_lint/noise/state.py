@@ -27,11 +27,10 @@ LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
 
 
-KINSHIP = {"element": 0.15, "channel": 0.15, "sample": 1.0}
-"""How far fresh noise goes along with the data, by what its mask is shared over: the share of the data's
-amplification by trained weights that it takes part in. A mask on a whole sample takes away just what the data
-put there; masks on elements are strange to the weights (assumed).
-"""
+STRANGE = 0.12
+"""How far noise that the data know nothing of takes part in the amplification by trained weights. Assumed."""
+LEAST_KIN = 0.05
+"""The same, at least, for the mask of a whole sample: what its channels have in common is a tide. Assumed."""
 PER_GROUP = ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
 """Fields of every `State` whose last dimension is the groups of channels."""
 
@@ -119,8 +118,8 @@ class State:
         shared: (S, G) share of it that is the same at all positions of a channel.
         old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
             for the whole sample.
-        kin: (S, 1) how far it then takes part in what trained weights make of the data: the squared
-            correlation of its pattern with the data's (`KINSHIP`).
+        kin: (S, 1) squared correlation of its pattern with the data's: 1 for the mask of a whole sample, which
+            takes away just what the data put there; 0 for masks that the data know nothing of.
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
@@ -304,8 +303,13 @@ class State:
     @property
     def rising(self) -> Array:
         """(S, G) noise that trained weights amplify together with the data."""
-        result: Array = self.apart * self.old * self.kin
+        result: Array = self.apart * self.old * self.akin
         return result
+
+    @property
+    def akin(self) -> Array:
+        """(S, 1) how far noise takes part in what trained weights make of the data."""
+        return np.where(self.kin > 0, np.maximum(self.kin, LEAST_KIN), STRANGE)
 
     def collapse(self) -> State:
         """One normal component with the mixture's moments: what a sum over many masks looks like."""
@@ -464,7 +468,7 @@ def fresh(
         noise=np.zeros((sources, 1)),
         shared=np.zeros((sources, 1)),
         old=np.zeros((sources, 1)),
-        kin=np.full((sources, 1), KINSHIP["element"]),
+        kin=np.zeros((sources, 1)),
         rho=np.zeros(LAGS) if rho is None else rho,
     )
 

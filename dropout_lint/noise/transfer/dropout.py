@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.noise.quadrature import Array
-from dropout_lint.noise.state import KINSHIP, State, replace
+from dropout_lint.noise.state import State, replace
 from dropout_lint.noise.transfer.base import Ledger
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
@@ -95,7 +95,7 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
     if over == "sample":
         old[row] = 1.0
-    kin[row] = KINSHIP[over]
+    kin[row] = float(over == "sample")
     noise[row] = total
     return replace(
         x,

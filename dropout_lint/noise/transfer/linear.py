@@ -120,13 +120,12 @@ def linear_map(  # noqa: PLR0917
         border=pattern,
         t_border=t_pattern,
         **noise,
+        old=np.ones((len(x.noise), c_out)),
+        gain=gain,
         levels=() if bias is not None else x.levels,
         weighed=True,
     )
-    # what went into the layer is common to its outputs from here on
-    result = replace(
-        amplified(result, np.full(c_out, gain), amplifies), old=np.ones_like(result.noise), gain=gain
-    )
+    result = amplified(result, np.full(c_out, gain), amplifies)
     # a mask on all channels moves all their means at once: those add up before they are squared
     return result.balanced() if k > 1 else result
 
@@ -139,8 +138,6 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
         means["train"] = x.train_mean[None]
     rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
     rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
-    if x.gain != 1:
-        rows["old"] = loud * x.old[active]
     if x.shared[active].any():
         rows["shared"] = loud * x.shared[active]
     if x.swing is not None:
@@ -175,13 +172,13 @@ def _noise_behind(
     mean: Mapping[str, Array],
     coherent: Mapping[str, Array],
 ) -> tuple[dict[str, Array | None], Array | float]:
-    """`noise`, `shared`, `old` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
+    """`noise`, `shared` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
 
     `coherent` has what neighbouring positions hold in common, added up over the taps before it is squared;
     tides are so over all inputs.
     """
     carried, more = power["noise"], np.zeros_like(power["noise"])
-    noise, shared, old = np.zeros((3, len(x.noise), carried.shape[1]))
+    noise, shared = np.zeros((2, len(x.noise), carried.shape[1]))
     for name, added in coherent.items():
         more = more + added - power[name]
     tide = None
@@ -190,10 +187,10 @@ def _noise_behind(
         tide = np.zeros_like(noise)
         tide[active] = mean["tide"]
     carried = carried + more
-    noise[active], old[active] = carried, _share(power.get("old", carried), carried)
+    noise[active] = carried
     if "shared" in coherent:
         shared[active] = _share(coherent["shared"], carried)
-    return {"noise": noise, "shared": shared, "old": old, "tide": tide}, more.sum(0)
+    return {"noise": noise, "shared": shared, "tide": tide}, more.sum(0)
 
 
 def _share(part: Array, whole: Array) -> Array:
@@ -206,16 +203,16 @@ ones.
 """
 
 
-def amplified(x: State, factor: Array, signal: Array, kin: Array | None = None) -> State:
+def amplified(x: State, factor: Array, signal: Array, rising: Array | None = None) -> State:
     """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
 
-    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes). Noise that has
-    passed earlier weight layers is in common too, by its `kin`; noise of fresh masks is not.
+    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes), `rising` the
+    noise, (S, G): what the state says where it is not given.
     """
     if np.all(factor == 1):
         return x
     more = (factor - 1) * signal
-    rising = x.rising if kin is None else replace(x, kin=kin).rising
+    rising = x.rising if rising is None else rising
     noise = x.noise + (factor - 1) * rising
     data = np.maximum(x.data + more, 0.0)
     scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)

@@ -125,7 +125,7 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
         together, tide = 2 * a.tides * b.tides, a.tides + b.tides
         noise["noise"], var = noise["noise"] + together, var + together.sum(0)
     if agreement:  # noise that goes along with the data agrees as far as they do
-        akin = twice * np.sqrt(a.kin * b.kin * a.apart * b.apart)
+        akin = twice * np.sqrt(a.akin * b.akin * a.apart * b.apart)
         if a.components > 1:  # the components say so of the pending masks
             akin[a.masked] = 0.0
         noise["noise"], var = noise["noise"] + akin, var + akin.sum(0)
@@ -157,10 +157,6 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
     return result.balanced() if result.components > 1 else result
 
 
-LEAST_KIN = 0.05
-"""Least `State.kin` of noise behind a residual branch or a concat. Assumed."""
-
-
 def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
     """(S, 1) `State.kin` of a sum or a concat.
 
@@ -182,7 +178,7 @@ def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
     total = noise.sum(0) + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
     power = total * agreeing(data.sum(), roots.sum() ** 2)
     held = np.divide(cov**2, power, out=kins.max(0), where=power > 0)
-    result: Array = np.maximum(np.minimum(held, 1.0) ** 2, LEAST_KIN)[:, None]
+    result: Array = (np.minimum(held, 1.0) ** 2)[:, None]
     return result
 
 

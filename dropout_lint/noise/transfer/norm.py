@@ -155,8 +155,8 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     now = x.train_var
     if x.gain != 1 and not x.weighed:  # pooled behind a weight layer, which amplified all of it alike
         x = replace(x, lift=None, swing=None)
-    kin = x.kin if x.weighed else np.zeros_like(x.kin)  # after an add, what is beyond the parts is covariance
-    old, rising = (x.noise * x.old).sum(0), replace(x, kin=kin).rising.sum(0)
+    rises = x.rising if x.weighed else np.zeros_like(x.noise)  # after an add, the rest is covariance of its parts
+    old, rising = (x.noise * x.old).sum(0), rises.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
@@ -173,7 +173,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
         gain < least, room / np.maximum(known + least * (signal + rising) + old - rising, 1e-30), 1.0
     )
     gain = np.maximum(gain, least)
-    y = amplified(x, gain, signal, kin)
+    y = amplified(x, gain, signal, rises)
     shrink = np.minimum(squeeze, 1.0)
     noise = y.noise * np.where(y.old > 0, shrink, 1.0)
     data = np.maximum(variance - noise.sum(0), FLOOR * variance)
