@@ -1,4 +1,4 @@
-"""Lints and fixes targets in processes of their own: one that crashes or hangs takes no other along.
+"""Lints, fixes and measures in processes of their own: a target that crashes or hangs takes no other along.
 
 A worker reads one request a line from stdin and answers one line; what the user's code prints goes to stderr.
 Workers import torch once and are renewed when they have grown, so memory stays bounded.
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from dropout_lint.pipeline import failure
 from dropout_lint.report.convert import error_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
+from dropout_lint.validation import unmeasured, validated
 
 T = TypeVar("T")
 
@@ -44,16 +45,20 @@ class Request(msgspec.Struct, frozen=True):
         settings: the settings of all targets.
         cache_dir: where results are kept; None to keep none.
         written: files that the run writes, which a result does not depend on.
-        found: models of the target that were linted already: it is for their fixes that the worker is asked.
+        task: what is wanted: its findings, or fixes or measurements for what was `found`.
+        found: models of the target that were linted already.
         scratch: where the files of the proofs go.
+        threads: how many a measurement may use.
     """
 
     target: str
     settings: Settings
     cache_dir: str | None = None
     written: frozenset[str] = frozenset()
-    found: list[TargetInfo] | None = None
+    task: Literal["lint", "fix", "measure"] = "lint"
+    found: list[TargetInfo] = []
     scratch: str | None = None
+    threads: int = 1
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -101,7 +106,7 @@ class Pool:
         """The outcomes of each request, in their order; a crash and a time-out are outcomes too."""
         return self._spread(requests, self._lint)
 
-    def edit(self, requests: Sequence[Request]) -> list[list[TargetInfo]]:
+    def edit(self, requests: Sequence[Request]) -> list[TargetInfo]:
         """The models that each request has `found`, with the edits that fix them.
 
         A model whose fix crashed, or was not ready when its target's time was up, is as it was found, with a
@@ -110,8 +115,18 @@ class Pool:
         self.scratch = self.scratch or tempfile.TemporaryDirectory(
             prefix="dropout-lint-", ignore_cleanup_errors=True
         )
-        requests = [msgspec.structs.replace(request, scratch=self.scratch.name) for request in requests]
-        return self._spread(requests, self._edit)
+        return self._models(requests, self._edit, task="fix", scratch=self.scratch.name)
+
+    def measure(self, requests: Sequence[Request]) -> list[TargetInfo]:
+        """The same models with their measurements, or a note like those of `edit`."""
+        threads = max(1, (os.cpu_count() or 1) // len(self.workers))
+        return self._models(requests, self._measure, task="measure", threads=threads)
+
+    def _models(
+        self, requests: Sequence[Request], do: Callable[[Worker, Request], list[TargetInfo]], **asked: Any
+    ) -> list[TargetInfo]:
+        requests = [msgspec.structs.replace(request, **asked) for request in requests]
+        return [target for targets in self._spread(requests, do) for target in targets]
 
     def _lint(self, worker: Worker, request: Request) -> list[Outcome]:
         try:
@@ -135,26 +150,37 @@ class Pool:
         return [outcome]
 
     def _edit(self, worker: Worker, request: Request) -> list[TargetInfo]:
-        found, done = request.found or [], list[TargetInfo]()
+        return self._follow_up(worker, request, "linting and fixing", unfixed)
+
+    def _measure(self, worker: Worker, request: Request) -> list[TargetInfo]:
+        return self._follow_up(worker, request, "linting and measuring", unmeasured)
+
+    def _follow_up(
+        self, worker: Worker, request: Request, doing: str, without: Callable[[TargetInfo, str], TargetInfo]
+    ) -> list[TargetInfo]:
+        """The models that were found, as the worker answers them, or `without` that and with the cause."""
+        found, done = request.found, list[TargetInfo]()
         try:
             worker.send(request)
             spent = self.spent.get(request.target, 0.0)
-            deadline = None if self.timeout is None else time.monotonic() + self.timeout - spent
+            began = time.monotonic()
+            deadline = None if self.timeout is None else began + self.timeout - spent
             while len(done) < len(found):
                 answer = worker.answer(deadline)
                 done += [outcome.info for outcome in answer.outcomes]
+                self.spent[request.target] = spent + time.monotonic() - began
             worker.renew_after(answer)
             return done
         except Stopped:
             raise
         except TimeoutError:
-            cause = f"linting and fixing took longer than {self.timeout:g} s; raise --timeout"
+            cause = f"{doing} took longer than {self.timeout:g} s; raise --timeout"
         except Died as problem:
             cause = f"the process that worked it out died ({problem})"
         except Exception as problem:
             cause = f"internal error: {type(problem).__name__}: {problem}"
         worker.end()
-        return [*done, *(unfixed(info, cause) for info in found[len(done) :])]
+        return [*done, *(without(info, cause) for info in found[len(done) :])]
 
     def _spread(self, requests: Sequence[Request], do: Callable[[Worker, Request], list[T]]) -> list[list[T]]:
         """What `do` returns for each request, the requests spread over the workers."""
@@ -320,11 +346,18 @@ def serve() -> None:
 
 
 def answers_to(request: Request) -> Iterator[list[Outcome]]:
-    """What came of a lint; for fixes, each model that was found, with its edits."""
+    """What came of a lint; or each model that was found, with its edits or measured."""
     from dropout_lint.pipeline import rules_of
 
-    if request.found is None:
+    if request.task == "lint":
         yield lint(request)
+        return
+    if request.task == "measure":
+        import torch
+
+        torch.set_num_threads(request.threads)
+        for info in request.found:
+            yield [Outcome(info=validated(info, request.settings))]
         return
     from dropout_lint.fixes.source.prover import shared
 

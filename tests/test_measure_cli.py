@@ -266,7 +266,7 @@ def test_torchrun_gives_the_result_of_one_process(folder: Path, capsys: pytest.C
 
 
 def test_without_a_fix_a_validation_still_measures(folder: Path) -> None:
-    from dropout_lint.cli.measure import measured as measure_target
+    from dropout_lint.validation import measured as measure_target
 
     options: dict[str, Any] = {
         "data": None,

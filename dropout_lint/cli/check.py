@@ -34,7 +34,7 @@ from dropout_lint.report.words import count, counts, listed
 if TYPE_CHECKING:
     from dropout_lint.report.schema import TargetInfo
     from dropout_lint.rules import RuleSet
-    from dropout_lint.workers import Pool
+    from dropout_lint.workers import Pool, Request
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
@@ -226,8 +226,8 @@ def command(
             run = check(names, settings, rules, lint=lint, write_baseline=write_baseline)
             if fixes:
                 run = replace(run, report=fixed_report(run.report, names, settings, rules, pool))
-        if validate:
-            run = replace(run, report=measured_report(run.report, settings))
+            if validate:
+                run = replace(run, report=measured_report(run.report, names, settings, pool))
         report_failures(run, verbose)
         report_unseen(run, settings)
         if write_baseline and run.known is not None:
@@ -293,57 +293,37 @@ def fixed_report(
 
     wanted = [target for target in report.targets if target.status != "error" and target.findings]
     if pool is None:
-        done = [with_edits(target, settings, rules) for target in wanted]
-    else:
-        from dropout_lint.workers import Request
+        return changed(report, [with_edits(target, settings, rules) for target in wanted])
+    return changed(report, pool.edit(requests_for(wanted, names, settings)))
 
-        typed: dict[str, list[TargetInfo]] = {}
-        for target in wanted:
-            name = next((name for name in names if holds(name, target.target)), target.target)
-            typed.setdefault(name, []).append(target)
-        requests = [Request(name, settings, found=found) for name, found in typed.items()]
-        done = [target for targets in pool.edit(requests) for target in targets]
-    by_name = {target.target: target for target in done}
+
+def measured_report(report: Report, names: list[str], settings: Settings, pool: Pool | None) -> Report:
+    """The report with each model measured on random batches, before and after the graph fix."""
+    from dropout_lint.validation import validated
+
+    wanted = [target for target in report.targets if target.status != "error"]
+    if pool is None:
+        return changed(report, [validated(target, settings) for target in wanted])
+    return changed(report, pool.measure(requests_for(wanted, names, settings)))
+
+
+def requests_for(targets: list[TargetInfo], names: list[str], settings: Settings) -> list[Request]:
+    """What the processes are asked about models that were linted: the models of one target together."""
+    from dropout_lint.workers import Request
+
+    typed: dict[str, list[TargetInfo]] = {}
+    for target in targets:
+        name = next((name for name in names if holds(name, target.target)), target.target)
+        typed.setdefault(name, []).append(target)
+    return [Request(name, settings, found=found) for name, found in typed.items()]
+
+
+def changed(report: Report, targets: list[TargetInfo]) -> Report:
+    """The report with these in place of the targets of their names."""
+    by_name = {target.target: target for target in targets}
     return msgspec.structs.replace(
         report, targets=[by_name.get(target.target, target) for target in report.targets]
     )
-
-
-def measured_report(report: Report, settings: Settings) -> Report:
-    """The report with each model measured on random batches, before and after the graph fix."""
-    from dropout_lint.cli.measure import measured
-
-    targets = []
-    for target in report.targets:
-        if target.status == "error":
-            targets.append(target)
-            continue
-        own = settings.for_target(target.target)
-        try:
-            found, _ = measured(
-                target=target.target,
-                data=None,
-                batches=None,
-                batch_size=None,
-                input=tuple(own.input),
-                checkpoint=own.checkpoint,
-                device="auto",
-                amp=False,
-                statistics="auto",
-                tolerance=0.01,
-                per_dropout=False,
-                compare_fixed=bool(target.findings),
-                plot=None,
-                quiet=True,
-            )
-        except DropoutLintError as problem:
-            notes = [*target.notes, f"not measured: {problem.message}"]
-            targets.append(msgspec.structs.replace(target, notes=notes))
-            continue
-        notes = list(dict.fromkeys([*target.notes, *found.notes]))
-        numbers = {"measurements": found.measurements, "measured": found.measured}
-        targets.append(msgspec.structs.replace(target, notes=notes, **numbers))
-    return msgspec.structs.replace(report, targets=targets)
 
 
 def report_failures(run: Run, verbose: bool) -> None:

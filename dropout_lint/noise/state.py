@@ -118,8 +118,8 @@ class State:
         shared: (S, G) share of it that is the same at all positions of a channel.
         old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
             for the whole sample.
-        kin: (S, 1) squared correlation of its pattern with the data's: 1 for the mask of a whole sample, which
-            takes away just what the data put there; 0 for masks that the data know nothing of.
+        kin: (S, 1) squared correlation of its pattern with the data's: 1 for a fresh mask of a whole sample,
+            which takes away just what the data put there; 0 for masks that the data know nothing of.
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.

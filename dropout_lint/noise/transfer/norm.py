@@ -155,7 +155,9 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     now = x.train_var
     if x.gain != 1 and not x.weighed:  # pooled behind a weight layer, which amplified all of it alike
         x = replace(x, lift=None, swing=None)
-    rises = x.rising if x.weighed else np.zeros_like(x.noise)  # after an add, the rest is covariance of its parts
+    rises = (
+        x.rising if x.weighed else np.zeros_like(x.noise)
+    )  # after an add, the rest is covariance of its parts
     old, rising = (x.noise * x.old).sum(0), rises.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
