@@ -67,10 +67,11 @@ def test_one_pass_over_a_batch_that_many_times_larger():
             seen.append(len(x))
             return F.dropout(x, 0.5, self.training)
 
-    monte_carlo(Watch(), torch.randn(4, 3), 50)
-    assert seen == [200]
+    model = Watch()
+    monte_carlo(model, torch.randn(4, 3), 50)
+    assert seen == [4, 8, 200]  # the first two, in test mode, look whether samples are independent
     seen.clear()
-    monte_carlo(Watch(), torch.randn(4, 3), 50, chunk=20)
+    monte_carlo(model, torch.randn(4, 3), 50, chunk=20)
     assert seen == [80, 80, 40]
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, Noise
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.measurement.ranks import unwrapped
-from dropout_lint.remedies.batches import device_of
+from dropout_lint.remedies.batches import device_for
+from dropout_lint.remedies.independence import Call, why_dependent
 from dropout_lint.remedies.modes import DropoutSwitch, test_mode
+from dropout_lint.remedies.trees import flatten
 from dropout_lint.target.types import Inputs
 
 # Every dropout module of a model, with what it is.
@@ -28,7 +31,8 @@ class MonteCarlo:
     """The predictions of many passes with dropout on.
 
     Attributes:
-        mean: the model's output (nested as the model nests it), each tensor averaged over the passes.
+        mean: the model's output (nested as the model nests it, plain dataclasses too), each tensor averaged
+            over the passes.
         std: the same, standard deviation over the passes (divided by samples − 1); 0 for a single pass.
         samples: how many passes were averaged.
     """
@@ -84,6 +88,11 @@ def monte_carlo(
     avoids the variance shift, at `samples` times the cost: Li et al. needed about 10 samples to come near one
     ordinary prediction, gained a little with more, and never reached the network trained without dropout.
 
+    One pass can stand for many only where the first dimension is a set of samples that do not see each other.
+    That is looked at once for each model and form of input, with two passes in test mode that leave no trace;
+    where it does not hold (a sequence first, a graph's edges, centring over the batch) the passes run one at
+    a time, and a warning says why.
+
     Args:
         model: any model; its modes are restored.
         batch: a tensor, a tuple of positional arguments (those beyond what `forward` requires are left out)
@@ -94,42 +103,42 @@ def monte_carlo(
             is not the same as averaging logits.
         chunk: passes that run at once, to save memory; all of them by default, one at a time where a dropout
             draws one mask for the whole batch. On a CPU few at once can be faster, as they stay in the cache.
+            1 needs no look at the samples, and gives no warning.
         also: see `dropout_on`.
         catalogue: which classes are dropouts.
 
     Raises:
-        UsageError: `samples` or `chunk` below 1.
+        UsageError: `samples` or `chunk` below 1, a model without values, or an output without any tensor.
         MeasureError: no dropout draws, the batch holds no tensor, or an output has no batch dimension.
     """
     if samples < 1 or (chunk is not None and chunk < 1):
         raise UsageError("samples and chunk must be at least 1", "Li et al. average 10 to 80 samples")
     model = unwrapped(model)
     picked = Inputs((batch,)) if isinstance(batch, Tensor) else Picker(model)(batch)
-    inputs = to_device(picked, device_of(model), copy=False)
-    leaves, spec = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
+    inputs = to_device(picked, device_for(model, None), copy=False)
+    leaves, build = flatten((inputs.args, dict(inputs.kwargs)))
     size = next((leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0), None)
     if size is None:
         raise MeasureError(
             "the batch holds no tensor with a batch dimension", "pass what the model is called with"
         )
     dropouts = _dropouts(model, catalogue)
+    noisy = _noisy(model, also, dropouts, catalogue)
+    call = Call(model, leaves, build, size, transform)
     shared = any(spec.noise is Noise.BATCH and spec.is_noisy for _, spec in dropouts)
-    step = chunk or (1 if shared else samples)
+    step = min(samples, chunk or (1 if shared else samples))
+    if step > 1 and not _may_stack(call):
+        step = 1
     switch = DropoutSwitch(on=True)
     totals: _Totals | None = None
-    with torch.no_grad(), test_mode(model, _noisy(model, also, dropouts, catalogue)):
+    with torch.no_grad(), test_mode(model, noisy):
         for start in range(0, samples, step):
             times = min(step, samples - start)
-            many_args, many_kwargs = pytree.tree_unflatten(
-                [_repeat(leaf, size, times) for leaf in leaves], spec
-            )
             with switch:
-                output = model(*many_args, **many_kwargs)
-            if transform is not None:
-                output = transform(output)
-            values, output_spec = pytree.tree_flatten(output)
+                output = call(partial(_repeat, times=times))
+            values, build_output = flatten(output)
             if totals is None:
-                totals = _Totals(len(values), output_spec)
+                totals = _Totals(values, build_output)
             totals.add([_split(value, times, size) for value in values], times)
     if switch.draws == 0 and not _draws_by_itself(model, also, dropouts):
         raise MeasureError(
@@ -159,13 +168,37 @@ def _noisy(
     return lambda module: id(module) in noisy or isinstance(module, nn.RNNBase)
 
 
-class _Totals:
-    """Running mean and squared deviations over passes, one pair for each tensor of the output."""
+def _may_stack(call: Call) -> bool:
+    """Whether many passes can run as one; warns where they cannot."""
+    if call.size == 0:
+        return True
+    reason, is_news = why_dependent(call)
+    if reason is not None and is_news:
+        warnings.warn(
+            f"monte_carlo runs {type(call.model).__name__} one pass at a time, because the first dimension of"
+            f" the batch is no set of independent samples: {reason}. Pass chunk=1 to say that this is meant.",
+            stacklevel=3,
+        )
+    return reason is None
 
-    def __init__(self, leaves: int, spec: pytree.TreeSpec) -> None:
-        self.spec = spec
-        self.means: list[Any] = [None] * leaves
-        self.m2: list[Any] = [None] * leaves
+
+class _Totals:
+    """Running mean and squared deviations over passes, one pair for each tensor of the output.
+
+    Raises:
+        UsageError: there is no tensor among the leaves of the output.
+    """
+
+    def __init__(self, leaves: list[Any], build: Callable[[list[Any]], Any]) -> None:
+        if not any(isinstance(leaf, Tensor) for leaf in leaves):
+            kinds = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or "nothing"
+            raise UsageError(
+                f"the output holds no tensor to average, but {kinds}",
+                "with `transform` pick the tensors, such as `lambda out: out.logits`",
+            )
+        self.build = build
+        self.means: list[Any] = [None] * len(leaves)
+        self.m2: list[Any] = [None] * len(leaves)
         self.count = 0
 
     def add(self, values: list[Any], times: int) -> None:
@@ -186,19 +219,18 @@ class _Totals:
         self.count = total
 
     def mean(self) -> Any:
-        return pytree.tree_unflatten(self.means, self.spec)
+        return self.build(self.means)
 
     def std(self, samples: int) -> Any:
         spreads = [
             (m2 / max(samples - 1, 1)).sqrt() if m2 is not None else mean
             for m2, mean in zip(self.m2, self.means, strict=True)
         ]
-        return pytree.tree_unflatten(spreads, self.spec)
+        return self.build(spreads)
 
 
-def _repeat(leaf: Any, size: int, times: int) -> Any:
-    if times == 1 or not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != size:
-        return leaf
+def _repeat(leaf: Tensor, times: int) -> Tensor:
+    # a copy also for a single time: a layer may work in place
     return leaf.repeat(times, *[1] * (leaf.dim() - 1))
 
 
