@@ -10,6 +10,7 @@ from typing import Literal
 from torch import fx, nn
 
 from dropout_lint.errors import DropoutLintError, FixError, UsageError
+from dropout_lint.fixes.assumed import check_assumptions
 from dropout_lint.fixes.judge import Judge, Verdict, default_judge
 from dropout_lint.fixes.module import FixedModule
 from dropout_lint.fixes.planner import Plan, Planner
@@ -121,9 +122,11 @@ def _build(trace: Trace, plan: Plan, judge: Judge) -> tuple[nn.Module, Method, t
 
 def from_graph(trace: Trace, steps: Sequence[Step], *, norms: bool) -> FixedModule:
     """The rewritten graph on a deep copy of the model."""
-    rewritten = Rewriter(trace, own_tree).apply(steps)
+    rewriter = Rewriter(trace, own_tree)
+    rewritten = rewriter.apply(steps)
     follow_mode(rewritten, norms=norms)
     keep_defaults(trace.model, rewritten.graph)
+    check_assumptions(rewritten.graph, trace.comparisons, rewriter.mapped.__getitem__)
     rewritten.graph.lint()
     return FixedModule.adopt(rewritten.model, rewritten.graph)
 

@@ -56,17 +56,48 @@ def prove(
     device = next((tensor.device for tensor in left.state_dict().values()), torch.device("cpu"))
     args, kwargs = to_device(inputs.args, device), to_device(dict(inputs.kwargs), device)
     with quiet():
+        states = Buffers(left), Buffers(right)
         expected = run(left.eval(), args, kwargs, repaired)
         actual = run(right.eval(), args, kwargs, False)
         if not same(expected, actual):
             raise FixError("the eval-mode outputs are not bit-identical", "the model was left as it was")
+        check_buffers(*states, "an eval-mode pass")
         checks.append("eval-mode outputs are bit-identical")
         checks += check_sizes(left, right, (args, kwargs), repaired)
+        states = Buffers(left), Buffers(right)
         if trains(left, args, kwargs):
             if not trains(right, args, kwargs):
                 raise FixError("the fixed model does not train", "the model was left as it was")
-            checks.append("a training step runs, forward and backward")
+            check_buffers(*states, "a training step")
+            checks.append("a training step runs, forward and backward, and changes the same buffers")
     return tuple(checks)
+
+
+class Buffers:
+    """The buffers of a model as they are now, to see later which of them have changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def changed(self) -> set[str]:
+        """Names of the buffers that hold other values by now."""
+        now = dict(self.model.named_buffers())
+        return {name for name, old in self.before.items() if name not in now or not _equal(old, now[name])}
+
+
+def check_buffers(original: Buffers, fixed: Buffers, what: str) -> None:
+    """Compare which buffers a pass has changed: a recorded graph does not follow `if self.training:`.
+
+    Raises:
+        FixError: counters, queues or averages are kept by one model alone.
+    """
+    differing = sorted(original.changed() ^ fixed.changed())
+    if differing:
+        raise FixError(
+            f"{what} changes buffers of one model alone: {', '.join(differing[:4])}",
+            "the model was left as it was",
+        )
 
 
 def check_sizes(original: nn.Module, fixed: nn.Module, given: tuple[Any, Any], repaired: bool) -> list[str]:

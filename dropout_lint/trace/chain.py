@@ -147,6 +147,7 @@ def _assemble(  # noqa: PLR0917
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,
+        comparisons=recording.comparisons,
         notes=recording.notes,
     )
 

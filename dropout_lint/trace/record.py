@@ -13,6 +13,7 @@ from dropout_lint.layers import Catalogue
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.recorder import Recorder
+from dropout_lint.trace.sizes import Comparison
 from dropout_lint.trace.staging import staged
 
 
@@ -27,6 +28,7 @@ class Recording:
     always_on: frozenset[str]
     exact: bool
     notes: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def record(
@@ -55,14 +57,17 @@ def record(
         notes["part of the model runs code that can't be followed; its results are tied to what went in"] = (
             None
         )
+    if writer.reads_values:
+        notes["the model reads values of tensors: what it does at other values was not seen"] = None
     return Recording(
         writer.graph,
         recorder.training,
         recorder.made_in_forward,
         writer.constants,
         always_on,
-        writer.exact,
+        writer.exact and not writer.reads_values,
         tuple(notes),
+        tuple(writer.comparisons),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from dropout_lint.target.types import Inputs
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
 from dropout_lint.trace.origins import Origins
-from dropout_lint.trace.sizes import SizeInt
+from dropout_lint.trace.sizes import Comparison, SizeInt
 from dropout_lint.trace.values import describe, map_tensors, tensors_in
 from dropout_lint.trace.writer import Writer
 
@@ -224,8 +225,10 @@ class Recorder(TorchFunctionMode):
             return self._size(args[0], func, args, kwargs)
         if name == "__iter__":
             return iter(self.__torch_function__(torch.Tensor.unbind, types, (args[0],)))
-        if name in _VALUE_READS and not self._materials.has_values:
-            raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
+        if name in _VALUE_READS:
+            if not self._materials.has_values:
+                raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
+            self.writer.reads_values = True
         return self._record(func, name, args, kwargs)
 
     def _property(self, func: Any, args: tuple[Any, ...]) -> Any:
@@ -249,12 +252,16 @@ class Recorder(TorchFunctionMode):
         node = self.writer.bindings.lookup(tensor)
         if node is None:
             return value
+        noted = self.writer.comparisons
         if isinstance(value, torch.Size):
-            return torch.Size([SizeInt.read(int(size), node, dim) for dim, size in enumerate(value)])
+            return torch.Size([SizeInt.read(int(size), node, dim, noted) for dim, size in enumerate(value)])
         dim = 0
         if getattr(func, "__name__", "") == "size":
             dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        return SizeInt.read(int(value), node, int(dim))
+        size = SizeInt.read(int(value), node, int(dim), noted)
+        if getattr(func, "__name__", "") == "__len__":  # `len` makes a plain int of it, which is not followed
+            noted.append(Comparison(operator.eq, (size, int(value)), True))
+        return size
 
     def _record(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -4,30 +4,70 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of sizes that the model made: another outcome may have led another way.
+
+    Attributes:
+        operation: `operator.eq`, `operator.lt`, …; `operator.truth` for one size alone.
+        operands: sizes, as `SizeInt`, and numbers.
+        outcome: how it came out.
+    """
+
+    operation: Callable[..., bool]
+    operands: tuple[Any, ...]
+    outcome: bool
+
+
 class SizeInt(int):
-    """An int read from a tensor's shape; arithmetic on it is recorded when, and only if, it is used."""
+    """An int read from a tensor's shape; arithmetic on it is recorded when, and only if, it is used.
+
+    Comparisons are noted in a list that all sizes of one recording share.
+    """
 
     _operation: Callable[..., Any] | str
     _operands: tuple[Any, ...]
     _node: fx.Node | None
+    _noted: list[Comparison]
 
     @classmethod
-    def read(cls, value: int, tensor: fx.Node, dim: int) -> SizeInt:
+    def read(cls, value: int, tensor: fx.Node, dim: int, noted: list[Comparison]) -> SizeInt:
         """The size of dimension `dim` of the tensor that `tensor` returned."""
-        return cls._make(value, "size", (tensor, dim))
+        return cls._make(value, "size", (tensor, dim), noted)
 
     @classmethod
-    def _make(cls, value: int, operation: Callable[..., Any] | str, operands: tuple[Any, ...]) -> SizeInt:
+    def _make(
+        cls,
+        value: int,
+        operation: Callable[..., Any] | str,
+        operands: tuple[Any, ...],
+        noted: list[Comparison],
+    ) -> SizeInt:
         size = int.__new__(cls, value)
         size._operation = operation
         size._operands = operands
         size._node = None
+        size._noted = noted
         return size
+
+    def computed(self, graph: fx.Graph, mapped: Callable[[fx.Node], fx.Node]) -> fx.Node:
+        """A new node that computes this size in a copy of the graph, where `mapped` has its nodes."""
+        operands = tuple(
+            operand.computed(graph, mapped)
+            if isinstance(operand, SizeInt)
+            else mapped(operand)
+            if isinstance(operand, fx.Node)
+            else operand
+            for operand in self._operands
+        )
+        call = graph.call_method if isinstance(self._operation, str) else graph.call_function
+        return call(self._operation, operands)  # type: ignore[arg-type]  # either name or function
 
     def node(self, graph: fx.Graph) -> fx.Node:
         """The node that computes this size, created at the first use."""
@@ -55,7 +95,7 @@ def _binary(operation: Callable[[Any, Any], Any], reflected: bool) -> Callable[[
             plain = int(self)
             return operation(other, plain) if reflected else operation(plain, other)
         pair = (other, self) if reflected else (self, other)
-        return SizeInt._make(operation(int(pair[0]), int(pair[1])), operation, pair)
+        return SizeInt._make(operation(int(pair[0]), int(pair[1])), operation, pair, self._noted)
 
     return apply
 
@@ -67,7 +107,32 @@ for _name in ("add", "sub", "mul", "floordiv", "mod"):
 
 
 def _negative(self: SizeInt) -> SizeInt:
-    return SizeInt._make(-int(self), operator.neg, (self,))
+    return SizeInt._make(-int(self), operator.neg, (self,), self._noted)
 
 
 SizeInt.__neg__ = _negative  # type: ignore[method-assign, assignment]
+
+
+def _comparison(operation: Callable[[Any, Any], bool]) -> Callable[[SizeInt, Any], Any]:
+    def compare(self: SizeInt, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented
+        outcome = operation(int(self), int(other) if isinstance(other, int) else other)
+        self._noted.append(Comparison(operation, (self, other), outcome))
+        return outcome
+
+    return compare
+
+
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(SizeInt, f"__{_name}__", _comparison(getattr(operator, _name)))
+
+
+def _truth(self: SizeInt) -> bool:
+    outcome = int(self) != 0
+    self._noted.append(Comparison(operator.truth, (self,), outcome))
+    return outcome
+
+
+SizeInt.__bool__ = _truth  # type: ignore[method-assign, assignment]
+SizeInt.__hash__ = int.__hash__  # type: ignore[method-assign]

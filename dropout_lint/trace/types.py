@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from dropout_lint.layers import DropoutSpec, NormSpec
 from dropout_lint.target.types import Inputs, Location
+from dropout_lint.trace.sizes import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ class Trace:
         opaque: the parts that could not be traced.
         constructed: the line that constructed each module, by qualified name.
         constants: tensors and objects that `get_attr` nodes name and the model itself does not hold.
-        exact: whether the graph computes what the model computes.
+        exact: whether the graph computes what the model computes, at whatever values its inputs have.
+        comparisons: the comparisons of sizes that the model made: where one comes out otherwise, it may take
+            another way than the graph.
         notes: things to say aloud.
     """
 
@@ -124,6 +127,7 @@ class Trace:
     constructed: Mapping[str, Location] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
+    comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

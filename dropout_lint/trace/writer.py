@@ -13,7 +13,7 @@ from dropout_lint.trace.bindings import Bindings
 from dropout_lint.trace.frames import location_of, user_frame
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.origins import Origins, made_from
-from dropout_lint.trace.sizes import SizeInt
+from dropout_lint.trace.sizes import Comparison, SizeInt
 from dropout_lint.trace.values import describe, is_named_tuple, tensors_in
 
 _OPERATORS = {
@@ -50,6 +50,8 @@ class Writer:
         constants: attribute name → tensor or object that the graph needs beside the model's own.
         notes: what could not be followed exactly.
         exact: whether the graph computes what the model computes.
+        reads_values: whether the model read values of tensors, which may decide what it does.
+        comparisons: the comparisons of sizes that it made.
         lost: whether a tensor appeared whose making was not seen.
         device_source: the first tensor input; the graph asks it for its device.
         origins: what tensors depend on below the level of functions, where that is tracked.
@@ -62,6 +64,8 @@ class Writer:
         self.constants: dict[str, Any] = {}
         self.notes: list[str] = []
         self.exact = True
+        self.reads_values = False
+        self.comparisons: list[Comparison] = []
         self.lost = False
         self.device_source: fx.Node | None = None
         self.origins: Origins | None = None
