@@ -9,13 +9,17 @@ from typing import Any
 from torch import nn
 
 from dropout_lint import pipeline
+from dropout_lint.arguments import as_names, check_choice, check_model, check_number, check_threshold
 from dropout_lint.config import Settings
 from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
+from dropout_lint.fixes.types import STRATEGIES
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
 from dropout_lint.target import Built, as_inputs
 from dropout_lint.trace import trace
+
+_SEVERITIES = ("info", "warning", "error")
 
 
 class LintReport:
@@ -47,9 +51,8 @@ class LintReport:
     @property
     def ok(self) -> bool:
         """Whether nothing at or above `fail_on` was found."""
-        order = ("info", "warning", "error")
-        least = order.index(self._fail_on)
-        return not any(order.index(finding.severity) >= least for finding in self.findings)
+        least = _SEVERITIES.index(self._fail_on)
+        return not any(_SEVERITIES.index(finding.severity) >= least for finding in self.findings)
 
     def to_json(self) -> str:
         """The JSON text of schema version 1, with one target."""
@@ -85,22 +88,26 @@ def lint(
         model: any module, its weights real or on the meta device. With a trained model's running statistics
             the prediction is for that checkpoint (`basis`).
         inputs: a tensor, a tuple of positional arguments, a dict of keyword arguments, or None to guess them.
-        select: codes (or prefixes such as `DL1`) to report; all that are on by default.
-        ignore: codes to leave out.
+        select: codes (or prefixes such as `DL1`) to report, or a single one; all that are on by default.
+        ignore: codes to leave out, or a single one.
         threshold: Δ from which on a shift counts.
         fail_on: the least severity that makes `ok` false.
-        rules: further rule files or folders.
+        rules: further rule files or folders, or a single one.
 
     Raises:
+        UsageError: the model is no module, or an option is not allowed.
         InputError: the inputs do not fit the model's forward.
         TraceError: nothing of the model could be traced.
         RuleError: a rule file is malformed, or a code is unknown.
     """
+    check_model(model)
+    check_threshold(threshold)
+    check_choice("fail_on", fail_on, _SEVERITIES)
     settings = Settings(
-        select=list(select),
-        ignore=list(ignore),
+        select=as_names("select", select),
+        ignore=as_names("ignore", ignore),
         delta_threshold=threshold,
-        rules=[str(path) for path in rules],
+        rules=as_names("rules", rules),
     )
     given = None if inputs is None else as_inputs(inputs, model, "given")
     built = Built(type(model).__name__, model, given)
@@ -133,10 +140,17 @@ def fix(
         `fixed.applied` and `fixed.skipped`.
 
     Raises:
+        UsageError: as for `lint`.
         FixError: no proof could be given that nothing else changed.
         InputError, TraceError: as for `lint`.
     """
+    check_model(model)
+    check_choice("strategy", strategy, STRATEGIES)
+    check_threshold(threshold)
+    if beta is not None:
+        check_number("beta", beta, "above 0 and up to 1, or None", lambda number: 0 < number <= 1)
+    selected, ignored = tuple(as_names("select", select)), tuple(as_names("ignore", ignore))
     given = None if inputs is None else as_inputs(inputs, model, "given")
-    judge = judge_with(load_rules(), select=tuple(select) or None, ignore=tuple(ignore), threshold=threshold)
+    judge = judge_with(load_rules(), select=selected or None, ignore=ignored, threshold=threshold)
     traced = trace(model, given, catalogue=catalogue)
     return fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)

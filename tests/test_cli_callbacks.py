@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from dropout_lint.errors import UsageError
 from dropout_lint.integrations import DropoutShiftWarning, MisplacedDropout, Start
 from dropout_lint.target import declare_missing_schemas
 
@@ -45,6 +46,15 @@ def test_a_model_that_cannot_be_linted_does_not_stop_training() -> None:
 
     with pytest.warns(DropoutShiftWarning, match="could not look at the model"):
         assert Start(torch.randn(2), "raise", {}).check(Odd()) is None
+
+
+def test_wrong_options_are_named_before_training() -> None:
+    with pytest.raises(UsageError, match=r"on_findings='xx'.*'warn', 'raise' or 'ignore'"):
+        Start(None, "xx", {})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no option foo.*fail_on, ignore"):
+        Start(None, "warn", {"foo": 1})
+    with pytest.raises(UsageError, match="fail_on='eror'"):
+        Start(None, "warn", {"fail_on": "eror"}).check(layers(bad=True), torch.randn(4, 8))
 
 
 @pytest.fixture(scope="module")

@@ -348,7 +348,6 @@ def test_an_error_leaves_no_model_half_initialised():
 
 def test_bad_input_says_what_to_do():
     for call in (
-        lambda: correct_init_(nn.Linear(2, 2), torch.randn(1, 2), weights="round"),
         lambda: correct_init_(nn.Linear(2, 2, device="meta"), torch.randn(1, 2)),
         lambda: correct_init_(nn.LazyLinear(2), torch.randn(1, 2)),
         lambda: correct_init_(nn.Linear(2, 2), "text"),

@@ -152,8 +152,6 @@ def test_nothing_that_draws_is_an_error_with_a_way_out():
 def test_bad_usage():
     x = torch.randn(4, 6)
     for call, kind in (
-        (lambda: monte_carlo(Functional(), x, 0), UsageError),
-        (lambda: monte_carlo(Functional(), x, 3, chunk=0), UsageError),
         (lambda: monte_carlo(Functional(), x, 3, also=["nowhere"]), UsageError),
         (lambda: monte_carlo(Functional(), x, 3, also=["norm"]), UsageError),
         (lambda: monte_carlo(Functional(), "text", 3), MeasureError),

@@ -584,7 +584,6 @@ def test_a_data_parallel_model_runs_unwrapped_and_keeps_its_names():
 def test_bad_usage_says_what_to_do():
     for call in (
         lambda: recalibrate(nn.Linear(2, 2), [noise(4, 2)]),
-        lambda: recalibrate(Deep(), [], method="magic"),
         lambda: recalibrate(Deep(), 5),
         lambda: recalibrate(Deep(), [], skip=["nowhere"]),
         lambda: recalibrate(nn.LazyBatchNorm1d(), [noise(4, 2)]),

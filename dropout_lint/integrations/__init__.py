@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dropout_lint.api import LintReport
 
 OnFindings = Literal["warn", "raise", "ignore"]
+ON_FINDINGS: tuple[OnFindings, ...] = ("warn", "raise", "ignore")
 
 
 class DropoutShiftWarning(UserWarning):
@@ -36,23 +38,41 @@ class Start:
         inputs: as for `dropout_lint.lint`; None guesses them.
         on_findings: `warn`, `raise` or `ignore`.
         options: further options of `dropout_lint.lint`.
+
+    Raises:
+        UsageError: `on_findings` is none of these, or `lint` has no such option.
     """
 
     inputs: Any
     on_findings: OnFindings
     options: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        from dropout_lint.api import lint
+        from dropout_lint.arguments import check_choice
+
+        check_choice("on_findings", self.on_findings, ON_FINDINGS)
+        known = inspect.signature(lint).parameters.keys() - {"model", "inputs"}
+        unknown = sorted(self.options.keys() - known)
+        if unknown:
+            raise UsageError(
+                f"there is no option {', '.join(unknown)}; `lint` has {', '.join(sorted(known))}"
+            )
+
     def check(self, model: nn.Module, inputs: Any = None) -> LintReport | None:
         """Lint `model`; a model that cannot be linted is a warning, since training can go on.
 
         Raises:
             MisplacedDropout: there are findings and `on_findings` is `raise`.
+            UsageError: an option of `lint` has a value that is not allowed.
         """
         import dropout_lint
 
         given = self.inputs if self.inputs is not None else inputs
         try:
             report: LintReport = dropout_lint.lint(model, given, **self.options)
+        except UsageError:
+            raise
         except DropoutLintError as problem:
             warnings.warn(
                 f"dropout-lint could not look at the model: {problem.message}",

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dropout_lint.arguments import check_choice, check_model, check_number, check_whole
 from dropout_lint.eager import eager
-from dropout_lint.errors import MeasureError
+from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.confidence import ratio_half_width
@@ -86,9 +87,12 @@ def measure(
         none with the reason.
 
     Raises:
+        UsageError: the model is no module, or an option is not allowed.
         MeasureError: no norm to measure, no batch, a loader or forward that fails, no memory, or no norm got
             a number.
     """
+    check_model(model)
+    _check_options(max_batches, autocast, tolerance, statistics, seed)
     ranks = Ranks()
     inner = unwrapped(model)
     where, moves = place(inner, device)
@@ -148,6 +152,24 @@ def measure(
         notes=tuple(notes),
         inputs=forward.first,
     )
+
+
+def _check_options(
+    max_batches: int | None,
+    autocast: bool | torch.dtype | None,
+    tolerance: float | None,
+    statistics: str,
+    seed: int | None,
+) -> None:
+    check_choice("statistics", statistics, ("auto", "stored", "measured"))
+    if max_batches is not None:
+        check_whole("max_batches", max_batches, least=1)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, "of at least 0, or None", lambda number: number >= 0)
+    if seed is not None:
+        check_whole("seed", seed)
+    if autocast is not None and not isinstance(autocast, (bool, torch.dtype)):
+        raise UsageError(f"autocast={autocast!r} is not allowed: it must be True, False, None or a dtype")
 
 
 _FROZEN = "stays in test mode while the model trains"

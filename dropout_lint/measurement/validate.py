@@ -128,7 +128,7 @@ def validate(
         MeasureError: as `measure`.
     """
     ranks = Ranks()
-    limit, shard = options.pop("max_batches", None), options.pop("shard", False)
+    limit, shard = options.get("max_batches"), options.pop("shard", False)
     source = (
         batches
         if isinstance(batches, Batches)

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from dropout_lint.arguments import check_choice, check_model
 from dropout_lint.errors import UsageError
 from dropout_lint.layers import STANDARD, WEIGHT_FUNCTIONS, Catalogue, is_weight_layer
 from dropout_lint.measurement.ranks import unwrapped
@@ -120,12 +121,13 @@ def correct_init_(
         parametrized, recurrent, attention, or not seen in the trace.
 
     Raises:
-        UsageError: an unknown kind of weights, a model on the meta device, or a dropout of ratio 1.
+        UsageError: the model is no module, an unknown kind of weights, a model on the meta device, or a
+            dropout of ratio 1.
         InputError: the inputs do not fit the model.
         TraceError: nothing of the model could be traced.
     """
-    if weights not in ("sphere", "orthogonal"):
-        raise UsageError(f"there are no {weights!r} weights", "use 'sphere' or 'orthogonal'")
+    check_model(model)
+    check_choice("weights", weights, ("sphere", "orthogonal"))
     if any(parameter.is_meta or is_lazy(parameter) for parameter in model.parameters()):
         raise UsageError(
             f"the weights of {type(model).__name__} have no values or no size yet",

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from dropout_lint.arguments import as_names, check_model, check_whole
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, Noise
 from dropout_lint.measurement.batches import Picker, to_device
@@ -58,15 +59,17 @@ def dropout_on(
 
     Args:
         model: any model.
-        also: qualified names of modules to put in train mode, without what they contain.
+        also: qualified names of modules to put in train mode, without what they contain; a string is one.
         catalogue: which classes are dropouts.
 
     Yields:
         the switch, whose `draws` counts the functional calls that dropped.
 
     Raises:
-        UsageError: `also` names no module of the model, or a norm.
+        UsageError: the model is no module, or `also` names no module of it, or a norm.
     """
+    check_model(model)
+    also = as_names("also", also)
     switch = DropoutSwitch(on=True)
     with test_mode(model, _noisy(model, also, _dropouts(model, catalogue), catalogue)), switch:
         yield switch
@@ -108,11 +111,15 @@ def monte_carlo(
         catalogue: which classes are dropouts.
 
     Raises:
-        UsageError: `samples` or `chunk` below 1, a model without values, or an output without any tensor.
+        UsageError: `samples` or `chunk` is no whole number of at least 1, the model is no module or has no
+            values, or its output holds no tensor.
         MeasureError: no dropout draws, the batch holds no tensor, or an output has no batch dimension.
     """
-    if samples < 1 or (chunk is not None and chunk < 1):
-        raise UsageError("samples and chunk must be at least 1", "Li et al. average 10 to 80 samples")
+    check_model(model)
+    check_whole("samples", samples, least=1)
+    if chunk is not None:
+        check_whole("chunk", chunk, least=1)
+    also = as_names("also", also)
     model = unwrapped(model)
     picked = Inputs((batch,)) if isinstance(batch, Tensor) else Picker(model)(batch)
     inputs = to_device(picked, device_for(model, None), copy=False)

@@ -14,6 +14,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer
 
+from dropout_lint.arguments import as_names, check_choice, check_model
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
 from dropout_lint.measurement.batches import Picker, to_device
@@ -134,9 +135,9 @@ def recalibrate(
             estimated with every norm before it in test mode with its new statistics; exact, one partial pass
             for each norm, and `batches` must be readable more than once. On real data the three gave the same
             test error (`benchmarks/results/retrain-digits.md`, `recalibrate-cpu.md`).
-        skip: qualified names of norms, or of modules that hold norms, to leave alone. Frozen norm classes,
-            norms of momentum 0 and norms that are in test mode inside a model in train mode are left alone
-            anyway.
+        skip: qualified names of norms, or of modules that hold norms, to leave alone; a string is one name.
+            Frozen norm classes, norms of momentum 0 and norms that are in test mode inside a model in train
+            mode are left alone anyway.
         metric: called with the model in test mode before and after; its value goes into the report.
         device: where batches are moved to; by default to the model's first parameter.
         group: the ranks to merge over, by default all of them.
@@ -145,12 +146,12 @@ def recalibrate(
         What moved, and `undo()`.
 
     Raises:
-        UsageError: an unknown method, device or name in `skip`, a model without values, a metric that is no
-            number, or batches that cannot be read again for `stages`.
+        UsageError: the model is no module, an unknown method, device or name in `skip`, a model without
+            values, a metric that is no number, or batches that cannot be read again for `stages`.
         MeasureError: no norm holds statistics, there is no data, or the new statistics are not finite.
     """
-    if method not in METHODS:
-        raise UsageError(f"there is no method {method!r}", f"use one of {', '.join(METHODS)}")
+    check_model(model)
+    check_choice("method", method, METHODS)
     if isinstance(batches, (Tensor, Mapping, Inputs)):
         batches = [batches]  # one batch, not its rows or keys
     if not isinstance(batches, Iterable):
@@ -164,7 +165,7 @@ def recalibrate(
             "pass a list or a DataLoader instead of a generator",
         )
     where = device_for(model, device)
-    estimates, untouched = _choose(model, frozenset(skip), variance_only)
+    estimates, untouched = _choose(model, frozenset(as_names("skip", skip)), variance_only)
     before = _score(metric, model)
     run = _Run(model, batches, estimates, where, group)
     with test_mode(model):
