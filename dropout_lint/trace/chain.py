@@ -52,7 +52,9 @@ def trace(
     failures: list[Failure] = []
     recorded = _first_that_works(subject, inputs, catalogue, failures)
     if recorded is not None:
-        return _assemble(subject, *recorded, catalogue, places)
+        method, recording, fitting = recorded
+        blind = _training_only(failures) if method.endswith("-eval") else ()
+        return _assemble(subject, method, recording, fitting, catalogue, places, blind)
     given = inputs is not None and not inputs.guessed
     if given and failures and failures[0].looks_like_wrong_inputs(subject):
         raise explain(subject, failures, InputError)
@@ -70,14 +72,16 @@ def trace(
 def _first_that_works(
     model: nn.Module, inputs: Inputs | None, catalogue: Catalogue, failures: list[Failure]
 ) -> tuple[str, Recording, Inputs] | None:
-    """The first recording that works: materials in the order of their cost, then test mode alone."""
-    ways: list[tuple[str, Callable[[], Materials], bool]] = [
-        ("meta", Materials, True),
-        ("fake", Fake, True),
-        ("meta-eval", Materials, False),
-    ]
-    if sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT:
-        ways += [("cpu", Real, True), ("cpu-eval", Real, False)]
+    """The first recording that works: materials in the order of their cost, then test mode alone.
+
+    Test mode does not show what a model does only in training (`if self.training: x = self.drop(x)`), so it
+    comes behind every way to run train mode.
+    """
+    real = sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT
+    ways: list[tuple[str, Callable[[], Materials], bool]] = [("meta", Materials, True), ("fake", Fake, True)]
+    ways += [("cpu", Real, True)] if real else []
+    ways += [("meta-eval", Materials, False)]
+    ways += [("cpu-eval", Real, False)] if real else []
     fitting: Inputs | None = None  # inputs that only lacked values
     for method, materials, train in ways:
         for candidate in _candidates(model, fitting or inputs):
@@ -108,7 +112,9 @@ def _assemble(  # noqa: PLR0917
     inputs: Inputs,
     catalogue: Catalogue,
     places: Mapping[str, Location],
+    blind: tuple[Opaque, ...] = (),
 ) -> Trace:
+    """The trace of one recording; `blind` is what is known not to be in it."""
     in_eval = method.endswith("-eval")
     eval_graph = None if in_eval else _eval_graph(model, method, recording, inputs, catalogue)
     dropouts = tuple(
@@ -142,8 +148,9 @@ def _assemble(  # noqa: PLR0917
         inputs=inputs,
         dropouts=dropouts,
         norms=norms,
-        unused=tuple(_unused(model, catalogue, called, places)),
-        opaque=tuple(_scripted(model)),
+        # in test mode a dropout that is only called in training looks as if nothing called it
+        unused=() if in_eval else tuple(_unused(model, catalogue, called, places)),
+        opaque=(*blind, *_scripted(model)),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,
@@ -184,6 +191,16 @@ def _unused(
         if spec is not None and name and id(module) not in reached | seen:
             seen.add(id(module))
             yield UnusedDropout(name, spec, places.get(name))
+
+
+def _training_only(failures: list[Failure]) -> tuple[Opaque, ...]:
+    """What a recording in test mode does not show, and the error that kept train mode from running."""
+    in_train = [failure for failure in failures if not failure.method.endswith("-eval")]
+    # real values give the truest message
+    told = next((failure for failure in in_train if failure.method == "cpu"), in_train[0])
+    text = str(told.error).strip().splitlines()
+    error = f"{type(told.error).__name__}{': ' + text[0] if text else ''}"
+    return (Opaque("code that runs only in training", f"train mode could not be run: {error}"),)
 
 
 def _scripted(model: nn.Module) -> Iterator[Opaque]:
