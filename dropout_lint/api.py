@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dropout_lint import pipeline
+from dropout_lint.alone import at_rest
 from dropout_lint.arguments import as_names, check_choice, check_model, check_number, check_threshold
 from dropout_lint.config import Settings
 from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
@@ -86,7 +87,7 @@ def lint(
 
     Args:
         model: any module, its weights real or on the meta device. With a trained model's running statistics
-            the prediction is for that checkpoint (`basis`).
+            the prediction is for that checkpoint (`basis`). It must not run in another thread meanwhile.
         inputs: a tensor, a tuple of positional arguments, a dict of keyword arguments, or None to guess them.
         select: codes (or prefixes such as `DL1`) to report, or a single one; all that are on by default.
         ignore: codes to leave out, or a single one.
@@ -152,5 +153,9 @@ def fix(
     selected, ignored = tuple(as_names("select", select)), tuple(as_names("ignore", ignore))
     given = None if inputs is None else as_inputs(inputs, model, "given")
     judge = judge_with(load_rules(), select=selected or None, ignore=ignored, threshold=threshold)
-    traced = trace(model, given, catalogue=catalogue)
-    return fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
+    with at_rest(model) as resting:
+        traced = trace(model, given, catalogue=catalogue)
+        fixed = fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
+    for name in resting:  # it was copied while they were in test mode
+        fixed.model.get_submodule(name).training = True
+    return fixed

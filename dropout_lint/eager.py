@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
+_lock = threading.Lock()
+_inside: list[int] = []  # the threads that are inside
+_stance = ExitStack()
 
-def eager() -> AbstractContextManager[Any]:
+
+@contextmanager
+def eager() -> Iterator[None]:
     """A context in which `torch.compile`d functions and modules run uncompiled.
 
     Nothing has been compiled while dynamo is not loaded, and asking would load it (over a second), so it is
-    only asked where it is.
+    only asked where it is. The stance is the process's: the first that needs it sets it, the last one puts
+    back what was there.
     """
     if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+        yield
+        return
+    with _lock:
+        if not _inside:
+            _stance.enter_context(torch.compiler.set_stance("force_eager"))
+        _inside.append(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                _stance.close()

@@ -98,20 +98,24 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
         TraceError: nothing of it could be traced.
         InputError: the example inputs do not fit, or none could be guessed.
     """
+    from dropout_lint.alone import at_rest
     from dropout_lint.noise import predict
     from dropout_lint.survey import survey
     from dropout_lint.trace import trace
 
-    traced = trace(built.model, built.inputs, catalogue=catalogue_of(settings), constructed=built.constructed)
-    prediction = predict(traced)
-    facts = survey(traced, prediction)
-    findings = rules.match(
-        facts,
-        select=settings.select or None,
-        ignore=settings.ignore,
-        threshold=settings.delta_threshold,
-    )
-    fixes = planned_fixes(traced, findings, settings, rules)
+    with at_rest(built.model):
+        traced = trace(
+            built.model, built.inputs, catalogue=catalogue_of(settings), constructed=built.constructed
+        )
+        prediction = predict(traced)
+        facts = survey(traced, prediction)
+        findings = rules.match(
+            facts,
+            select=settings.select or None,
+            ignore=settings.ignore,
+            threshold=settings.delta_threshold,
+        )
+        fixes = planned_fixes(traced, findings, settings, rules)
     info = target_info(built, traced, prediction, findings, fixes)
     return TargetResult(built, traced, prediction, facts, tuple(findings), info)
 

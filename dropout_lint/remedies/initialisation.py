@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from dropout_lint.alone import at_rest
 from dropout_lint.arguments import check_choice, check_model
 from dropout_lint.errors import UsageError
 from dropout_lint.layers import STANDARD, WEIGHT_FUNCTIONS, Catalogue, is_weight_layer
@@ -135,26 +136,27 @@ def correct_init_(
         )
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
-    traced = trace(model, given, catalogue=catalogue)
-    uses, skipped = _uses(traced, finite_width and not backward, orthonormal=weights == "orthogonal")
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     chosen: list[tuple[nn.Parameter, _Use, LayerInit]] = []
-    for parameter, calls in uses.values():
-        name = names.get(id(parameter), "")
-        reason = _reason_to_skip(model, name, parameter)
-        if reason is not None:
-            skipped[name] = reason
-        else:
-            chosen.append((parameter, calls[0], _layer(name, calls, backward)))
+    with at_rest(model):
+        traced = trace(model, given, catalogue=catalogue)
+        uses, skipped = _uses(traced, finite_width and not backward, orthonormal=weights == "orthogonal")
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        for parameter, calls in uses.values():
+            name = names.get(id(parameter), "")
+            reason = _reason_to_skip(model, name, parameter)
+            if reason is not None:
+                skipped[name] = reason
+            else:
+                chosen.append((parameter, calls[0], _layer(name, calls, backward)))
+        for name, parameter in _weights_of(model):
+            if id(parameter) not in uses:
+                skipped.setdefault(name, "not called in the trace")
     # everything is known by now, so that an error leaves no model half initialised
     for parameter, use, layer in chosen:
         unit = _unit_rows(parameter, use, weights, generator)
         with torch.no_grad():
             parameter.copy_(unit / layer.divisor)
         _zero_bias(model, layer.name)
-    for name, parameter in _weights_of(model):
-        if id(parameter) not in uses:
-            skipped.setdefault(name, "not called in the trace")
     return Initialisation(tuple(layer for _, _, layer in chosen), skipped)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dropout_lint.alone import PATCHING
 from dropout_lint.target.types import Location
 
 # The trailing separator keeps torchvision out of it.
@@ -30,10 +32,19 @@ _known: dict[int, tuple[weakref.ref[nn.Module], Location]] = {}
 @contextmanager
 def watched() -> Iterator[None]:
     """Mark every module that is made inside with the line that made it; `harvest` collects the marks."""
+    with PATCHING:
+        yield from _watched()
+
+
+def _watched() -> Iterator[None]:
     original = nn.Module.__init__
+    thread = threading.get_ident()
     born: list[weakref.ref[nn.Module]] = []
 
     def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != thread:
+            original(self, *args, **kwargs)
+            return
         place = _caller(self, sys._getframe(1))
         original(self, *args, **kwargs)
         if place is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from dropout_lint.alone import PATCHING
 from dropout_lint.target.birthplace import TORCH
 from dropout_lint.target.downloads import nothing_downloaded
 
@@ -157,10 +159,12 @@ _ABSENT: dict[str, Callable[[], bool]] = {
 def parameters_on_meta() -> Iterator[None]:
     """Parameters lose their values as they are registered."""
     original = nn.Module.register_parameter
+    thread = threading.get_ident()
     moved: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
 
     def register_parameter(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if type(param) is nn.Parameter and not param.is_meta:
+        mine = threading.get_ident() == thread
+        if mine and type(param) is nn.Parameter and not param.is_meta:
             known = moved.get(id(param))
             if known is None or known[0]() is not param:
                 hollow = nn.Parameter(param.detach().to(_META), requires_grad=param.requires_grad)
@@ -184,6 +188,7 @@ def weightless(way: str, notes: list[str]) -> Iterator[None]:
         notes: what was left out is said here.
     """
     with ExitStack() as stack:
+        stack.enter_context(PATCHING)
         if way != "cpu":
             stack.enter_context(nothing_downloaded(notes))
         if way == "meta":

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import fx, nn
 
+from dropout_lint.alone import at_rest
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.target.types import Inputs, Location
@@ -34,7 +35,8 @@ def trace(
     """Trace `model` into one torch.fx graph (TRACING.md, "The approach").
 
     Args:
-        model: any module, its weights real or on the meta device; it is left as it was.
+        model: any module, its weights real or on the meta device; it is left as it was, but must not run in
+            another thread meanwhile.
         inputs: example inputs, or None to guess them.
         catalogue: which classes are dropouts and norms.
         constructed: `id(module)` → the line that constructed it.
@@ -43,6 +45,16 @@ def trace(
         InputError: the given inputs do not fit the model's forward.
         TraceError: nothing of the model could be traced.
     """
+    with at_rest(model):
+        return _trace(model, inputs, catalogue, constructed)
+
+
+def _trace(
+    model: nn.Module,
+    inputs: Inputs | None,
+    catalogue: Catalogue,
+    constructed: Mapping[int, Location] | None,
+) -> Trace:
     places = {
         name: constructed[id(module)]
         for name, module in model.named_modules(remove_duplicate=False)

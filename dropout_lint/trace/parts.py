@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from torch import fx, nn
 
+from dropout_lint.alone import at_rest
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.layers import Catalogue
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace.failure import Failure
 from dropout_lint.trace.leaves import Leaves
 from dropout_lint.trace.record import Recording
+from dropout_lint.trace.staging import preserved
 from dropout_lint.trace.types import DropoutSite, NormSite, Opaque, Trace, UnusedDropout
 
 _Site = TypeVar("_Site", DropoutSite, NormSite)
 
 
 class _Tracer(fx.Tracer):
-    """`fx.Tracer` whose leaves are the recorder's."""
+    """`fx.Tracer` whose leaves are the recorder's. It patches torch, and so sees every thread's calls."""
 
     def __init__(self, leaves: Leaves) -> None:
         super().__init__()
         self._leaves = leaves
+        self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._leaves.is_leaf(m)
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As `fx.Tracer` does it; a call of another thread just runs."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
 
 def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | None:
     """A graph without shapes, from symbolic tracing; None where the model branches on values or shapes."""
-    mode = model.training
     try:
-        model.train()
-        graph = _Tracer(Leaves(model, catalogue)).trace(model)
+        with preserved(model):
+            model.train()
+            with at_rest(model):
+                graph = _Tracer(Leaves(model, catalogue)).trace(model)
     except Exception:
         return None
-    finally:
-        model.train(mode)
     for node in graph.nodes:
         stack = node.meta.get("nn_module_stack") or {}
         node.meta.setdefault("owner", next(reversed(stack), "") if node.op != "call_module" else "")

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import operator
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -70,8 +71,11 @@ class Recorder(TorchFunctionMode):
         self.writer.origins = origins
         args, kwargs = self._placeholders(inputs)
         original_call = nn.Module.__call__
+        thread = threading.get_ident()
 
         def call(module: nn.Module, *call_args: Any, **call_kwargs: Any) -> Any:
+            if threading.get_ident() != thread:  # another thread's model
+                return original_call(module, *call_args, **call_kwargs)
             return self._call_unregistered(original_call, module, call_args, call_kwargs)
 
         self._wrap_forwards()
