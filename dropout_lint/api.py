@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
 from dropout_lint.target import Built, as_inputs
+from dropout_lint.target.wrappers import unwrapped, worn
 from dropout_lint.trace import trace
 
 _SEVERITIES = ("info", "warning", "error")
@@ -88,6 +90,7 @@ def lint(
     Args:
         model: any module, its weights real or on the meta device. With a trained model's running statistics
             the prediction is for that checkpoint (`basis`). It must not run in another thread meanwhile.
+            Wrappers (DDP, DataParallel, `torch.compile`) are looked through: names are those inside.
         inputs: a tensor, a tuple of positional arguments, a dict of keyword arguments, or None to guess them.
         select: codes (or prefixes such as `DL1`) to report, or a single one; all that are on by default.
         ignore: codes to leave out, or a single one.
@@ -110,6 +113,7 @@ def lint(
         delta_threshold=threshold,
         rules=as_names("rules", rules),
     )
+    model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     built = Built(type(model).__name__, model, given)
     result = pipeline.lint_built(built, settings, pipeline.rules_of(settings))
@@ -131,7 +135,8 @@ def fix(
     """Rewrite the model's graph so that its dropouts shift no norm; `model` itself is left as it was.
 
     Args:
-        model, inputs, threshold, select, ignore: as for `lint`.
+        model, inputs, threshold, select, ignore: as for `lint`. Of a wrapped model what is inside is fixed;
+            `fixed.notes` tells which wrapper to put around it again.
         strategy: `move`, `uout`, `reduce`, `remove` or `auto`.
         beta: β for Uout; None takes it from each dropout's noise.
         catalogue: which classes are dropouts and norms.
@@ -151,6 +156,8 @@ def fix(
     if beta is not None:
         check_number("beta", beta, "above 0 and up to 1, or None", lambda number: 0 < number <= 1)
     selected, ignored = tuple(as_names("select", select)), tuple(as_names("ignore", ignore))
+    wrapper = worn(model)
+    model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     judge = judge_with(load_rules(), select=selected or None, ignore=ignored, threshold=threshold)
     with at_rest(model) as resting:
@@ -158,4 +165,6 @@ def fix(
         fixed = fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
     for name in resting:  # it was copied while they were in test mode
         fixed.model.get_submodule(name).training = True
-    return fixed
+    if not wrapper:
+        return fixed
+    return replace(fixed, notes=(f"it is the module inside {wrapper}: put {wrapper} around it again",))

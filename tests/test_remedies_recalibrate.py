@@ -570,15 +570,18 @@ def test_interrupted_while_it_writes_leaves_the_model_as_it_was(monkeypatch):
     assert same(model, before)
 
 
-def test_a_data_parallel_model_runs_unwrapped_and_keeps_its_names():
+def test_a_data_parallel_model_runs_unwrapped_under_the_names_inside():
     model = nn.DataParallel(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)))
     x = noise(64, 3)
-    assert [move.name for move in recalibrate(model, [x]).moved] == ["module.1"]
+    assert [move.name for move in recalibrate(model, [x]).moved] == ["1"]
     torch.testing.assert_close(model.module[1].running_var, x.var(0))
     model.module.eval()  # which the wrapper does not notice
     around = torch.compile(model, backend="eager")  # and with a wrapper around the wrapper
     recalibrate(around, [2 * x])
     torch.testing.assert_close(model.module[1].running_var, (2 * x).var(0))
+    for name in ("1", "module.1"):  # as reports call it, and as the wrapper does
+        with pytest.raises(MeasureError, match="skipped"):
+            recalibrate(model, [x], skip=[name])
 
 
 def test_bad_usage_says_what_to_do():

@@ -318,8 +318,8 @@ def test_data_parallel_wrappers_are_looked_through(tmp_path: Path) -> None:
         found = trace(wrapped, Inputs((IMAGE,)))
     finally:
         dist.destroy_process_group()
-    assert [site.name for site in found.norms] == ["module.bn"]
-    assert found.dropouts[0].name == "module.drop"
+    assert [site.name for site in found.norms] == ["bn"]
+    assert found.dropouts[0].name == "drop"
 
 
 def test_billions_of_parameters_need_no_memory() -> None:

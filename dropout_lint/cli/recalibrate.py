@@ -132,6 +132,7 @@ def recalibrated(
     from dropout_lint.target import resolve
     from dropout_lint.target.checkpoint import load_checkpoint
     from dropout_lint.target.usercode import user_code
+    from dropout_lint.target.wrappers import bare
 
     built = only_one(target, resolve(target, prefer_meta=False))
     model, notes = built.model, list(built.notes)
@@ -143,11 +144,12 @@ def recalibrated(
     score = None if metric is None else function_named(metric)
     with user_code(f"re-estimating on {data}"):
         result = recalibrate(model, batches, metric=score, device=where, **how)
-    modules = dict(model.named_modules())
+    moved = {move.name for move in result.moved}
     changed: dict[str, torch.Tensor] = {}
-    for moved in result.moved:
-        for buffer in ("running_var",) if result.variance_only else ("running_mean", "running_var"):
-            changed[f"{moved.name}.{buffer}".lstrip(".")] = getattr(modules[moved.name], buffer).cpu()
+    for name, module in model.named_modules():
+        if bare(name) in moved:
+            for buffer in ("running_var",) if result.variance_only else ("running_mean", "running_var"):
+                changed[f"{name}.{buffer}".lstrip(".")] = getattr(module, buffer).cpu()
     rewrite_checkpoint(checkpoint, output, model, changed)
     for note in (*notes, *result.notes):
         console.say(f"note: {note}")

@@ -137,6 +137,7 @@ class Fixed:
         after: predicted Δ of `model`.
         weighed: what `auto` weighed.
         checks: the proofs that were run, in words.
+        notes: what is left to do with `model`, in words.
     """
 
     model: nn.Module
@@ -148,6 +149,7 @@ class Fixed:
     after: Prediction
     weighed: tuple[Weighed, ...] = field(default=())
     checks: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     def to_code(self) -> str:
         """The `forward` of the fixed model as Python."""
@@ -162,4 +164,5 @@ class Fixed:
             for item in self.skipped
         ]
         lines += [f"  weighed: {item.describe()}" for item in self.weighed]
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

@@ -109,19 +109,3 @@ def needs_lockstep(model: nn.Module) -> bool:
         if fsdp or isinstance(module, nn.SyncBatchNorm):
             return True
     return any(hasattr(parameter, "to_local") for parameter in model.parameters())
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, DataParallel and torch.compile wrappers.
-
-    A forward through DDP would only broadcast buffers here; the inner module measures the same thing, and its
-    norms have the names that the lint report uses.
-    """
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            wrapper = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-            inner = model.module if wrapper else None
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner

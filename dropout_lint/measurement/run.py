@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -19,16 +18,15 @@ from dropout_lint.measurement.confidence import ratio_half_width
 from dropout_lint.measurement.forward import Forward
 from dropout_lint.measurement.moments import merge_all
 from dropout_lint.measurement.place import move, place
-from dropout_lint.measurement.ranks import Ranks, unwrapped
+from dropout_lint.measurement.ranks import Ranks
 from dropout_lint.measurement.record import Listened
 from dropout_lint.measurement.session import Passes, Progress, Session
 from dropout_lint.measurement.shift import NormMeasurement, Shift
 from dropout_lint.measurement.switches import FunctionalDropouts, functional_switches, module_switches
 from dropout_lint.measurement.untouched import Buffers, untouched
+from dropout_lint.target.wrappers import bare, unwrapped
 
 TOLERANCE = 0.01
-# Prefixes that wrappers put into qualified names; the lint report does not have them.
-_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
 
 
 def measure(
@@ -186,8 +184,7 @@ def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
     for name, module in model.named_modules():
         spec = catalogue.norm(module)
         if spec is not None and spec.shifts and spec.channels:
-            bare = reduce(lambda text, wrapper: text.replace(wrapper, ""), _WRAPPERS, name)
-            found.append(Listened(bare, module, spec))
+            found.append(Listened(bare(name), module, spec))
     return found
 
 

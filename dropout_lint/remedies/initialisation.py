@@ -17,11 +17,11 @@ from dropout_lint.alone import at_rest
 from dropout_lint.arguments import check_choice, check_model
 from dropout_lint.errors import UsageError
 from dropout_lint.layers import STANDARD, WEIGHT_FUNCTIONS, Catalogue, is_weight_layer
-from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.noise.equations import hendrycks_divisor
 from dropout_lint.remedies.finite_width import Spread
 from dropout_lint.remedies.surroundings import Surroundings, surroundings
 from dropout_lint.target.shapes import as_inputs
+from dropout_lint.target.wrappers import unwrapped
 from dropout_lint.trace import Trace, module_of, trace
 
 Weights = Literal["sphere", "orthogonal"]

@@ -18,7 +18,6 @@ from dropout_lint.arguments import as_names, check_choice, check_model
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
 from dropout_lint.measurement.batches import Picker, to_device
-from dropout_lint.measurement.ranks import unwrapped
 from dropout_lint.moments import all_reduce_moments
 from dropout_lint.remedies.batches import device_for, rereadable
 from dropout_lint.remedies.estimate import (
@@ -31,6 +30,7 @@ from dropout_lint.remedies.estimate import (
 )
 from dropout_lint.remedies.modes import test_mode
 from dropout_lint.target.types import Inputs
+from dropout_lint.target.wrappers import bare, unwrapped
 
 Method = Literal["batch", "pooled", "stages"]
 METHODS: tuple[Method, ...] = ("batch", "pooled", "stages")
@@ -136,8 +136,8 @@ def recalibrate(
             for each norm, and `batches` must be readable more than once. On real data the three gave the same
             test error (`benchmarks/results/retrain-digits.md`, `recalibrate-cpu.md`).
         skip: qualified names of norms, or of modules that hold norms, to leave alone; a string is one name.
-            Frozen norm classes, norms of momentum 0 and norms that are in test mode inside a model in train
-            mode are left alone anyway.
+            What wrappers put into names may be there or not. Frozen norm classes, norms of momentum 0 and
+            norms that are in test mode inside a model in train mode are left alone anyway.
         metric: called with the model in test mode before and after; its value goes into the report.
         device: where batches are moved to; by default to the model's first parameter.
         group: the ranks to merge over, by default all of them.
@@ -199,14 +199,18 @@ def _choose(
     model: nn.Module, skip: frozenset[str], variance_only: bool
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
     """The norms to estimate by name, and why each of the others is left alone."""
-    names = {name for name, _ in model.named_modules()}
+    inner = unwrapped(model)  # a wrapper made of a model in test mode is in train mode itself
+    modules = [(bare(name), module) for name, module in inner.named_modules()]
+    names = {name for name, _ in modules}
+    wrapped = {name: module for name, module in model.named_modules() if name not in names}
+    own = {id(module): name for name, module in modules}
+    skip = frozenset(own.get(id(wrapped.get(name)), name) for name in skip)
     unknown = sorted(skip - names)
     if unknown:
         raise UsageError(f"skip names no module of this model: {', '.join(unknown)}", "use qualified names")
-    training = unwrapped(model).training  # a wrapper made of a model in test mode is in train mode itself
     chosen: dict[str, Estimate] = {}
     untouched: dict[str, str] = {}
-    for name, module in model.named_modules():
+    for name, module in modules:
         spec = STANDARD.norm(module)
         if spec is None or not spec.tracks:
             continue
@@ -214,7 +218,7 @@ def _choose(
             untouched[name] = "skipped"
         elif spec.frozen or getattr(module, "momentum", None) == 0:
             untouched[name] = "frozen"
-        elif training and not module.training:
+        elif inner.training and not module.training:
             untouched[name] = "frozen (in test mode inside a model in train mode)"
         elif is_tracking(module):
             assert isinstance(module, _NormBase)

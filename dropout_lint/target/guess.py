@@ -15,8 +15,9 @@ from torch import nn
 from dropout_lint.target.companions import with_companions
 from dropout_lint.target.declared import declared_inputs, detector_inputs
 from dropout_lint.target.leaves import leaf_candidates
-from dropout_lint.target.shapes import forward_parameters, unwrapped
+from dropout_lint.target.shapes import forward_parameters
 from dropout_lint.target.types import Inputs
+from dropout_lint.target.wrappers import unwrapped
 
 LIMIT = 64
 """No more candidates than this."""

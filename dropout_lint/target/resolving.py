@@ -22,6 +22,7 @@ from dropout_lint.target.leaves import fits_first_layer
 from dropout_lint.target.parse import Spec, parse_target
 from dropout_lint.target.shapes import as_inputs, check_inputs, parse_inputs
 from dropout_lint.target.types import Built, Inputs
+from dropout_lint.target.wrappers import unwrapped
 
 HOLLOW = ("hollow", "meta", "cpu")
 TO_LOAD = ("hollow-small", "cpu")
@@ -87,7 +88,7 @@ def _finished(
     *,
     discovered: bool,
 ) -> Built:
-    model = made.model
+    model = unwrapped(made.model)
     inputs = given or _own_inputs(model, module, made.inputs, discovered)
     if inputs is not None:
         check_inputs(model, inputs)

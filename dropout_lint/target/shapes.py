@@ -17,6 +17,7 @@ from torch import nn
 
 from dropout_lint.errors import InputError
 from dropout_lint.target.types import Inputs, describe_value
+from dropout_lint.target.wrappers import unwrapped
 
 _FORM = "an input is sizes with x between them, such as 8x3x32x32, 2x16:int64 or mask=2x16:bool"
 _DTYPES: dict[str, torch.dtype] = {
@@ -165,18 +166,6 @@ def forward_parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(unwrapped(model).forward).parameters)
     except (TypeError, ValueError):
         return {}
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DDP and `torch.compile` wrappers."""
-    for _ in range(8):
-        inner = model._modules.get("_orig_mod")
-        if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
-            inner = model._modules.get("module")
-        if inner is None:
-            break
-        model = inner
-    return model
 
 
 def _required(model: nn.Module) -> list[str]:

@@ -12,6 +12,7 @@ from dropout_lint.alone import at_rest
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.target.types import Inputs, Location
+from dropout_lint.target.wrappers import bare, unwrapped
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
@@ -36,7 +37,7 @@ def trace(
 
     Args:
         model: any module, its weights real or on the meta device; it is left as it was, but must not run in
-            another thread meanwhile.
+            another thread meanwhile. Wrappers around it (DDP, DataParallel, `torch.compile`) are taken off.
         inputs: example inputs, or None to guess them.
         catalogue: which classes are dropouts and norms.
         constructed: `id(module)` → the line that constructed it.
@@ -45,6 +46,7 @@ def trace(
         InputError: the given inputs do not fit the model's forward.
         TraceError: nothing of the model could be traced.
     """
+    model = unwrapped(model)
     with at_rest(model):
         return _trace(model, inputs, catalogue, constructed)
 
@@ -202,7 +204,7 @@ def _unused(
         spec = catalogue.dropout(module)
         if spec is not None and name and id(module) not in reached | seen:
             seen.add(id(module))
-            yield UnusedDropout(name, spec, places.get(name))
+            yield UnusedDropout(bare(name), spec, places.get(name))
 
 
 def _training_only(failures: list[Failure]) -> tuple[Opaque, ...]:

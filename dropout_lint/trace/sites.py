@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
 from dropout_lint.target.types import Location
+from dropout_lint.target.wrappers import bare
 from dropout_lint.trace.noise_by_hand import find_masks
 from dropout_lint.trace.types import DropoutSite, NormSite, module_of
 
@@ -77,7 +78,7 @@ def dropout_sites(
             if spec is not None:
                 yield DropoutSite(
                     node,
-                    name,
+                    bare(name),
                     spec,
                     name,
                     functional=False,
@@ -143,7 +144,7 @@ def norm_sites(
             name = str(node.target)
             yield NormSite(
                 node,
-                name,
+                bare(name),
                 spec,
                 name,
                 constructed=constructed.get(name),
@@ -188,7 +189,7 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
 def functional_name(node: fx.Node) -> str:
     """`owner@file.py:line`: how a report names a call that is no module's."""
     call: Location | None = node.meta.get("call")
-    owner = node.meta.get("owner", "")
+    owner = bare(f"{node.meta.get('owner', '')}.").removesuffix(".")
     return f"{owner}@{Path(call.file).name}:{call.line}" if call else f"{owner}@{node.name}"
 
 
