@@ -35,16 +35,26 @@ def advice_for(finding: Finding, strategy: str = "auto") -> tuple[str, str]:
     site = finding.dropout
     if site is not None and not isinstance(site, DropoutSite):
         return "it is built but never called", "call it where it belongs, or delete it"
-    if site is not None and site.inside:
-        return (
-            f"this dropout is inside {site.name} and cannot be moved out of it",
-            "lower the `dropout` argument of that layer",
-        )
+    if site is not None and (site.inside or site.by_hand):
+        return _advice_for_rooted(site)
     if finding.rule.fix is None:
         return f"{code} has no automatic fix", f"see `dropout-lint rule {code}`"
     if strategy != "auto":
         return f"`{strategy}` does not answer {code} here", "try `--strategy auto`, or another strategy"
     return f"no strategy answers {code} here", f"see `dropout-lint rule {code}`"
+
+
+def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
+    """The same for a dropout that no step can take out."""
+    if site.inside:
+        return (
+            f"this dropout is inside {site.name} and cannot be moved out of it",
+            "lower the `dropout` argument of that layer",
+        )
+    return (
+        "its mask is written by hand, and what scales the values may stand elsewhere",
+        "write `nn.Dropout` in its place, and fix again",
+    )
 
 
 def describe_step(step: Step) -> str:

@@ -193,7 +193,7 @@ def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
     """What the operation makes of its arguments' states."""
     node, ledger = call.node, call.ledger
     if node in sites:
-        x = call.x
+        x = _dropped(call, ledger.dropouts[sites[node]])
         ledger.at_dropout[node] = x
         return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
     if node in ledger.silent:
@@ -208,6 +208,17 @@ def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         # a signature or layout that the transfer function does not know: one node must not end the prediction
         return _fallback(call)
+
+
+def _dropped(call: Call, site: DropoutSite) -> State:
+    """What a dropout drops: its input, of a mask that is written by hand the other factor."""
+    if not site.operand:
+        return call.x
+    source = call.node.all_input_nodes[site.operand]
+    given = zip(
+        (*call.node.args, *call.node.kwargs.values()), (*call.args, *call.kwargs.values()), strict=True
+    )
+    return next((call.state(value) for node, value in given if node is source), call.x)
 
 
 def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:

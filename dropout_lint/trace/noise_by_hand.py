@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.types import TensorInfo, shape_of
+from dropout_lint.trace.types import BY_HAND, TensorInfo, shape_of
 
 _RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({torch.rand, torch.rand_like, torch.bernoulli})
 _RANDOM_METHODS = frozenset({"bernoulli", "bernoulli_", "uniform_"})
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
 _PRODUCT_METHODS = frozenset({"mul", "mul_", "masked_fill", "masked_fill_"})
 _POOLS = ("max_pool",)
+_SHAPING = frozenset(
+    {
+        *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "contiguous", "detach", "clone"),
+        *("repeat", "permute", "transpose", "flatten", "getitem", "mutated"),
+    }
+)
+_CASTS = frozenset({"to", "type", "type_as", "float", "double", "half", "bfloat16", "bool", "int", "long"})
+DRAWS = 4000
+"""Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
 
 
-def find_masks(graph: fx.Graph) -> dict[fx.Node, DropoutSpec]:
+@dataclass(frozen=True)
+class Mask:
+    """A product of an activation and a random mask.
+
+    Attributes:
+        spec: the dropout that it amounts to.
+        operand: which of the product's input nodes is the activation.
+    """
+
+    spec: DropoutSpec
+    operand: int
+
+
+def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
     """Products of an activation and a random mask, each with the dropout that it amounts to."""
     follows = _data_dependent(graph)
-    found: dict[fx.Node, DropoutSpec] = {}
+    found: dict[fx.Node, Mask] = {}
     for node in graph.nodes:
         if is_random(node) and node not in found:
             _follow(node, follows, found)
     return found
 
 
-def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, DropoutSpec]) -> None:
+def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) -> None:
     """Walk from a random draw through mask arithmetic to the activations that it multiplies."""
-    queue, seen, pooled, ratio = [source], {source}, False, _ratio_drawn(source)
+    queue, seen, pooled = [source], {source}, False
     while queue:
         node = queue.pop()
         for user in node.users:
@@ -41,16 +65,94 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Dropout
             others = [other for other in user.all_input_nodes if other not in seen and other in follows]
             if _is_product(user) and others and _same_or_wider(user, others):
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
-                found[user] = DropoutSpec(
-                    "random mask", _noise(shape_of(node), shape_of(data), pooled), ratio
+                noise = _noise(shape_of(node), shape_of(data), pooled)
+                found[user] = Mask(
+                    _amounts_to(multipliers(user, source, data), noise), user.all_input_nodes.index(data)
                 )
                 continue
             if _is_product(user) and others:
                 continue
-            ratio = _ratio_compared(user, ratio)
             pooled = pooled or any(pool in str(user.target) for pool in _POOLS)
             if user.op in ("call_function", "call_method"):
                 queue.append(user)
+
+
+def _amounts_to(factors: Tensor | None, noise: Noise) -> DropoutSpec:
+    """The dropout that multiplies by such factors: kept or dropped, or noise around a mean."""
+    kind, unknown = BY_HAND, float("nan")
+    if factors is None or not bool(factors.isfinite().all()):
+        return DropoutSpec(kind, noise, unknown)
+    if len(set(factors.tolist())) <= 2:
+        dropped = float((factors == 0).double().mean())
+        return DropoutSpec(kind, noise, round(dropped, 3) if bool((factors == 0).any()) else unknown)
+    mean = float(factors.mean())
+    if not mean or noise not in (Noise.ELEMENT, Noise.CHANNEL):
+        return DropoutSpec(kind, noise, unknown)
+    beta = math.sqrt(3 * float(factors.var(correction=0))) / abs(mean)  # s = β²/3
+    return DropoutSpec(kind, Noise.UNIFORM, round(beta, 3), channelwise=noise is Noise.CHANNEL)
+
+
+def multipliers(product: fx.Node, source: fx.Node, data: fx.Node) -> Tensor | None:
+    """What `product` makes of a 1 in `data`, for a draw at each of `DRAWS` quantiles of its distribution.
+
+    The arithmetic between them is done once more, on a vector of quantiles: however a mask is compared,
+    turned round, filled or scaled, its values and how often they come are seen. None where some step of it
+    cannot be done so.
+    """
+    quantiles = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
+    known: dict[fx.Node, Any] = {data: torch.ones(DRAWS, dtype=torch.float64)}
+
+    def of(node: fx.Node) -> Any:
+        if node not in known:
+            known[node] = _drawn(node, of, quantiles) if node is source else _done(node, of)
+        return known[node]
+
+    try:
+        result = of(product)
+    except Exception:  # an operation that needs its operands' shapes, or more than one draw
+        return None
+    return result.double() if isinstance(result, Tensor) and result.shape == quantiles.shape else None
+
+
+def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Tensor:
+    """A random draw at each quantile."""
+    args = [value for value in (*node.args[1:], *node.kwargs.values()) if isinstance(value, (int, float))]
+    if node.target in ("bernoulli", "bernoulli_", torch.bernoulli):
+        keep = args[0] if args else of(node.all_input_nodes[0])
+        return (quantiles < keep).double()
+    if node.target == "uniform_":
+        low, high = (*args, 0.0, 1.0)[:2] if len(args) != 1 else (args[0], 1.0)
+        return low + (high - low) * quantiles
+    return quantiles
+
+
+def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
+    """The value of a node of mask arithmetic; what only gives a tensor another shape passes it on."""
+    value = node.meta.get("value")
+    if isinstance(value, (bool, int, float)):
+        return value
+    name = node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+    if is_random(node) or node.op not in ("call_function", "call_method"):
+        raise ValueError("not worked out from this draw alone")
+    filled = name.removeprefix("new_").removesuffix("_like")
+    if filled in ("ones", "zeros", "full"):
+        given = [float(item) for item in (*node.args[1:], *node.kwargs.values()) if isinstance(item, float)]
+        return {"ones": 1.0, "zeros": 0.0}[filled] if filled != "full" else given[-1]
+    args = [_as_tensor(item) for item in fx.map_arg(node.args, of)]
+    if name in _SHAPING or any(pool in name for pool in _POOLS):
+        return args[-1] if name == "mutated" else args[0]
+    if name in _CASTS:
+        return args[0].bool() if name == "bool" else args[0].double()
+    kwargs = {key: _as_tensor(item) for key, item in fx.map_arg(node.kwargs, of).items()}
+    function: Any = getattr(Tensor, name) if node.op == "call_method" else node.target
+    return function(*args, **kwargs)
+
+
+def _as_tensor(value: Any) -> Any:
+    """Numbers as tensors, tensors as copies that may be overwritten."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return torch.tensor(value) if isinstance(value, (bool, int, float)) else value
 
 
 def is_random(node: fx.Node) -> bool:
@@ -69,34 +171,6 @@ def _is_product(node: fx.Node) -> bool:
 def _same_or_wider(product: fx.Node, others: list[fx.Node]) -> bool:
     shape = shape_of(product)
     return shape is not None and any(shape_of(other) == shape for other in others)
-
-
-def _ratio_drawn(node: fx.Node) -> float:
-    """Drop ratio of a Bernoulli draw with a constant keep probability; NaN where it is not a constant."""
-    if node.target in ("bernoulli_", "bernoulli"):
-        values = [*node.args[1:], *node.kwargs.values()]
-        keep = next((value for value in values if isinstance(value, (int, float))), None)
-        if keep is not None:
-            return 1 - float(keep)
-    if node.target is torch.bernoulli and node.args and isinstance(node.args[0], fx.Node):
-        filled = node.args[0]
-        constants = [value for value in filled.args[1:] if isinstance(value, float)]
-        if constants:
-            return 1 - constants[-1]
-    return float("nan")
-
-
-def _ratio_compared(node: fx.Node, ratio: float) -> float:
-    """Drop ratio of `rand > p` (keeps what is above), `rand < k` (keeps what is below), `floor(k + rand)`."""
-    constants = [value for value in node.args if isinstance(value, float)]
-    if not constants:
-        return ratio
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name in ("gt", "ge", "sub"):
-        return constants[0]
-    if name in ("lt", "le", "add", "iadd", "add_"):
-        return 1 - constants[0]
-    return ratio
 
 
 def _noise(mask: tuple[int, ...] | None, data: tuple[int, ...] | None, pooled: bool) -> Noise:

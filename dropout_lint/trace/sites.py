@@ -97,7 +97,8 @@ def dropout_sites(
             active = made.training
             in_eval = other_mode.of(node, turn, active) if other_mode else active
         elif node in masks:
-            spec, active = masks[node], True
+            spec, active = masks[node].spec, True
+            common["operand"] = masks[node].operand
             in_eval = other_mode is not None and other_mode.of(node, turn, False)
         else:
             spec = functional_dropout(node)

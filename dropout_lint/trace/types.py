@@ -22,6 +22,10 @@ class TensorInfo:
     dtype: torch.dtype
 
 
+BY_HAND = "random mask"
+"""`DropoutSpec.kind` of a dropout that the user wrote as a product with a random mask."""
+
+
 @dataclass(frozen=True)
 class DropoutSite:
     """One call of a dropout: one node of the graph, or one that lives inside an attention or LSTM node.
@@ -39,6 +43,7 @@ class DropoutSite:
         call: the line that calls it.
         inside: it lives inside the node (attention, recurrent layers) and cannot be moved.
         call_index: 0 for the first call of this module, 1 for the second, …
+        operand: which of the node's input nodes it drops; 0 but for masks that are written by hand.
     """
 
     node: fx.Node
@@ -53,6 +58,12 @@ class DropoutSite:
     call: Location | None = None
     inside: bool = False
     call_index: int = 0
+    operand: int = 0
+
+    @property
+    def by_hand(self) -> bool:
+        """A product with a random mask, whose scale 1/(1 - p) may stand elsewhere."""
+        return self.spec.kind == BY_HAND
 
 
 @dataclass(frozen=True)
