@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dropout_lint.errors import DropoutLintError, MeasureError
 from dropout_lint.measurement import measure
@@ -163,6 +164,18 @@ def test_a_last_batch_of_one_sample_is_left_out_and_that_is_said(statistics: str
     assert measure(model, [torch.randn(1, 3, 8, 8)], device="cpu").samples == 1
 
 
+@pytest.mark.parametrize("statistics", ["stored", "measured"])
+def test_batches_without_a_sample_are_left_out_and_that_is_said(statistics: str) -> None:
+    data = [torch.randn(32, 8), torch.randn(32, 8)]
+    plain = measure(net(), data, statistics=statistics, seed=1, device="cpu")
+    with_empty = measure(
+        net(), [*data, torch.randn(0, 8)], statistics=statistics, seed=1, tolerance=None, device="cpu"
+    )
+    assert (with_empty.batches, with_empty.samples) == (plain.batches, plain.samples) == (2, 64)
+    assert "batches without any sample were left out: 1" in with_empty.notes
+    assert "data set is not empty" in str(failure(net(), [torch.randn(0, 8)], statistics=statistics).hint)
+
+
 def test_one_batch_has_no_interval() -> None:
     shift = measure(net(), [torch.randn(32, 8)], device="cpu")
     assert shift.interval == {"2": None}
@@ -226,6 +239,19 @@ def test_a_dead_channel_does_not_spoil_the_others() -> None:
 
 def test_models_without_anything_to_measure() -> None:
     assert "no norm" in failure(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), [torch.randn(4, 8)]).message
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(8))
+            self.register_buffer("variance", torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.batch_norm(F.dropout(x), self.mean, self.variance, training=self.training)
+
+    error = failure(Functional(), [torch.randn(4, 8)])
+    assert "only modules are measured" in error.message
+    assert "F.batch_norm" in str(error.hint)
     lazy = nn.Sequential(nn.LazyBatchNorm1d())
     assert "lazy" in failure(lazy, [torch.randn(4, 8)]).message
     with torch.device("meta"):

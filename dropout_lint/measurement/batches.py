@@ -249,13 +249,22 @@ def samples_of(inputs: Inputs) -> int:
 
     A list of tensors at the top, as detectors take it, holds one sample in each.
     """
+    return _samples(inputs) or 0
+
+
+def is_empty(inputs: Inputs) -> bool:
+    """Whether the first tensor of a batch holds no sample."""
+    return _samples(inputs) == 0
+
+
+def _samples(inputs: Inputs) -> int | None:
     for value in (*inputs.args, *inputs.kwargs.values()):
         if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
             return len(value)
         size = _first_size(value)
         if size is not None:
             return size
-    return 0
+    return None
 
 
 def _first_size(value: Any) -> int | None:

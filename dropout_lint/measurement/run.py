@@ -97,8 +97,10 @@ def measure(
     norms = find_norms(inner, catalogue)
     if not norms:
         raise MeasureError(
-            f"{type(inner).__name__} has no norm that remembers the training variance, so nothing can shift",
-            "batch norms and instance norms with track_running_stats do; layer and group norms do not",
+            f"{type(inner).__name__} has no norm that remembers the training variance, and is a module: only"
+            " modules are measured",
+            "batch norms and instance norms with track_running_stats do, layer and group norms do not;"
+            " for a forward that calls F.batch_norm itself, `lint` predicts the shift",
         )
     ranks.same([(norm.name, norm.spec) for norm in norms], "norms")
     with untouched(inner, where) as found, torch.no_grad(), eager():
@@ -211,13 +213,13 @@ def _is_trained(module: nn.Module) -> bool:
 def _require_batches(passes: Passes, session: Session) -> None:
     if passes.batches:
         return
-    if session.notes:
+    if session.met_single_samples:
         raise MeasureError(
             "every batch holds a single sample, and a batch norm cannot take one in train mode",
             "use batches of at least 2 samples",
         )
     raise MeasureError(
-        "the loader gave no batch",
+        "the loader gave no batch with a sample in it",
         "check that the data set is not empty and that drop_last does not drop all of it",
     )
 

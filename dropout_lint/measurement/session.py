@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.measurement.batches import Batches
+from dropout_lint.measurement.batches import Batches, is_empty
 from dropout_lint.measurement.confidence import mean_half_width, ratio_half_width
 from dropout_lint.measurement.forward import Forward
 from dropout_lint.measurement.moments import Block, merge_all
 from dropout_lint.measurement.ranks import Ranks, Status, needs_lockstep
 from dropout_lint.measurement.record import Listened, Recorder, layout_of
 from dropout_lint.measurement.untouched import Buffers
+from dropout_lint.target.types import Inputs
 
 # Called with batches done, batches expected (None where nobody knows) and what is being done.
 Progress = Callable[[int, int | None, str], None]
@@ -79,6 +80,12 @@ class Session:
         self._lockstep = ranks.many and needs_lockstep(forward.model)
         self._used: int | None = None
         self._skipped: set[int] = set()
+        self._single: set[int] = set()
+
+    @property
+    def met_single_samples(self) -> bool:
+        """Whether batches of a single sample were left out."""
+        return bool(self._single)
 
     def alternate(self) -> Passes:
         """Train and test mode in turn, batch by batch: for norms whose stored statistics test mode uses."""
@@ -86,8 +93,8 @@ class Session:
 
         def work(index: int, batch: Any) -> bool:
             inputs = self.forward.inputs(batch)
-            if not self.forward(inputs, index, train, self.buffers, train=True):
-                return self._skip(index)
+            if not self._train(inputs, index, train):
+                return False
             return self.forward(inputs, index, test, self.buffers, train=False)
 
         def tight() -> bool:
@@ -116,8 +123,7 @@ class Session:
         train, test = Recorder(self.norms), Recorder(self.norms)
 
         def work_train(index: int, batch: Any) -> bool:
-            done = self.forward(self.forward.inputs(batch), index, train, self.buffers, train=True)
-            return done or self._skip(index)
+            return self._train(self.forward.inputs(batch), index, train)
 
         def tight() -> bool:
             blocks = [pair[0] for pair in self._gather(train)]
@@ -140,9 +146,16 @@ class Session:
             self.buffers.restore()
         return self._passes(train, test)
 
-    def _skip(self, index: int) -> bool:
-        self._skipped.add(index)
-        return False
+    def _train(self, inputs: Inputs, index: int, recorder: Recorder) -> bool:
+        """Run a batch in train mode; False where it holds too little for that, and is left out."""
+        if is_empty(inputs):
+            self._skipped.add(index)
+            return False
+        done = self.forward(inputs, index, recorder, self.buffers, train=True)
+        if not done:
+            self._skipped.add(index)
+            self._single.add(index)
+        return done
 
     def _loop(self, work: Callable[[int, Any], bool], tight: Callable[[], bool] | None, what: str) -> None:
         """Every rank works through its batches; all stop together on an error, at the end, or when tight."""
@@ -215,11 +228,14 @@ class Session:
         bad = {name: (batch, "test") for name, batch in test.not_finite.items()}
         bad |= {name: (batch, "train") for name, batch in train.not_finite.items()}
         order = tuple(train.order) + tuple(name for name in test.order if name not in set(train.order))
-        if self._skipped:
+        if self._single:
             self.notes.append(
-                f"{len(self._skipped)} batches of a single sample were left out: a batch norm cannot take"
+                f"{len(self._single)} batches of a single sample were left out: a batch norm cannot take"
                 " them in train mode"
             )
+        empty = len(self._skipped) - len(self._single)
+        if empty:
+            self.notes.append(f"batches without any sample were left out: {empty}")
         batches = self.ranks.total((self._used or 0) - len(self._skipped))
         return Passes(pairs, order, bad, batches, self.ranks.total(self.forward.samples))
 
