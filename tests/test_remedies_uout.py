@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.layers import STANDARD, Noise
 from dropout_lint.remedies.uout import Uout, uout
 from dropout_lint.target.types import Inputs
@@ -260,3 +260,30 @@ def test_shifts_a_batch_norm_far_less_than_dropout():
         shifts[name] = (x.var(0).mean() / norm.running_var.mean()).item()
     assert shifts["uout"] == pytest.approx(0.891, abs=0.01)
     assert shifts["dropout"] == pytest.approx(0.405, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("channelwise", [False, True])
+def test_it_can_be_scripted(dtype, channelwise):
+    torch.manual_seed(0)
+    scripted = torch.jit.script(nn.Sequential(Uout(0.5, channelwise=channelwise)))
+    x = torch.ones(200, 30, 4, dtype=dtype)
+    y = scripted(x)
+    assert y.dtype == dtype
+    assert y.shape == x.shape
+    noise = y.real.double() if dtype.is_complex else y.double()
+    assert 0.5 <= noise.min() < 0.52
+    assert 1.48 < noise.max() <= 1.5
+    assert abs(float(noise.mean()) - 1) < 0.02
+    assert bool((noise == noise[..., :1]).all()) is channelwise
+    assert torch.equal(scripted.eval()(x), x)
+    in_place = torch.jit.script(Uout(0.5, inplace=True))
+    in_place(x)
+    assert not torch.equal(x, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("value", [None, 3.0, [1.0]])
+def test_what_is_no_tensor_is_refused(value):
+    with pytest.raises(UsageError, match="needs a tensor"):
+        Uout()(value)

@@ -36,10 +36,6 @@ class Uout(nn.Module):
             has no channel dimension though `channelwise` is set.
     """
 
-    beta: float
-    channelwise: bool
-    inplace: bool
-
     def __init__(self, beta: float = 0.3, channelwise: bool = False, inplace: bool = False) -> None:
         super().__init__()
         _check_beta(beta)
@@ -49,7 +45,11 @@ class Uout(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The noisy input in train mode, the input itself in test mode; same shape and dtype."""
-        return uout(input, self.beta, self.training, self.channelwise, self.inplace)
+        # with an `else`: the compiler of scripts passes over a branch, not over what follows one
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _scripted(input, self.beta, self.training, self.channelwise, self.inplace)
+        else:
+            return uout(input, self.beta, self.training, self.channelwise, self.inplace)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, channelwise={self.channelwise}, inplace={self.inplace}"
@@ -81,6 +81,8 @@ def uout(
     _check_beta(beta)
     if not training or beta == 0:
         return x
+    if not isinstance(x, Tensor):
+        raise UsageError(f"Uout needs a tensor, got {type(x).__name__}", "pass the layer's output to it")
     dtype = x.dtype.to_real() if x.is_complex() else x.dtype
     if not dtype.is_floating_point:
         raise UsageError(
@@ -105,6 +107,21 @@ def uout(
 
 
 FUNCTIONS[uout] = ("uout", Noise.UNIFORM)  # so that a traced call counts as a dropout
+
+
+def _scripted(x: Tensor, beta: float, training: bool, channelwise: bool, inplace: bool) -> Tensor:
+    """What `uout` does, in the part of Python that `torch.jit.script` knows."""
+    if not training or beta == 0.0:
+        return x
+    double = x.dtype == torch.float64 or x.dtype == torch.complex128  # noqa: PLR1714 - no sets of dtypes there
+    shape = list(x.shape)
+    if channelwise and x.dim() > 2:
+        shape = shape[:2] + [1] * (x.dim() - 2)
+    wide = torch.float64 if double else torch.float32
+    scale = torch.empty(shape, dtype=wide, device=x.device).uniform_(1 - beta, 1 + beta)
+    if not x.is_complex():
+        scale = scale.to(x.dtype)
+    return x.mul_(scale) if inplace else x * scale
 
 
 def _draws_bits(x: Tensor, wide: torch.dtype) -> bool:
