@@ -11,7 +11,14 @@ from torch import nn
 
 from dropout_lint import pipeline
 from dropout_lint.alone import at_rest
-from dropout_lint.arguments import as_names, check_choice, check_model, check_number, check_threshold
+from dropout_lint.arguments import (
+    as_names,
+    check_choice,
+    check_model,
+    check_number,
+    check_threshold,
+    check_whole,
+)
 from dropout_lint.config import Settings
 from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
 from dropout_lint.fixes.types import STRATEGIES
@@ -22,6 +29,8 @@ from dropout_lint.target import Built, as_inputs
 from dropout_lint.target.wrappers import unwrapped, worn
 from dropout_lint.trace import trace
 
+# columns below which no text can be wrapped
+_LEAST_WIDTH = 20
 _SEVERITIES = ("info", "warning", "error")
 
 
@@ -62,7 +71,12 @@ class LintReport:
         return self.report.to_json()
 
     def to_text(self, *, color: bool = False, width: int = 80) -> str:
-        """What the command line would print."""
+        """What the command line would print, in lines of `width` columns where words allow it.
+
+        Raises:
+            UsageError: `width` is no whole number of at least 20.
+        """
+        check_whole("width", width, least=_LEAST_WIDTH)
         from dropout_lint.report import render
         from dropout_lint.report.context import Context
 

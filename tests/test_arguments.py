@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 import dropout_lint as dl
 from dropout_lint.arguments import as_names, check_number, check_whole
-from dropout_lint.errors import RuleError, UsageError
+from dropout_lint.errors import MeasureError, RuleError, UsageError
 from dropout_lint.measurement import validate
 
 X = torch.randn(8, 4)
@@ -58,6 +59,8 @@ OPTIONS: list[tuple[Any, str, Any]] = [
     (lambda **o: dl.lint(Net(), X, **o), "fail_on", ["eror", None, []]),
     (lambda **o: dl.lint(Net(), X, **o), "select", [3, [3], None]),
     (lambda **o: dl.lint(Net(), X, **o), "rules", [3]),
+    (lambda **o: dl.lint(Net(), X).to_text(**o), "width", [0, 19, "a"]),
+    (lambda **o: dl.measure(Net(), [X]).sparkline(**o), "width", [0, -1, "a"]),
     (lambda **o: dl.fix(Net(), X, **o), "threshold", ["a", math.nan]),
     (lambda **o: dl.fix(Net(), X, **o), "beta", ["a", 0, 2, math.nan]),
     (lambda **o: dl.fix(Net(), X, **o), "strategy", ["moev", None]),
@@ -83,6 +86,12 @@ def test_an_option_that_is_not_allowed_is_named_with_its_value(call: Any, name: 
     with pytest.raises(UsageError, match=f"^{name}=.*is not allowed: it must be .+") as caught:
         call(**{name: value})
     assert repr(value) in caught.value.message
+
+
+def test_a_plot_into_a_missing_folder_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(MeasureError, match="there is no folder"):
+        dl.measure(Net(), [X]).plot(tmp_path / "none" / "p.png")
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:

@@ -87,7 +87,7 @@ class Forward:
             return MeasureError(
                 f"{self.device} ran out of memory on batch {index} ({describe(inputs)}) in {mode} mode",
                 f"lower the batch size (try {smaller}), use mixed precision (`--amp`, autocast=True),"
-                " or measure on the CPU (`--device cpu`)",
+                " or measure on the device cpu",
             )
         text = f"the model failed on batch {index} ({describe(inputs)}) in {mode} mode: {_one_line(error)}"
         if self.first and self.first != inputs.describe():

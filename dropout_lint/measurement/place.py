@@ -30,7 +30,7 @@ def place(model: nn.Module, device: str | torch.device) -> tuple[torch.device, b
     if any(one.type == "meta" for one in devices):
         raise MeasureError(
             "the model's weights are on the meta device and have no values",
-            "build it on a real device, or load a checkpoint (`--checkpoint FILE`)",
+            "build it on a real device, or load a checkpoint into it",
         )
     sharded = any(hasattr(tensor, "to_local") for tensor in tensors)
     if str(device) == "auto":
@@ -64,7 +64,7 @@ def move(model: nn.Module, device: torch.device) -> None:
             raise
         raise MeasureError(
             f"the model does not fit into the memory of {device}",
-            "measure on the CPU (`--device cpu`), or shard the model with FSDP2 over several devices",
+            "measure on the device cpu, or shard the model with FSDP2 over several devices",
         ) from error
 
 
@@ -78,7 +78,7 @@ def _device(device: str | torch.device) -> torch.device:
     if wanted.type == "cuda":
         if not torch.cuda.is_available():
             raise MeasureError(
-                "torch sees no CUDA device", "use `--device cpu`, or install a CUDA build of torch"
+                "torch sees no CUDA device", "use the device cpu, or install a CUDA build of torch"
             )
         index = local_rank() if wanted.index is None else wanted.index
         if index >= torch.cuda.device_count():

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropout_lint.arguments import check_whole
 from dropout_lint.errors import MeasureError
 from dropout_lint.measurement.predicted import predicted_deltas
 
@@ -76,6 +77,10 @@ def plot(
     axes.legend(frameon=False, fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    if not path.parent.is_dir():
+        raise MeasureError(
+            f"the plot cannot be written to {path}: there is no folder {path.parent}", "make the folder first"
+        )
     try:
         figure.savefig(path, dpi=160)
     except (OSError, ValueError) as error:
@@ -100,7 +105,12 @@ def sparkline(
     ratios: Sequence[float], width: int = 72, *, ascii_only: bool = False, top: float | None = None
 ) -> str:
     """One bar for each norm, from 1 (lowest) to the worst (highest); neighbours share a bar when there are
-    more norms than places, and the bar shows the worse of them. `top` is the ratio of the highest bar."""
+    more norms than places, and the bar shows the worse of them. `top` is the ratio of the highest bar.
+
+    Raises:
+        UsageError: `width` is no whole number of at least 1.
+    """
+    check_whole("width", width, least=1)
     if not ratios:
         return ""
     bars = _ASCII_BARS if ascii_only else _BARS

@@ -190,7 +190,11 @@ class Shift:
         plot(self, Path(path), after=after, predicted=predicted, title=title)
 
     def sparkline(self, width: int = 72, *, ascii_only: bool = False) -> str:
-        """Shift ratio by norm index as one line of bars, from 1 up to the worst, at most `width` wide."""
+        """Shift ratio by norm index as one line of bars, from 1 up to the worst, at most `width` wide.
+
+        Raises:
+            UsageError: `width` is no whole number of at least 1.
+        """
         from dropout_lint.measurement.plot import sparkline
 
         return sparkline([norm.shift_ratio for norm in self.norms], width, ascii_only=ascii_only)

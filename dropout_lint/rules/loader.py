@@ -97,9 +97,7 @@ def _files(entry: Path) -> list[Path]:
         return sorted(path for path in entry.glob("*.md") if path.name.lower() != "readme.md")
     if entry.is_file():
         return [entry]
-    raise RuleError(
-        f"{entry}: no such rule file or folder", 'Correct the "rules" entry of [tool.dropout-lint].'
-    )
+    raise RuleError(f"{entry}: no such rule file or folder", "Correct the path that `rules` names.")
 
 
 def read_rule(path: Path) -> Rule:
