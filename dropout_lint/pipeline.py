@@ -101,13 +101,15 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
     from dropout_lint.alone import at_rest
     from dropout_lint.noise import predict
     from dropout_lint.survey import survey
+    from dropout_lint.survey.exempt import exempt_shifts
+    from dropout_lint.survey.unknown import with_unknowns
     from dropout_lint.trace import trace
 
     with at_rest(built.model):
         traced = trace(
             built.model, built.inputs, catalogue=catalogue_of(settings), constructed=built.constructed
         )
-        prediction = predict(traced)
+        prediction = with_unknowns(traced, predict(traced))
         facts = survey(traced, prediction)
         findings = rules.match(
             facts,
@@ -116,7 +118,8 @@ def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult
             threshold=settings.delta_threshold,
         )
         fixes = planned_fixes(traced, findings, settings, rules)
-    info = target_info(built, traced, prediction, findings, fixes)
+    exempt = exempt_shifts(facts, findings, settings.delta_threshold)
+    info = target_info(built, traced, prediction, findings, fixes, exempt=exempt)
     return TargetResult(built, traced, prediction, facts, tuple(findings), info)
 
 

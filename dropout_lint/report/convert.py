@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import (
     DropoutInfo,
     FindingInfo,
@@ -22,11 +23,12 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
+from dropout_lint.report.words import count, number
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from dropout_lint.noise.types import Prediction
+    from dropout_lint.noise.types import NormShift, Prediction
     from dropout_lint.rules.types import Finding
     from dropout_lint.target.types import Built, Location
     from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout
@@ -51,17 +53,25 @@ def target_info(
     fixes: Mapping[int, FixInfo],
     *,
     verbose_notes: bool = True,
+    exempt: Sequence[NormShift] = (),
 ) -> TargetInfo:
     """Everything about one target.
 
     Args:
         fixes: what the fix room plans, by `id(finding)`; for the others the rule's own strategy is named.
+        exempt: the shifts that no finding tells of, since the rules let their dropouts' places pass.
     """
     nodes = {node.name: node for node in trace.graph.nodes}
     notes = [*built.notes, *trace.notes] if verbose_notes else []
+    if exempt:
+        notes.append(exempt_note(exempt))
+    opaque = {part.name: part.reason for part in trace.opaque}
+    unknown = [shift.norm for shift in prediction.norms if shift.shifts and math.isnan(shift.delta)]
+    if unknown:
+        opaque[f"Δ at {numbered(unknown)}"] = "no shapes are known there"
     return TargetInfo(
         target=built.target,
-        status="partial" if trace.partial else "ok",
+        status="partial" if opaque else "ok",
         model=type(trace.model).__name__,
         inputs=list(trace.inputs.describe()),
         inputs_guessed=trace.inputs.guessed,
@@ -69,8 +79,8 @@ def target_info(
         trace=TraceInfo(
             method=trace.method,
             nodes=len(nodes),
-            opaque=[part.name for part in trace.opaque],
-            reasons={part.name: part.reason for part in trace.opaque},
+            opaque=list(opaque),
+            reasons=opaque,
         ),
         findings=[finding_info(finding, trace, nodes, fixes.get(id(finding))) for finding in findings],
         predictions=[
@@ -85,6 +95,18 @@ def target_info(
             if math.isfinite(shift.delta)
         ],
         notes=list(dict.fromkeys(notes)),
+    )
+
+
+def exempt_note(exempt: Sequence[NormShift]) -> str:
+    """One sentence on the shifts that the rules let pass."""
+    lowest = min(exempt, key=lambda shift: shift.delta)
+    several = len(exempt) > 1
+    return (
+        f"{count(len(exempt), 'norm')} {'are' if several else 'is'} below the threshold though the dropouts "
+        f"before {'them' if several else 'it'} stand where the papers' guideline puts them, which the rules "
+        f"let pass (dropout-lint rule DL102): lowest Δ {number(lowest.delta)} at {lowest.norm}, "
+        f"from {lowest.basis}"
     )
 
 

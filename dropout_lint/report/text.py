@@ -80,16 +80,16 @@ class Writer:
         if target.trace is None:
             self.notes(target)
             return
-        shown = ", ".join(target.inputs) or "none"
         origin = target.inputs_origin or "guessed"
         guess = f" ({origin})" if target.inputs_guessed else ""
+        shown = f"input {', '.join(target.inputs)}{guess}" if target.inputs else "no input"
         self.wrap(
-            f"{target.model}, input {shown}{guess}, {count(target.trace.nodes, 'operation')} traced "
+            f"{target.model}, {shown}, {count(target.trace.nodes, 'operation')} traced "
             f"({target.trace.method})",
             INDENT,
             self.style.dim,
         )
-        if target.inputs_guessed:
+        if target.inputs_guessed and target.inputs:
             self.wrap("The input is a guess: give --input if it is not like yours.", INDENT, self.style.dim)
         if target.trace.opaque:
             parts = [
@@ -186,6 +186,8 @@ class Writer:
         """Δ with a word and a bar."""
         first = group.first
         if first.delta is None:
+            if first.norm:
+                self.entry("Δ", f"unknown at {first.norm.name}")
             return
         word = severity_of_shift(first.delta, self.context.threshold)
         filled = max(0, min(BAR, round(min(first.delta, 1) * BAR)))

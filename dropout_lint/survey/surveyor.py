@@ -19,6 +19,7 @@ from dropout_lint.survey.kinds import Kind, name_of
 from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
 from dropout_lint.survey.types import Placement, Survey
+from dropout_lint.survey.unknown import with_unknowns
 from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
 WHOLE_BRANCH = (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
@@ -44,12 +45,12 @@ class Surveyor:
 
     def __init__(self, trace: Trace, prediction: Prediction | None) -> None:
         self._trace = trace
-        self._prediction = prediction
+        self._prediction = None if prediction is None else with_unknowns(trace, prediction)
         self._flow = Flow(trace)
         self._branches = Branches(trace, self._flow)
         self._reach = Reach(self._flow)
         self._norms = {site.node: site for site in trace.norms}
-        self._shifts = {shift.node: shift for shift in prediction.norms} if prediction else {}
+        self._shifts = {shift.node: shift for shift in self._prediction.norms} if self._prediction else {}
         self._around: dict[DropoutSite, Branch | None] = {}
         self._crowd: Counter[Branch] = Counter()
 

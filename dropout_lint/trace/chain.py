@@ -76,7 +76,8 @@ def _trace(
 
     whole = trace_symbolically(subject, catalogue)
     if whole is not None:
-        return _assemble(subject, "symbolic", whole, inputs or Inputs(guessed=True), catalogue, places)
+        none = Inputs(guessed=True, origin="none fits")
+        return _assemble(subject, "symbolic", whole, none, catalogue, places)
     parts = trace_children(subject, catalogue, lambda child: trace(child, catalogue=catalogue), failures)
     if parts is None:
         raise explain(subject, failures, TraceError)

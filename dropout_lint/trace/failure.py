@@ -15,6 +15,8 @@ from dropout_lint.target.types import Inputs
 
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _OWN = str(Path(__file__).parent) + "/"
+# for inputs that --input cannot say
+OTHER_INPUTS = "dicts, lists and other objects as `example_inputs = (…,)` in the model's file"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ def explain(model: nn.Module, failures: list[Failure], kind: type[DropoutLintErr
     given = ", ".join(failure.inputs.describe()) or "no arguments"
     signature = _signature(model)
     if kind is InputError or failure.inputs.guessed:
-        hint = f"forward is {signature}; give inputs that fit it with --input (AxBxC, AxB:int64, name=AxB)"
+        hint = (
+            f"forward is {signature}; give inputs that fit it with --input (AxBxC, AxB:int64, name=AxB), "
+            f"{OTHER_INPUTS}"
+        )
     else:
         hint = "the model's own forward raised this; run it on these inputs outside the linter"
     return kind(f"{name} could not be run on {given}: {shown}", hint, details=_users_line(error))

@@ -13,7 +13,7 @@ from dropout_lint.alone import at_rest
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.layers import Catalogue
 from dropout_lint.target.types import Inputs
-from dropout_lint.trace.failure import Failure
+from dropout_lint.trace.failure import OTHER_INPUTS, Failure
 from dropout_lint.trace.leaves import Leaves
 from dropout_lint.trace.record import Recording
 from dropout_lint.trace.staging import preserved
@@ -55,9 +55,11 @@ def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | No
         stack = node.meta.get("nn_module_stack") or {}
         node.meta.setdefault("owner", next(reversed(stack), "") if node.op != "call_module" else "")
         node.meta.setdefault("call", None)
-    return Recording(
-        graph, {}, {}, {}, frozenset(), True, ("no input was found that fits: traced without shapes",)
+    note = (
+        "no input was found that fits: traced without shapes, so that Δ is not known behind a dropout; "
+        f"give one with --input, {OTHER_INPUTS}"
     )
+    return Recording(graph, {}, {}, {}, frozenset(), True, (note,))
 
 
 def trace_children(

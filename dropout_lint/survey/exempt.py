@@ -1,0 +1,38 @@
+"""Shifts that no finding tells of, because their dropouts stand where the papers' guideline puts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dropout_lint.survey.surveyor import WHOLE_BRANCH
+
+if TYPE_CHECKING:
+    from dropout_lint.noise.types import NormShift
+    from dropout_lint.rules.types import Finding
+    from dropout_lint.survey.types import Survey
+
+
+def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float) -> list[NormShift]:
+    """The norms whose Δ the dropouts at the guideline's places alone take below `threshold`.
+
+    Rules let such a dropout pass whatever Δ is (`at_guideline`, `at_branch_end`). One that some rule found
+    all the same is told of there, and noise on a whole branch has a rule of its own.
+    """
+    branchwise = {noise.value for noise in WHOLE_BRANCH}
+    told = {finding.dropout.name for finding in findings if finding.dropout is not None}
+    exempt = {
+        place.dropout.name
+        for place in survey.placements
+        if place.norm is not None
+        and (place.facts.at_guideline or place.facts.at_branch_end)
+        and place.facts.noise not in branchwise
+    } - told
+    return [
+        shift
+        for shift in survey.shifts
+        # dropouts in series multiply: Δ to the power of their share is what these alone would leave
+        if shift.shifts
+        and 0 < shift.delta < 1
+        and shift.delta ** sum(part for name, part in shift.shares.items() if name in exempt) < threshold
+    ]

@@ -1,0 +1,29 @@
+"""Where Δ cannot be predicted: at norms behind a dropout in a graph without shapes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from dropout_lint.noise.types import Prediction
+from dropout_lint.trace.types import Trace, value_of
+
+
+def with_unknowns(trace: Trace, prediction: Prediction) -> Prediction:
+    """`prediction` with Δ = NaN at the norms that a dropout reaches and whose shape is not known.
+
+    A graph without shapes carries no moments, so that Δ would come out as 1 there, which reads as harmless.
+    """
+    noisy = {site.node for site in trace.dropouts if site.active_in_train and site.spec.is_noisy}
+    for node in trace.graph.nodes:
+        if not noisy.isdisjoint(node.all_input_nodes):
+            noisy.add(node)
+    unknown = {site.node.name for site in trace.norms if site.node in noisy and value_of(site.node) is None}
+    if not unknown:
+        return prediction
+    norms = tuple(
+        replace(shift, delta=math.nan, shares={}) if shift.node in unknown else shift
+        for shift in prediction.norms
+    )
+    prior = {pair: delta for pair, delta in prediction.prior.items() if pair[1] not in unknown}
+    return replace(prediction, norms=norms, prior=prior)
