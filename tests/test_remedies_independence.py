@@ -69,6 +69,7 @@ DEPENDENT = {
     "sequence first, attention": (attention, torch.randn(5, 3, 8)),
     "sequence of one, attention": (attention, torch.randn(1, 3, 8)),
     "centred over the batch": (Centred, torch.randn(6, 8)),
+    "centred over many": (Centred, torch.randn(5000, 8)),
     "a single sample, centred": (Centred, torch.randn(1, 8)),
     "as long by accident": (Similar, (torch.randn(10, 8), torch.randn(10, 8))),
     "fails on more": (Fixed, torch.randn(6, 8)),
