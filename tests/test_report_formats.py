@@ -22,8 +22,9 @@ from sarif_schema import problems
 from dropout_lint.errors import UsageError
 from dropout_lint.report import FORMATS, Context, render
 from dropout_lint.report.convert import report_of
+from dropout_lint.report.group import grouped
 from dropout_lint.report.json import schema
-from dropout_lint.report.schema import Report
+from dropout_lint.report.schema import FixInfo, Report, TargetInfo
 from dropout_lint.report.words import delta_range, opening, severity_of_shift, shorten_path
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,23 @@ def test_text_shows_the_line_the_path_the_shift_and_what_to_do(here: Path) -> No
     assert "3 times on this line: blocks.0.drop, blocks.1.drop, blocks.2.drop" in text
     assert re.search(r"why +\S", text)
     assert "dropout-lint rule DL101 · Li et al. 2019, Eq. 6" in text
+
+
+def test_only_what_one_fix_is_good_for_is_one_group() -> None:
+    first, second, third = finding(0), finding(1), finding(2)
+    other = msgspec.structs.replace(
+        third,
+        dropout=msgspec.structs.replace(third.dropout, name="lstm", kind="LSTM", p=0.4),
+        fix=FixInfo(applicability="manual", strategy="reduce", title="lower it"),
+    )
+    second = msgspec.structs.replace(second, dropout=msgspec.structs.replace(second.dropout, p=0.1))
+    together, alone = grouped([first, second, other])
+    assert together.findings == (first, second) and together.ratios == "p = 0.1 to 0.5"
+    assert alone.findings == (other,) and not alone.ratios
+    report = report_of([TargetInfo(target="model", status="ok", findings=[first, second, other])], "0")
+    text = " ".join(render(report, "text", context()).split())
+    assert "2 times on this line (p = 0.1 to 0.5): blocks.0.drop, blocks.1.drop" in text
+    assert "likewise the 1 other" in text and "by hand: lower it" in text
 
 
 def test_text_promises_no_edit_that_was_not_tried(here: Path) -> None:

@@ -11,7 +11,11 @@ from dropout_lint.report.schema import SEVERITIES, FindingInfo
 
 @dataclass(frozen=True)
 class Group:
-    """Findings with the same rule, severity and source line; the first stands for all."""
+    """Findings with the same rule, severity, source line, kind of dropout and kind of fix.
+
+    The first stands for all. Their drop ratios may differ, as those of stochastic depth do from block to
+    block.
+    """
 
     findings: tuple[FindingInfo, ...]
 
@@ -28,6 +32,13 @@ class Group:
             for finding in self.findings
         ]
         return [name for name in dict.fromkeys(found) if name]
+
+    @property
+    def ratios(self) -> str:
+        """`p = 0.01 to 0.2`, "" where all have the same."""
+        known = {finding.dropout.p for finding in self.findings if finding.dropout}
+        ratios = sorted(p for p in known if p is not None)
+        return f"p = {ratios[0]:g} to {ratios[-1]:g}" if len(ratios) > 1 else ""
 
     @property
     def names_without_line(self) -> list[str]:
@@ -47,7 +58,10 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
     for index, finding in enumerate(findings):
         place = primary(finding)
         where = (place.file, place.line) if place else index
-        together.setdefault((finding.code, finding.severity, where), []).append(finding)
+        kind = finding.dropout.kind if finding.dropout else None
+        # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
+        key = (finding.code, finding.severity, where, kind, finding.fix.applicability, finding.fix.strategy)
+        together.setdefault(key, []).append(finding)
     groups = [Group(tuple(members)) for members in together.values()]
     return sorted(groups, key=lambda group: SEVERITIES.index(group.first.severity))
 

@@ -136,7 +136,8 @@ class Writer:
         if len(group.findings) > 1:
             names = group.names_without_line
             text = numbered(names, len(names) if self.context.verbose else 6)
-            self.entry("where", f"{len(group.findings)} times on this line: {text}")
+            ratios = f" ({group.ratios})" if group.ratios else ""
+            self.entry("where", f"{len(group.findings)} times on this line{ratios}: {text}")
         if len(first.path) > 1:
             self.entry("path", " → ".join(shorten_path(first.path)), pattern=r"(?<=→) ")
         self.delta(group)
