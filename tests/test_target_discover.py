@@ -287,3 +287,14 @@ def test_inputs_for_a_whole_file(write: Write) -> None:
     write("nets.py", "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n")
     (built,) = resolve("nets.py", inputs=["4x2"])
     assert built.inputs is not None and built.inputs.describe() == ("4x2",)
+
+
+def test_links_bring_nothing_twice_and_end_in_no_circle(write: Write) -> None:
+    file = write(
+        "s/p/net.py", "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
+    )
+    (file.parent / "again").symlink_to(file.parent)
+    (file.parent / "alias.py").symlink_to(file)
+    (file.parents[1] / "b").symlink_to(file.parent)
+    (file.parents[1] / "round.py").symlink_to(file.parents[1] / "round.py")
+    assert [model.target for model in resolve("s")] == ["s/p/net.py:Net"]

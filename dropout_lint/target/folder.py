@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,14 +56,22 @@ class Passed:
             self.unseen.append(note)
 
 
-def python_files(folder: Path, passed: Passed) -> Iterator[Path]:
-    """Files below `folder` that may hold models, in sorted order; what cannot be read goes to `passed`."""
-    for entry in sorted(folder.iterdir(), key=lambda item: (item.is_dir(), item.name)):
-        if entry.name.startswith("."):
+def python_files(folder: Path, passed: Passed, seen: set[str] | None = None) -> Iterator[Path]:
+    """Files below `folder` that may hold models, in sorted order; what cannot be read goes to `passed`.
+
+    A file or folder that links lead to more than once, or round in a circle, comes once; `seen` holds the
+    real paths of those that have come.
+    """
+    seen = {os.path.realpath(folder)} if seen is None else seen
+    # links last, so that a file is named by where it really lies
+    for entry in sorted(folder.iterdir(), key=lambda item: (item.is_dir(), item.is_symlink(), item.name)):
+        real = os.path.realpath(entry)
+        if entry.name.startswith(".") or real in seen:
             continue
+        seen.add(real)
         if entry.is_dir():
             if entry.name not in _SKIPPED_FOLDERS and not (entry / "pyvenv.cfg").exists():
-                yield from python_files(entry, passed)
+                yield from python_files(entry, passed, seen)
         elif (
             (
                 entry.suffix == ".py"

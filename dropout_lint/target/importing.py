@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from difflib import get_close_matches
@@ -60,7 +61,7 @@ def import_file(path: Path, notes: list[str]) -> ModuleType:
 def shown(path: Path) -> str:
     """A path relative to the current directory where it is below it."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        return str(Path(os.path.realpath(path)).relative_to(Path.cwd()))  # a circle of links is no error here
     except ValueError:
         return str(path)
 
