@@ -65,9 +65,11 @@ def prove(
         checks.append("eval-mode outputs are bit-identical")
         checks += check_sizes(left, right, (args, kwargs), repaired)
         states = Buffers(left), Buffers(right)
-        if trains(left, args, kwargs):
-            if not trains(right, args, kwargs):
-                raise FixError("the fixed model does not train", "the model was left as it was")
+        reached = trained(left, args, kwargs)
+        if reached is not None:
+            failure = stops_training(reached, trained(right, args, kwargs))
+            if failure:
+                raise FixError(f"the fixed model {failure}", "the model was left as it was")
             check_buffers(*states, "a training step")
             checks.append("a training step runs, forward and backward, and changes the same buffers")
     return tuple(checks)
@@ -233,8 +235,8 @@ def run(model: nn.Module, args: Any, kwargs: Any, dropouts_off: bool) -> Any:
         return model(*args, **kwargs)
 
 
-def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether one forward and backward pass in train mode runs."""
+def trained(model: nn.Module, args: Any, kwargs: Any) -> list[str] | None:
+    """Names of the parameters that get a gradient in one pass in train mode, None where it does not run."""
     model.train()
     torch.manual_seed(0)
     try:
@@ -242,11 +244,19 @@ def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
         parts = [part.float().sum() for part in tensors_of(out) if part.requires_grad]
         if parts:
             torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
+        return [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     except Exception:
-        return False
+        return None
     finally:
         model.zero_grad(set_to_none=True)
-    return True
+
+
+def stops_training(before: list[str], after: list[str] | None) -> str:
+    """What of a model that trained does not any more after a fix, "" where all of it does."""
+    if after is None:
+        return "does not train"
+    lost = [name for name in before if name not in after]
+    return f"trains no more what it trained: {', '.join(lost[:4])}" if lost else ""
 
 
 def same(left: Any, right: Any) -> bool:

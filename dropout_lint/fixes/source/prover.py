@@ -141,7 +141,7 @@ class Prover:
         first = original.answer(
             question.repaired, lambda: self._run(original.folder / f"original-{question.repaired}.json", job)
         )
-        edited = {**job, "kind": "actual", "trains": first["trains"]}
+        edited = {**job, "kind": "actual", "trained": first["trained"]}
         second = self._run(original.folder / "edited.json", edited)
         return Proof(tuple(second["checks"]), first["measured"], second["measured"])
 

@@ -54,7 +54,7 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
     """Build the original; keep its state_dict, its inputs and its eval-mode outputs in a file."""
     import torch
 
-    from dropout_lint.fixes.proof import run, to_device, trains, twin
+    from dropout_lint.fixes.proof import run, to_device, trained, twin
 
     built = build(job)
     args, kwargs = torch.load(job["tensors"], weights_only=False)
@@ -69,7 +69,7 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
         job["kept"],
     )
     measured = measure_all(job, model, args, kwargs)
-    return {"trains": trains(model, args, kwargs), "measured": measured}
+    return {"trained": trained(model, args, kwargs), "measured": measured}
 
 
 def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict[str, float]:
@@ -114,7 +114,7 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
     """Build the edited model and run every check against what `expected` kept; the first failure is named."""
     import torch
 
-    from dropout_lint.fixes.proof import run, same, trains
+    from dropout_lint.fixes.proof import run, same, stops_training, trained
 
     overlay(job["files"])
     try:
@@ -135,9 +135,10 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": "the eval-mode outputs are not bit-identical"}
     checks.append("eval-mode outputs are bit-identical")
     measured = measure_all(job, model, kept["args"], kept["kwargs"])  # before training touches the statistics
-    if job["trains"]:
-        if not trains(model, kept["args"], kept["kwargs"]):
-            return {"failed": "the edited model does not train"}
+    if job["trained"] is not None:
+        failure = stops_training(job["trained"], trained(model, kept["args"], kept["kwargs"]))
+        if failure:
+            return {"failed": f"the edited model {failure}"}
         checks.append("a training step runs, forward and backward")
     return {**lint_again(job, checks), "measured": measured}
 
