@@ -217,3 +217,40 @@ def test_adding_an_ignore_never_changes_the_code(lines: list[str], line: int, co
     assert ast.dump(ast.parse(changed)) == before
     assert set(codes) <= set(parse(changed).ignores[line].codes)
     assert with_ignore(changed, line, codes) == changed
+
+
+@pytest.mark.parametrize("comment", ["# Dropout-Lint: Ignore[dl101]", "# DROPOUT-LINT: IGNORE"])
+def test_the_comment_is_read_in_either_case(here: Path, comment: str) -> None:
+    assert lint(here, SOURCE.replace(CALL, f"{CALL}  {comment}"))[0].findings == []
+
+
+@pytest.mark.parametrize("comment", ["ignore[]", "ignore[ , ] as measured"])
+def test_empty_brackets_suppress_nothing_and_are_reported(here: Path, comment: str) -> None:
+    kept, (entry,) = lint(here, SOURCE.replace(CALL, f"{CALL}  # dropout-lint: {comment}"))
+    assert len(kept.findings) == 1
+    assert entry.codes == [] and entry.told.startswith("`ignore[]` names no rule")
+
+
+@pytest.mark.parametrize("comment", ["disable[DL101]", "Disable", "noqa: DL101", "ignored", "ingore [DL101]"])
+def test_another_word_for_it_is_reported(here: Path, comment: str) -> None:
+    kept, (entry,) = lint(here, SOURCE.replace(CALL, f"{CALL}  # dropout-lint: {comment}"))
+    assert len(kept.findings) == 1
+    assert entry.place.line == 7 and "suppresses nothing: write ignore[DL101]" in entry.told
+
+
+def test_prose_about_the_tool_is_let_be(here: Path) -> None:
+    assert lint(here, SOURCE.replace(CALL, f"{CALL}  # dropout-lint: says 0.5 is too much"))[1] == []
+
+
+def test_an_ignore_that_names_no_rule_says_so(here: Path) -> None:
+    (here / "model.py").write_text(SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[DL999, DL302]"))
+    words = {"DL101": "DL101", "DL302": "DL302"}
+    idle, unknown = ignores.unused(VISITED, set(), ["DL101", "DL302"], words)
+    assert idle.told == "unused ignore of DL302"
+    assert unknown.told == "there is no rule DL999"
+
+
+def test_a_code_is_written_into_empty_brackets(here: Path) -> None:
+    text = SOURCE.replace(CALL, f"{CALL}  # dropout-lint: ignore[]")
+    changed = ignores.with_ignore(text, 7, ["DL101"])
+    assert changed is not None and "ignore[DL101]" in changed

@@ -1,6 +1,7 @@
 """`# dropout-lint: ignore[DL101] reason`: find such comments, apply them, write them, name the unused.
 
-A rule is named by its code, a prefix of codes, or its name, in either case.
+A rule is named by its code, a prefix of codes, or its name, in either case. What looks like such a comment
+and is none (`disable[DL101]`), or names no rule (`ignore[]`, `ignore[DL999]`), is reported as the unused are.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ import msgspec
 from dropout_lint.report.schema import FindingInfo, IgnoreInfo, Place, SuppressedInfo, TargetInfo
 
 COMMENT = re.compile(
-    r"#\s*dropout-lint\s*:\s*ignore(?:\[(?P<codes>[^\]#]*)\])?(?P<reason>[^#]*)", re.IGNORECASE
+    r"#\s*dropout-lint\s*:\s*ignore\b(?:\[(?P<codes>[^\]#]*)\])?(?P<reason>[^#]*)", re.IGNORECASE
+)
+# other tools' words for it; any other word counts only with brackets, so that prose is let be
+SLIP = re.compile(
+    r"#\s*dropout-lint\s*:\s*(?P<word>(?:disable|noqa|skip|off|suppress|allow|ignored|ignores)\b|[\w-]+(?=\s*\[))",
+    re.IGNORECASE,
 )
 EVERY = "ALL"
+NAMES_NONE = "`ignore[]` names no rule and suppresses nothing: name one, or write `ignore` alone for all"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Ignore:
 
     Attributes:
         line, column: where the comment begins, from 1.
-        codes: rule codes, prefixes or names in capitals, `ALL` where it names none.
+        codes: rule codes, prefixes or names in capitals, `ALL` where it has no brackets.
         reason: the text behind the brackets.
     """
 
@@ -50,6 +57,7 @@ class Commented:
 
     Attributes:
         ignores: by the line they stand on.
+        slips: comments that are none for their first word: line, column and that word.
         ends: first line of a call → the lines on which calls that begin there end.
         spans: first and last line of each outermost function or class.
     """
@@ -57,6 +65,7 @@ class Commented:
     ignores: dict[int, Ignore] = field(default_factory=dict)
     ends: dict[int, frozenset[int]] = field(default_factory=dict)
     spans: tuple[tuple[int, int], ...] = ()
+    slips: tuple[tuple[int, int, str], ...] = ()
 
     def at(self, line: int) -> list[Ignore]:
         """The comments that speak of the call beginning on `line`: on it, or where the call closes."""
@@ -66,6 +75,11 @@ class Commented:
     def scope(self, line: int) -> tuple[int, int]:
         """The outermost function or class that holds `line`, else the whole file."""
         return next(((first, last) for first, last in self.spans if first <= line <= last), (1, 1 << 30))
+
+    def concerns(self, line: int, seen: set[int]) -> bool:
+        """Whether a comment on `line` speaks of code of which some line was seen."""
+        first, last = self.scope(line)
+        return any(first <= number <= last for number in seen)
 
 
 def read(file: str) -> Commented:
@@ -91,7 +105,7 @@ def encoding_of(file: str | Path) -> str:
 @lru_cache(maxsize=256)
 def _read(file: str, changed: int) -> Commented:
     text = Path(file).read_text(encoding=encoding_of(file), errors="replace")
-    if "dropout-lint" not in text:
+    if "dropout-lint" not in text.lower():
         return Commented()
     return parse(text)
 
@@ -99,15 +113,18 @@ def _read(file: str, changed: int) -> Commented:
 def parse(text: str) -> Commented:
     """The ignore comments of a source text; a comment inside a string is none."""
     ignores = {}
+    slips = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            match = COMMENT.search(token.string) if token.type == tokenize.COMMENT else None
-            if match:
-                codes = tuple(
-                    code.strip().upper() for code in (match["codes"] or EVERY).split(",") if code.strip()
-                )
-                line, column = token.start
-                ignores[line] = Ignore(line, column + 1, codes or (EVERY,), match["reason"].strip(" \t:-–—"))
+            if token.type != tokenize.COMMENT:
+                continue
+            line, column = token.start
+            if match := COMMENT.search(token.string):
+                named = EVERY if match["codes"] is None else match["codes"]
+                codes = tuple(code.strip().upper() for code in named.split(",") if code.strip())
+                ignores[line] = Ignore(line, column + 1, codes, match["reason"].strip(" \t:-–—"))
+            elif match := SLIP.search(token.string):
+                slips.append((line, column + 1, match["word"]))
         tree = ast.parse(text)
     except (tokenize.TokenError, SyntaxError, ValueError):
         return Commented()
@@ -120,7 +137,7 @@ def parse(text: str) -> Commented:
         for node in tree.body
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     )
-    return Commented(ignores, {line: frozenset(lines) for line, lines in ends.items()}, spans)
+    return Commented(ignores, {line: frozenset(lines) for line, lines in ends.items()}, spans, tuple(slips))
 
 
 def places(finding: FindingInfo) -> list[Place]:
@@ -169,32 +186,50 @@ def unused(
         active: the codes of the rules that ran; an ignore of another rule is left alone.
         words: codes and names of all rules, in capitals, each with its code; what names none of them
             suppresses nothing, whatever ran.
+
+    Returns:
+        One entry for the idle codes of a comment, one for those that name no rule, and one for each slip.
     """
-    known = words or {code: code for code in active}
     lines: dict[str, set[int]] = {}
     for place in visited:
         lines.setdefault(place.file, set()).add(place.line)
-    found = []
+    found: list[IgnoreInfo] = []
     for file, seen in sorted(lines.items()):
         commented = read(file)
         for ignore in commented.ignores.values():
-            first, last = commented.scope(ignore.line)
-            if not any(first <= line <= last for line in seen):
-                continue
-            idle = [
-                code
-                for code in ignore.codes
-                if (file, ignore.line, code) not in used
-                and (
-                    code == EVERY
-                    or (meant := rules_named(code, known)) & set(active)
-                    or (words is not None and not meant)
-                )
-            ]
-            if idle:
-                found.append(
-                    IgnoreInfo(place=Place(file=file, line=ignore.line, column=ignore.column), codes=idle)
-                )
+            if commented.concerns(ignore.line, seen):
+                found += idle_in(ignore, file, used, active, words)
+        for line, column, word in commented.slips:
+            if commented.concerns(line, seen):
+                why = f"`dropout-lint: {word}` suppresses nothing: write ignore[DL101], with the rule's code"
+                found.append(IgnoreInfo(place=Place(file=file, line=line, column=column), codes=[], why=why))
+    return found
+
+
+def idle_in(
+    ignore: Ignore,
+    file: str,
+    used: set[tuple[str, int, str]],
+    active: Sequence[str],
+    words: Mapping[str, str] | None,
+) -> list[IgnoreInfo]:
+    """What of one comment suppresses nothing: all of it, codes that are no rule's, codes that are idle."""
+    place = Place(file=file, line=ignore.line, column=ignore.column)
+    if not ignore.codes:
+        return [IgnoreInfo(place=place, codes=[], why=NAMES_NONE)]
+    known = words or {code: code for code in active}
+    idle, unknown = [], []
+    for code in ignore.codes:
+        if (file, ignore.line, code) in used:
+            continue
+        meant = rules_named(code, known)
+        if code == EVERY or meant & set(active):
+            idle.append(code)
+        elif words is not None and not meant:
+            unknown.append(code)
+    found = [IgnoreInfo(place=place, codes=idle)] if idle else []
+    if unknown:
+        found.append(IgnoreInfo(place=place, codes=unknown, why=f"there is no rule {' or '.join(unknown)}"))
     return found
 
 

@@ -16,7 +16,7 @@ def render(report: Report, context: Context) -> str:
             where = spot(primary(finding)) or f"{target.target}:"
             lines.append(f"{where}: {finding.code} {finding.message}{name}")
         for ignore in target.unused_ignores:
-            lines.append(f"{spot(ignore.place)}: unused ignore of {', '.join(ignore.codes)}")
+            lines.append(f"{spot(ignore.place)}: {ignore.told}")
     for stale in report.stale_baseline:
         lines.append(
             f"{stale.target}:: stale baseline entry {stale.code} {stale.dropout or stale.norm or ''}".rstrip()

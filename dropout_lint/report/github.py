@@ -32,9 +32,10 @@ def render(report: Report, context: Context) -> str:
     for target in report.targets:
         for ignore in target.unused_ignores:
             file = path_in_repository(ignore.place.file)
-            text = f"unused ignore of {', '.join(ignore.codes)}"
             line = ignore.place.line if file else None
-            lines["warning"].append(command("warning", text, file=file, line=line, title="dropout-lint"))
+            lines["warning"].append(
+                command("warning", ignore.told, file=file, line=line, title="dropout-lint")
+            )
     lines["warning"] += [
         command(
             "warning",

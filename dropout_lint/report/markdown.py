@@ -22,8 +22,7 @@ def render(report: Report, context: Context) -> str:
         lines += section(target, context)
         codes.update(dict.fromkeys(finding.code for finding in target.findings))
     for ignore in (entry for target in report.targets for entry in target.unused_ignores):
-        names = ", ".join(ignore.codes)
-        lines.append(f"- unused ignore of {names} at {code(f'{ignore.place.file}:{ignore.place.line}')}")
+        lines.append(f"- {cell(ignore.told)} at {code(f'{ignore.place.file}:{ignore.place.line}')}")
     for entry in report.stale_baseline:
         name = code(entry.dropout or entry.norm or "")
         lines.append(f"- stale baseline entry: {code(entry.target)} {entry.code} {name}")

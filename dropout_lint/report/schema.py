@@ -88,10 +88,19 @@ class SuppressedInfo(Struct, frozen=True, kw_only=True):
 
 
 class IgnoreInfo(Struct, frozen=True, kw_only=True):
-    """An ignore comment that suppresses nothing; `codes` are those of its codes that do not occur."""
+    """An ignore comment that suppresses nothing; `codes` are those of its codes that do not occur.
+
+    `why` says what else is wrong with it: it names no rule, or none that there is, or is no ignore comment.
+    """
 
     place: Place
     codes: list[str]
+    why: str = ""
+
+    @property
+    def told(self) -> str:
+        """`unused ignore of DL101`, or what is wrong with the comment."""
+        return self.why or f"unused ignore of {', '.join(self.codes)}"
 
 
 class PredictionInfo(Struct, frozen=True, kw_only=True):

@@ -67,10 +67,8 @@ class Writer:
             self.group(group)
         for ignore in target.unused_ignores:
             self.lines.append("")
-            self.lines.append(
-                f"{spot(ignore.place)}  {self.style.warning('unused ignore')}  "
-                f"{', '.join(ignore.codes)} does not occur here: remove it"
-            )
+            told = ignore.why or f"{', '.join(ignore.codes)} does not occur here: remove it"
+            self.lines.append(f"{spot(ignore.place)}  {self.style.warning('unused ignore')}  {told}")
         self.tables(target)
         self.lines.append("")
 
