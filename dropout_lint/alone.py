@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 PATCHING = threading.RLock()
 """Held while a class of torch's or the modules of a model are exchanged: two threads that put back what they
 found, one before the other, would leave the exchange of one of them for good.
 """
+
+
+class LoneTracer(fx.Tracer):
+    """`fx.Tracer` patches torch, and so sees the calls of every thread: those of others just run here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
+        """As `fx.Tracer` does it, while no other thread patches torch."""
+        with PATCHING:
+            return super().trace(*args, **kwargs)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As `fx.Tracer` does it for calls of this thread."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 @contextmanager

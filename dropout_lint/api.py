@@ -20,6 +20,7 @@ from dropout_lint.arguments import (
     check_whole,
 )
 from dropout_lint.config import Settings
+from dropout_lint.eager import eager
 from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
 from dropout_lint.fixes.types import STRATEGIES
 from dropout_lint.layers import STANDARD, Catalogue
@@ -174,7 +175,7 @@ def fix(
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     judge = judge_with(load_rules(), select=selected or None, ignore=ignored, threshold=threshold)
-    with at_rest(model) as resting:
+    with at_rest(model) as resting, eager():  # nothing is compiled for the sizes that the proof tries
         traced = trace(model, given, catalogue=catalogue)
         fixed = fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
     for name in resting:  # it was copied while they were in test mode

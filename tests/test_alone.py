@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import dropout_lint as dl
 from dropout_lint.eager import eager
+from dropout_lint.fixes.module import _LeafTracer
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
 from dropout_lint.trace.parts import trace_symbolically
@@ -96,7 +97,7 @@ class Elsewhere(nn.Module):
         return self.norm(self.drop(x))
 
 
-@pytest.mark.parametrize("way", ["recorded", "symbolic"])
+@pytest.mark.parametrize("way", ["recorded", "symbolic", "unpickled"])
 def test_a_call_in_another_thread_is_not_recorded(way: str) -> None:
     other = nn.Dropout(0.5)
     seen: list[torch.Tensor] = []
@@ -105,6 +106,8 @@ def test_a_call_in_another_thread_is_not_recorded(way: str) -> None:
         found = trace(model, Inputs((torch.randn(2, 4),)))
         assert [site.name for site in found.dropouts] == ["drop"]
         graph = found.graph
+    elif way == "unpickled":
+        graph = _LeafTracer().trace(model)
     else:
         recording = trace_symbolically(model, dl.layers.STANDARD)
         assert recording is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import fx, nn
 
 import dropout_lint as dl
 from dropout_lint.trace import trace
@@ -75,3 +75,17 @@ def test_a_compiled_part_has_no_name_of_its_own() -> None:
     assert [site.name for site in (*found.dropouts, *found.norms)] == ["0.drop", "1", "0.norm"]
     assert [site.name for site in found.unused] == ["0.spare"]
     assert [item.norm for item in dl.lint(model, X).predictions] == list(dl.measure(model, [X, X]).delta)
+
+
+def test_a_fix_compiles_nothing_for_the_sizes_that_its_proof_tries() -> None:
+    compilations: list[int] = []
+
+    def backend(graph: fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        compilations.append(1)
+        return graph.forward
+
+    model = nn.Sequential(torch.compile(Net(), backend=backend))
+    model(X)
+    compilations.clear()
+    assert [item.dropout for item in dl.fix(model, X).applied] == ["0.drop"]
+    assert not compilations

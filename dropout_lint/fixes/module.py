@@ -10,6 +10,8 @@ from torch import fx, nn
 from torch.fx.graph_module import _format_import_block, _forward_from_src
 from torch.package.importer import sys_importer
 
+from dropout_lint.alone import LoneTracer
+
 # What a module tree consists of, as `nn.Module` keeps it.
 TREE = frozenset({"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "training"})
 
@@ -66,7 +68,7 @@ class _Body(nn.Module):
     """The tree with the generated `forward`, for re-tracing after unpickling."""
 
 
-class _LeafTracer(fx.Tracer):
+class _LeafTracer(LoneTracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from torch import fx, nn
 
-from dropout_lint.alone import at_rest
+from dropout_lint.alone import LoneTracer, at_rest
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.layers import Catalogue
 from dropout_lint.target.types import Inputs
@@ -22,24 +21,15 @@ from dropout_lint.trace.types import DropoutSite, NormSite, Opaque, Trace, Unuse
 _Site = TypeVar("_Site", DropoutSite, NormSite)
 
 
-class _Tracer(fx.Tracer):
-    """`fx.Tracer` whose leaves are the recorder's. It patches torch, and so sees every thread's calls."""
+class _Tracer(LoneTracer):
+    """`fx.Tracer` whose leaves are the recorder's."""
 
     def __init__(self, leaves: Leaves) -> None:
         super().__init__()
         self._leaves = leaves
-        self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._leaves.is_leaf(m)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """As `fx.Tracer` does it; a call of another thread just runs."""
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
 
 
 def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | None:
