@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import dropout_lint as dl
 from dropout_lint.errors import UsageError
 from dropout_lint.noise import available_basis
 from dropout_lint.noise.equations import hendrycks_factors, li_eq6, li_eq12
@@ -423,3 +424,33 @@ def test_an_activation_inside_a_norm_module_is_applied() -> None:
 
     inside = predicted(network(BatchNormAct2d(16)), images(4, 8)).norms[-1].delta
     assert inside == pytest.approx(li_eq6(1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi), 0.5), abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("where", ["0.weight", "2.running_var"])
+def test_values_that_are_not_finite_leave_the_shapes(value: float, where: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.4), nn.BatchNorm1d(8))
+    model.state_dict()[where].flatten()[0] = value
+    report = dl.lint(model, torch.randn(4, 8))
+    assert "DL101" in [finding.code for finding in report.findings]
+    (shift,) = report.predictions
+    if value < math.inf and where == "2.running_var":  # one channel that is large beyond all others
+        assert shift.basis == "checkpoint"
+    else:
+        assert shift.basis == "initialisation" and 0.5 < shift.delta < 0.65
+        assert "weights or statistics are not finite: Δ is predicted from shapes alone" in report.target.notes
+
+
+def test_an_operation_without_a_rule_is_told_in_the_report() -> None:
+    class Scattering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.drop, self.bn = nn.Linear(8, 8), nn.Dropout(0.4), nn.BatchNorm1d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.bn(self.drop(self.first(x)).cumsum(1).cumsum(1))
+            return out
+
+    report = dl.lint(Scattering(), torch.randn(4, 8))
+    told = "the prediction knows no rule for cumsum (2 times): the noise is taken to pass it unchanged"
+    assert told in report.target.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from dropout_lint.noise.transfer import Call, Ledger, Parameter, find_function, 
 from dropout_lint.noise.transfer.base import first_shape, transfer_of
 from dropout_lint.noise.transfer.dropout import drop
 from dropout_lint.noise.transfer.norm import calibrated, values
-from dropout_lint.noise.types import Basis, NormShift, Prediction
+from dropout_lint.noise.types import NOT_FINITE, Basis, NormShift, Prediction
+from dropout_lint.trace.noise_by_hand import is_random
 from dropout_lint.trace.types import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
 DECAY = 5.0
@@ -87,7 +89,12 @@ def predict(
         ),
         measured=_measured(trace, dropouts) if chosen == "checkpoint" else {},
     )
-    _walk(trace, ledger)
+    with np.errstate(all="ignore"):
+        _walk(trace, ledger)
+    if ledger.real and not all(math.isfinite(delta) for delta, _ in ledger.shifts.values()):
+        # weights or statistics that are not finite tell nothing: shapes do
+        shapes = predict(trace, basis="initialisation")
+        return replace(shapes, fallbacks={**shapes.fallbacks, NOT_FINITE: 1})
     names = _row_names(ledger)
     shifts = tuple(_shift(site, ledger, chosen, names) for site in trace.norms)
     prior: Mapping[tuple[str, str], float] = {}
@@ -202,7 +209,8 @@ def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
     if transfer is None and node in ledger.norms:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
     if transfer is None:
-        return _fallback(call)
+        # a draw has no data in it; where it makes a mask, the product with it is the dropout
+        return constant(0.0, len(ledger.dropouts)) if is_random(node) else _fallback(call)
     try:
         return transfer(call)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):

@@ -227,9 +227,11 @@ class State:
 
     @property
     def delta(self) -> float:
-        """Σ test variances / Σ train variances over the channels (Li Sec. 4); 1 for a constant."""
+        """Σ test variances / Σ train variances over the channels (Li Sec. 4); 1 for a constant, NaN where
+        weights are not finite.
+        """
         train = float(self.counts @ self.train_var)
-        return float(self.counts @ self.t_var) / train if train > 0 else 1.0
+        return 1.0 if train <= 0 else float(self.counts @ self.t_var) / train
 
     @property
     def lifted(self) -> Array:

@@ -65,6 +65,8 @@ def target_info(
     notes = [*built.notes, *trace.notes] if verbose_notes else []
     if exempt:
         notes.append(exempt_note(exempt))
+    if prediction.fallbacks and any(shift.shifts and shift.delta != 1 for shift in prediction.norms):
+        notes.append(fallback_note(prediction.fallbacks))
     opaque = {part.name: part.reason for part in trace.opaque}
     unknown = [shift.norm for shift in prediction.norms if shift.shifts and math.isnan(shift.delta)]
     if unknown:
@@ -220,6 +222,20 @@ def default_fix(finding: Finding, trace: Trace) -> FixInfo:
 def rounded(value: float) -> float:
     """Six significant digits: more would only be noise in a diff of two reports."""
     return float(f"{value:.6g}")
+
+
+def fallback_note(fallbacks: Mapping[str, int]) -> str:
+    """What the prediction passed over, in words; operations by name, with how often they came."""
+    from dropout_lint.noise.types import NOT_FINITE
+
+    passed = {name: times for name, times in fallbacks.items() if name != NOT_FINITE}
+    parts = []
+    if NOT_FINITE in fallbacks:
+        parts.append("weights or statistics are not finite: Δ is predicted from shapes alone")
+    if passed:
+        names = ", ".join(f"{name} ({times} times)" if times > 1 else name for name, times in passed.items())
+        parts.append(f"the prediction knows no rule for {names}: the noise is taken to pass it unchanged")
+    return "; ".join(parts)
 
 
 def error_info(target: str, message: str, hint: str | None = None, notes: Iterable[str] = ()) -> TargetInfo:
