@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch import nn
 
-from dropout_lint.errors import DropoutLintError, InputError, TargetError
+import dropout_lint
+from dropout_lint.errors import DropoutLintError, InputError, TargetError, TraceError
 from dropout_lint.target import resolve
 
 BAD = """
@@ -261,3 +264,26 @@ def test_scripts_that_need_the_command_line_say_so_from_a_process(folder: Path) 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "importing `leaver` called sys.exit(0)\n"
     assert done.stderr == "hello\n"
+
+
+@pytest.mark.parametrize("wrap", ["", "nn.Sequential"])
+def test_an_exported_program_is_refused_in_plain_words(folder: Path, wrap: str) -> None:
+    (folder / "exporting.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n"
+        "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
+        f"    return {wrap}(torch.export.export(net, (torch.randn(4, 8),)).module())\n"
+    )
+    with pytest.raises(
+        TraceError, match=r"is a program that torch\.export made: it holds one mode"
+    ) as caught:
+        resolve("exporting:build")
+    assert caught.value.hint == "lint the module that it was exported from"
+    assert ("its part `0`" in caught.value.message) == bool(wrap)
+
+
+def test_an_exported_program_is_refused_from_python_too() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))
+    exported = torch.export.export(net, (torch.randn(4, 8),)).module()
+    with pytest.raises(TraceError, match="it holds one mode"):
+        dropout_lint.lint(exported)
+    assert dropout_lint.lint(torch.fx.symbolic_trace(net), torch.randn(4, 8)).findings

@@ -17,6 +17,7 @@ from dropout_lint.target.build import Made, look_up, make
 from dropout_lint.target.checkpoint import load_checkpoint
 from dropout_lint.target.compat import plain_python
 from dropout_lint.target.discover import discover
+from dropout_lint.target.exported import refuse_exported
 from dropout_lint.target.importing import import_target
 from dropout_lint.target.leaves import fits_first_layer
 from dropout_lint.target.parse import Spec, parse_target
@@ -89,6 +90,7 @@ def _finished(
     discovered: bool,
 ) -> Built:
     model = unwrapped(made.model)
+    refuse_exported(model)
     inputs = given or _own_inputs(model, module, made.inputs, discovered)
     if inputs is not None:
         check_inputs(model, inputs)

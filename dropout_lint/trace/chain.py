@@ -11,6 +11,7 @@ from torch import fx, nn
 from dropout_lint.alone import at_rest
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.target.exported import refuse_exported
 from dropout_lint.target.types import Inputs, Location
 from dropout_lint.target.wrappers import bare, unwrapped
 from dropout_lint.trace.failure import Failure, explain
@@ -47,6 +48,7 @@ def trace(
         TraceError: nothing of the model could be traced.
     """
     model = unwrapped(model)
+    refuse_exported(model)
     with at_rest(model):
         return _trace(model, inputs, catalogue, constructed)
 
