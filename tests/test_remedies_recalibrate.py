@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
+import dropout_lint as dl
 from dropout_lint.errors import DropoutLintError, MeasureError, UsageError
 from dropout_lint.remedies.recalibrate import recalibrate
 
@@ -634,3 +635,22 @@ def _rank(rank: int, world: int, folder: str) -> None:
 def test_ranks_are_merged_and_fail_together(tmp_path):
     multiprocessing.spawn(_rank, args=(2, str(tmp_path)), nprocs=2)
     assert len(list(tmp_path.glob("passed-*"))) == 2
+
+
+def test_a_lint_knows_statistics_that_were_taken_with_dropout_off() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    batches = [torch.randn(64, 8) for _ in range(8)]
+    for x in batches:
+        net.train()(x)
+    codes = [finding.code for finding in dl.lint(net, batches[0]).findings]
+    assert {"DL101", "DL501"} <= set(codes)
+    report = dl.recalibrate(net, batches)
+    after = dl.lint(net, batches[0])
+    assert [shift.delta for shift in after.predictions] == [1.0]
+    assert not {"DL101", "DL501"} & {finding.code for finding in after.findings}
+    assert list(net.state_dict()) == list(nn.Sequential(*copy.deepcopy(list(net))).state_dict())
+    net.train()(batches[0])  # other statistics again
+    assert {"DL101", "DL501"} <= {finding.code for finding in dl.lint(net, batches[0]).findings}
+    report.undo()
+    assert {"DL101", "DL501"} <= {finding.code for finding in dl.lint(net, batches[0]).findings}

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from dropout_lint.errors import UsageError
+from dropout_lint.layers.reestimated import is_reestimated
 from dropout_lint.noise.prior import prior_deltas
 from dropout_lint.noise.quadrature import Array
 from dropout_lint.noise.removal import Removal, follow
@@ -88,6 +89,9 @@ def predict(
             if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
         ),
         measured=_measured(trace, dropouts) if chosen == "checkpoint" else {},
+        reestimated=frozenset(
+            site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
+        ),
     )
     with np.errstate(all="ignore"):
         _walk(trace, ledger)
@@ -123,6 +127,8 @@ def _row_names(ledger: Ledger) -> tuple[str, ...]:
 
 def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
     delta, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+    if site.node in ledger.reestimated:  # it divides by what test mode shows
+        delta = 1.0
     total = float(noise.sum())
     shares: dict[str, float] = {}
     if total > 0 and delta < 1:
@@ -321,6 +327,8 @@ def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tu
         if not site.spec.tracks or not isinstance(source, fx.Node):
             continue
         module = module_of(trace.model, site.node)
+        if is_reestimated(module):
+            continue
         mean, var = (
             values(getattr(module, "running_mean", None)),
             values(getattr(module, "running_var", None)),

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedBuffer
 from dropout_lint.arguments import as_names, check_choice, check_model
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.layers import STANDARD
+from dropout_lint.layers.reestimated import mark_reestimated
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.moments import all_reduce_moments
 from dropout_lint.remedies.batches import device_for, rereadable
@@ -188,6 +189,8 @@ def recalibrate(
     )
     try:
         _write(new)
+        for norm, _, _ in new:
+            mark_reestimated(norm)
         after = _score(metric, model)
     except BaseException:
         report.undo()

@@ -47,6 +47,7 @@ class Ledger:
         real: weights have values.
         trained: running statistics are those of training.
         weight_layers: nodes that are a linear layer or a convolution.
+        reestimated: norms whose running variance was taken with dropout off.
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         fallbacks: operation → number of nodes passed without a transfer function of their own.
@@ -57,6 +58,7 @@ class Ledger:
     real: bool
     trained: bool
     silent: frozenset[fx.Node] = frozenset()
+    reestimated: frozenset[fx.Node] = frozenset()
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     weight_layers: frozenset[fx.Node] = frozenset()
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
