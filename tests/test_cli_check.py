@@ -224,6 +224,28 @@ def test_show_settings_says_where_each_comes_from(here: Path, capsys: pytest.Cap
     assert "delta-threshold = 0.95  # default" in out
 
 
+def test_show_settings_calls_only_that_typed_which_was(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(here, 'strict = true\nfail-on = "warning"\ndelta-threshold = 0.9')
+    (here / "sub").mkdir()
+    monkeypatch.chdir(here / "sub")
+    assert run(["check", "--show-settings", "--no-cache", "--delta-threshold", "0.8"]) == 0
+    out = capsys.readouterr().out
+    assert f'cache-dir = "{here / ".dropout_lint_cache"}"  # default' in out
+    assert "cache = false  # command line" in out
+    assert "delta-threshold = 0.8  # command line" in out
+    assert 'fail-on = "warning"  # file' in out
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "-j", "2"], ["fix"]], ids=" ".join)
+def test_configured_modules_are_found_from_a_subfolder(here: Path, command: list[str]) -> None:
+    table(here, 'targets = [{ target = "net:Good", input = ["2x3x8x8"] }]')
+    (here / "sub" / "deep").mkdir(parents=True)
+    done = cli(*command, cwd=here / "sub" / "deep")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_file_without_a_model_is_an_error_unless_allowed(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -273,9 +273,7 @@ def test_an_exported_program_is_refused_in_plain_words(folder: Path, wrap: str) 
         "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
         f"    return {wrap}(torch.export.export(net, (torch.randn(4, 8),)).module())\n"
     )
-    with pytest.raises(
-        TraceError, match=r"is a program that torch\.export made: it holds one mode"
-    ) as caught:
+    with pytest.raises(TraceError, match=r"program that torch\.export made: it holds one mode") as caught:
         resolve("exporting:build")
     assert caught.value.hint == "lint the module that it was exported from"
     assert ("its part `0`" in caught.value.message) == bool(wrap)

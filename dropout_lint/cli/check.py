@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -203,7 +204,8 @@ def command(
     if no_cache:
         settings = msgspec.structs.replace(settings, cache=False)
     if show_settings:
-        click.echo(settings_text(loaded), nl=False)
+        typed = {*options.typed(given), *(("cache",) if no_cache else ())}
+        click.echo(settings_text(loaded, settings, typed), nl=False)
         return 0
     with options.blamed_on_file(loaded, given):
         wanted = outputs(settings, quiet)
@@ -219,6 +221,7 @@ def command(
     from dropout_lint.target import own_process
 
     own_process()
+    options.make_importable(loaded)
     with console.report_stream() as stdout:
         written = frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
         with pool_of(settings) as pool:
@@ -371,13 +374,13 @@ def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     return assemble(run.outcomes, active_in(rules, settings), known, words=words_of(rules))
 
 
-def settings_text(loaded: Loaded) -> str:
-    """The settings as TOML, with where each comes from."""
+def settings_text(loaded: Loaded, settings: Settings, typed: Container[str]) -> str:
+    """The settings as TOML, with where each comes from; `typed` are the names of those that were typed."""
     lines = [f"# settings file: {loaded.file or 'none'}", "[tool.dropout-lint]"]
-    defaults = msgspec.to_builtins(Settings())
     tables = []
-    for key, value in msgspec.to_builtins(loaded.settings).items():
-        origin = "default" if value == defaults[key] else "file" if key in loaded.given else "command line"
+    for key, value in msgspec.to_builtins(settings).items():
+        in_file = "file" if key in loaded.given else "default"
+        origin = "command line" if key.replace("-", "_") in typed else in_file
         if isinstance(value, dict):
             tables += [
                 f"[tool.dropout-lint.{key}.{toml(name)}]\n" + body(entry) for name, entry in value.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -132,9 +134,7 @@ def settings(file: str | None, **given: Any) -> Loaded:
     """
     loaded = load(file)
     changes: dict[str, Any] = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in given.items()
-        if value is not None and value is not False and value != ()
+        name: list(value) if isinstance(value, tuple) else value for name, value in typed(given).items()
     }
     for name in ("select", "ignore"):
         if name in changes:
@@ -156,6 +156,32 @@ def settings(file: str | None, **given: Any) -> Loaded:
             ],
         )
     return msgspec.structs.replace(loaded, settings=merged)
+
+
+def typed(given: Mapping[str, object]) -> dict[str, object]:
+    """Those of the options that were given on the command line."""
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and value != ()
+    }
+
+
+def make_importable(loaded: Loaded) -> None:
+    """Let modules be imported from the settings file's folder: `net:Net` in it means the `net` beside it.
+
+    The folder comes before installed packages but behind the standard library, which a project's files must
+    not hide from torch.
+    """
+    root = str(loaded.root)
+    if loaded.file is None or root in sys.path:
+        return
+    installed = (
+        index
+        for index, entry in enumerate(sys.path)
+        if Path(entry).name in ("site-packages", "dist-packages")
+    )
+    sys.path.insert(next(installed, len(sys.path)), root)
 
 
 @contextmanager
