@@ -246,6 +246,37 @@ def test_configured_modules_are_found_from_a_subfolder(here: Path, command: list
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (["--delta-threshold", "abc"], "'abc' is not a number"),
+        (["--jobs", "x"], "'x' is not a whole number"),
+    ],
+)
+def test_what_is_no_number_is_told_in_plain_words(
+    here: Path, capsys: pytest.CaptureFixture[str], option: list[str], told: str
+) -> None:
+    assert run(["net.py", *option]) == 2
+    assert capsys.readouterr().err.splitlines()[0].endswith(told)
+
+
+def test_at_a_terminal_a_failed_target_is_told_once(here: Path) -> None:
+    pty = pytest.importorskip("pty")
+    reader, terminal = pty.openpty()
+    with open(reader, "rb", buffering=0) as shown:  # noqa: PTH123 - no path: a descriptor
+        subprocess.run(
+            [sys.executable, "-m", "dropout_lint", "net.py:broken", "net.py:Good", *INPUT, "--no-cache"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
+            stdout=terminal,
+            stderr=terminal,
+            check=False,
+        )
+        os.close(terminal)
+        text = " ".join(shown.read(1 << 16).decode().split())
+    assert text.count("building `net.py:broken` raised ValueError: no weights here") == 1
+    assert "1 target could not be linted" in text
+
+
 def test_a_file_without_a_model_is_an_error_unless_allowed(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

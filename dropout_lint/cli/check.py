@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -248,7 +249,10 @@ def command(
         for output in wanted:
             if output.file is None:
                 own_context = replace(
-                    context, color=console.use_color(stdout), width=console.width_of(stdout)
+                    context,
+                    color=console.use_color(stdout),
+                    width=console.width_of(stdout),
+                    errors_told=stdout.isatty() and sys.stderr.isatty(),
                 )
                 stdout.write(render(run.report, output.format, own_context))
             else:

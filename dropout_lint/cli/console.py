@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,9 @@ def report_usage(problem: click.ClickException) -> None:
     path = context.command_path if context is not None else "dropout-lint"
     message = problem.format_message()
     message = message[:1].lower() + message[1:].rstrip(".")
+    # click's names for its types
+    message = re.sub(r"not a valid float( range)?$", "not a number", message)
+    message = re.sub(r"not a valid integer( range)?$", "not a whole number", message)
     report_error(DropoutLintError(message, f"`{path} --help` lists what is allowed"))
 
 

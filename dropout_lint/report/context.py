@@ -24,6 +24,7 @@ class Context:
         verbose: say more.
         threshold: the Δ below which a shift counts.
         drawings: the model of each target as a drawing, for html.
+        errors_told: the reader has seen on stderr which targets could not be linted, and why.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Context:
     verbose: bool = False
     threshold: float = 0.95
     drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    errors_told: bool = False
 
     def section(self, code: str, heading: str) -> str:
         """The Markdown text of a section of a rule, "" where the rule or the section is not known."""

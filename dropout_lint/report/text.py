@@ -57,6 +57,8 @@ class Writer:
                 self.lines.append(self.headline(group))
             return
         if target.status == "error":
+            if self.context.errors_told and not target.notes:
+                return
             self.wrap(f"{target.target}: could not be linted: {target.error}", "", self.style.error)
             self.notes(target)
             self.lines.append("")

@@ -166,8 +166,10 @@ def _near_module(name: str, missing: str) -> str:
             return f"`{parent}` is a module and holds no others"
         candidates = [item.name for item in pkgutil.iter_modules(search)]
     else:
-        candidates = [item.name for item in pkgutil.iter_modules()]
-    near = get_close_matches(last, candidates, n=1)
+        names = {item.name for item in pkgutil.iter_modules()}
+        candidates = sorted(names - sys.stdlib_module_names)  # no model is meant there
+    # among so many, a short name is always a little like some other
+    near = get_close_matches(last, candidates, n=1, cutoff=0.6 if parent else 0.7)
     if near:
         return f"did you mean `{parent + '.' if parent else ''}{near[0]}`?"
     return f"modules are looked for in {Path.cwd()} and in this environment ({sys.prefix})"

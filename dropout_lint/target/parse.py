@@ -74,6 +74,12 @@ def parse_target(text: str) -> Spec:
     left, right = _split(text)
     if right is None and "(" in left:
         raise TargetError(f"`{text}` has no colon before the attribute", _FORMS)
+    if left.endswith(".ipynb"):
+        script = str(Path(left).with_suffix(".py"))
+        raise TargetError(
+            f"`{left}` is a notebook, which cannot be imported",
+            f"export it with `jupyter nbconvert --to script {left}` and lint {script}",
+        )
     call = None if right is None else _parse_call(text, right)
     if _looks_like_path(left):
         return Spec(text, None, _existing_file(left, call), call)
