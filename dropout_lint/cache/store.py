@@ -18,6 +18,7 @@ from dropout_lint.cache.manifest import Manifest, digest, file_state, manifest_o
 from dropout_lint.cache.witness import watching
 from dropout_lint.config import Settings
 from dropout_lint.report.outcome import Outcome
+from dropout_lint.target.roots import root
 
 if TYPE_CHECKING:
     from dropout_lint.pipeline import Lint
@@ -107,6 +108,7 @@ def key_of(target: str, settings: Settings) -> str:
         target.encode(errors="surrogateescape"),
         os.fsencode(Path.cwd()),
         os.fsencode(os.pathsep.join(sys.path)),
+        os.fsencode(root() or ""),
         msgspec.json.encode(decisive, order="sorted"),
         *own_code(),
         *packages(),

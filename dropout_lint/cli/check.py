@@ -222,7 +222,6 @@ def command(
     from dropout_lint.target import own_process
 
     own_process()
-    options.make_importable(loaded)
     with console.report_stream() as stdout:
         written = frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
         with pool_of(settings) as pool:

@@ -87,7 +87,6 @@ def command(
         from dropout_lint.target import own_process
 
         own_process()
-        options.make_importable(loaded)
         models, status = models_of(names, loaded.settings)
         wanted = Wanted(
             strategy=strategy,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +12,7 @@ import rich_click as click
 from dropout_lint.config import Loaded, Settings, load
 from dropout_lint.config.load import display
 from dropout_lint.errors import RuleError, UsageError
+from dropout_lint.target.roots import set_root
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -133,6 +132,8 @@ def settings(file: str | None, **given: Any) -> Loaded:
         UsageError: `--select` or `--ignore` is empty.
     """
     loaded = load(file)
+    # `net:Net` in the file means the `net` beside it, from a subfolder too
+    set_root(loaded.root if loaded.file is not None else None)
     changes: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value for name, value in typed(given).items()
     }
@@ -165,23 +166,6 @@ def typed(given: Mapping[str, object]) -> dict[str, object]:
         for name, value in given.items()
         if value is not None and value is not False and value != ()
     }
-
-
-def make_importable(loaded: Loaded) -> None:
-    """Let modules be imported from the settings file's folder: `net:Net` in it means the `net` beside it.
-
-    The folder comes before installed packages but behind the standard library, which a project's files must
-    not hide from torch.
-    """
-    root = str(loaded.root)
-    if loaded.file is None or root in sys.path:
-        return
-    installed = (
-        index
-        for index, entry in enumerate(sys.path)
-        if Path(entry).name in ("site-packages", "dist-packages")
-    )
-    sys.path.insert(next(installed, len(sys.path)), root)
 
 
 @contextmanager

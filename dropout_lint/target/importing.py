@@ -15,15 +15,21 @@ from types import ModuleType
 from dropout_lint.errors import TargetError
 from dropout_lint.target.compat import with_schemas
 from dropout_lint.target.parse import Spec
+from dropout_lint.target.roots import root
 from dropout_lint.target.usercode import UserCodeError, user_code
 
 
 def import_target(spec: Spec, notes: list[str]) -> ModuleType:
     """The module of a target. The current directory is importable, as with `python -m`, and stays so.
 
+    The folder of the settings file is importable behind it.
+
     Raises:
         TargetError: there is no such module, or importing it fails.
     """
+    folder = root()
+    if folder is not None:
+        _importable(folder)
     _importable(Path.cwd())
     if spec.module is not None:
         return import_name(spec.module, notes)
