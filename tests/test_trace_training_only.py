@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 class ReadsValues(Net):
     def prepare(self, x: torch.Tensor, y: torch.Tensor | None) -> None:
-        torch.distributions.Normal(0.0, 0.1).sample(x.shape)
+        assert torch.ones(1).add(1).item() != 0
 
 
 class WantsTargets(Net):

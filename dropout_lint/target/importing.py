@@ -27,10 +27,11 @@ def import_target(spec: Spec, notes: list[str]) -> ModuleType:
     Raises:
         TargetError: there is no such module, or importing it fails.
     """
-    folder = root()
-    if folder is not None:
-        _importable(folder)
     _importable(Path.cwd())
+    folder = root()
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(sys.path.index(str(Path.cwd())) + 1, str(folder))
+        importlib.invalidate_caches()
     if spec.module is not None:
         return import_name(spec.module, notes)
     assert spec.path is not None
