@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,8 +32,8 @@ class Verdict:
 
     @property
     def worst(self) -> float | None:
-        """Lowest predicted Δ over the norms that shift, None without one."""
-        deltas = [shift.delta for shift in self.prediction.norms if shift.shifts]
+        """Lowest predicted Δ over the norms that shift, None where none is known."""
+        deltas = [s.delta for s in self.prediction.norms if s.shifts and not math.isnan(s.delta)]
         return min(deltas) if deltas else None
 
     def about(self, names: frozenset[str]) -> list[Finding]:
