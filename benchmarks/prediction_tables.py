@@ -89,7 +89,7 @@ def by(results: Sequence[Result], heads: Sequence[str]) -> list[str]:
 
 MISSES = """## How to read this, and where rows miss
 
-The ledger's assumed numbers (`DECAY`, `INPUT_ALIKE`; for trained networks `KINSHIP`, `LEAST_KIN`,
+The ledger's assumed numbers (`DECAY`, `INPUT_ALIKE`; for trained networks `STRANGE`, `LEAST_KIN`,
 `POINT_GAIN`, `AGREEMENT`, `PAIR`, `UNREST`) were chosen while looking at the networks of `prediction.md`,
 so the errors there are in-sample for them; for those of `prediction-held-out.md` no number was chosen,
 though their sum was in view. Numbers of train-mode passes differ (2 to 4). The column `× forward` is
