@@ -103,7 +103,7 @@ from train to test mode ("growth") once noise ahead of ReLUs is gone and frozen 
 adds up with depth. `prediction-limits.md` says how far a run of the very network gets without its data.
 
 - *Pre-activation networks, dropout within the branch (P1, P4), p = 0.5*: growth 1.36 and 1.30 in the mean
-  of the norms of a PreResNet-20, predicted 1.32 and 1.20. What skip and branch have in common grows by more
+  of the norms of a PreResNet-20, predicted 1.31 and 1.20. What skip and branch have in common grows by more
   than either; the ledger lets it grow as both do, and each block adds a few hundredths.
 - *Post-activation networks with dropout at the branch's end*: variances differ from channel to channel
   behind an add that no norm reads, and their growth with them; a file does not tell them apart.
@@ -122,7 +122,7 @@ adds up with depth. `prediction-limits.md` says how far a run of the very networ
   the branch's size against its skip is off. With the weights' values the error is a quarter.
 - *resnet26 and regnetx_002 from shapes alone*: timm starts the last norm of each branch at a weight of
   zero, so that the untrained branch is nothing. Shapes do not tell, and it does not stay so.
-- *resnet34, trained, p = 0.5*: 0.5 to 0.7 predicted, 0.04 to 0.25 measured in the last block. In test mode
+- *resnet34, trained, p = 0.5*: 0.34 to 0.55 predicted, 0.04 to 0.25 measured in the last block. In test mode
   its features nearly vanish there, though the train-mode variances and means say nothing of it; from p =
   0.3 on the same begins.
 - *Trained, few steps*: running variances are averages over steps in which the weights still move, and
