@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import dropout_lint as dl
 from dropout_lint.layers import Noise
@@ -38,6 +39,8 @@ DROPPING: dict[str, Mask] = {
     "bernoulli": lambda h: h * torch.bernoulli(torch.full_like(h, KEEP)) / KEEP,
     "bernoulli of a product": lambda h: h * h.new_ones(h.shape).mul(KEEP).bernoulli() / KEEP,
     "in place": lambda h: h * h.new_empty(h.shape).bernoulli_(KEEP).div_(KEEP),
+    "dropout of ones": lambda h: h * F.dropout(torch.ones_like(h), P),
+    "dropout of ones, first": lambda h: F.dropout(h.new_ones(h.shape), p=P) * h,
     "scaled mask": lambda h: h.mul_((torch.rand_like(h) > P) / KEEP),
 }
 UNIFORM: dict[str, Mask] = {
@@ -100,3 +103,29 @@ def test_a_draw_that_no_quantile_stands_for_has_no_ratio() -> None:
     net = Net(lambda h: h * (torch.rand_like(h) > torch.rand_like(h)))
     (site,) = trace(net, Inputs((torch.randn(32, 8),))).dropouts
     assert site.spec.p != site.spec.p
+
+
+@pytest.mark.parametrize(("training", "codes"), [(None, ["DL101"]), (True, ["DL401"])])
+def test_dropout_of_ones_that_follows_the_mode_and_one_that_does_not(
+    training: bool | None, codes: list[str]
+) -> None:
+    class Locked(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            mask = F.dropout(torch.ones_like(h), P, self.training if training is None else training)
+            out: Tensor = self.bn(h * mask)
+            return out
+
+    report = dl.lint(Locked(lambda h: h), torch.randn(32, 8))
+    assert sorted({finding.code for finding in report.findings}) == codes
+
+
+def test_dropout_of_a_weight_is_no_mask() -> None:
+    class DropConnect(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.linear(x, F.dropout(self.first.weight, P, self.training), self.first.bias)
+            out: Tensor = self.bn(h * h.sigmoid())
+            return out
+
+    sites = trace(DropConnect(lambda h: h), Inputs((torch.randn(32, 8),))).dropouts
+    assert [site.spec.kind for site in sites] == ["F.dropout"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.types import BY_HAND, TensorInfo, shape_of
@@ -37,10 +38,12 @@ class Mask:
     Attributes:
         spec: the dropout that it amounts to.
         operand: which of the product's input nodes is the activation.
+        source: the draw that the mask is made of.
     """
 
     spec: DropoutSpec
     operand: int
+    source: fx.Node
 
 
 def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
@@ -48,7 +51,7 @@ def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
     follows = _data_dependent(graph)
     found: dict[fx.Node, Mask] = {}
     for node in graph.nodes:
-        if is_random(node) and node not in found:
+        if node not in found and (is_random(node) or _drops_ones(node)):
             _follow(node, follows, found)
     return found
 
@@ -66,9 +69,8 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
             if _is_product(user) and others and _same_or_wider(user, others):
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
                 noise = _noise(shape_of(node), shape_of(data), pooled)
-                found[user] = Mask(
-                    _amounts_to(multipliers(user, source, data), noise), user.all_input_nodes.index(data)
-                )
+                spec = _amounts_to(multipliers(user, source, data), noise)
+                found[user] = Mask(spec, user.all_input_nodes.index(data), source)
                 continue
             if _is_product(user) and others:
                 continue
@@ -116,6 +118,11 @@ def multipliers(product: fx.Node, source: fx.Node, data: fx.Node) -> Tensor | No
 
 def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Tensor:
     """A random draw at each quantile."""
+    if node.target is F.dropout:
+        values = [*node.args[1:], node.kwargs.get("p", 0.5)]
+        dropped = float(values[0])  # type: ignore[arg-type]  # a number, or none that is known
+        ones: Tensor = of(node.all_input_nodes[0]) * (quantiles >= dropped).double()
+        return ones / (1 - dropped)
     args = [value for value in (*node.args[1:], *node.kwargs.values()) if isinstance(value, (int, float))]
     if node.target in ("bernoulli", "bernoulli_", torch.bernoulli):
         keep = args[0] if args else of(node.all_input_nodes[0])
@@ -131,10 +138,10 @@ def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
     value = node.meta.get("value")
     if isinstance(value, (bool, int, float)):
         return value
-    name = node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+    name = _name(node)
     if is_random(node) or node.op not in ("call_function", "call_method"):
         raise ValueError("not worked out from this draw alone")
-    filled = name.removeprefix("new_").removesuffix("_like")
+    filled = _filled(name)
     if filled in ("ones", "zeros", "full"):
         given = [float(item) for item in (*node.args[1:], *node.kwargs.values()) if isinstance(item, float)]
         return {"ones": 1.0, "zeros": 0.0}[filled] if filled != "full" else given[-1]
@@ -153,6 +160,22 @@ def _as_tensor(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     return torch.tensor(value) if isinstance(value, (bool, int, float)) else value
+
+
+def _drops_ones(node: fx.Node) -> bool:
+    """Whether `node` is dropout of a constant, as `F.dropout(torch.ones_like(x), p)`: a mask."""
+    if node.op != "call_function" or node.target is not F.dropout or not node.all_input_nodes:
+        return False
+    return _filled(_name(node.all_input_nodes[0])) in ("ones", "full")
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+
+
+def _filled(name: str) -> str:
+    """`ones` for `new_ones` and `ones_like`."""
+    return name.removeprefix("new_").removesuffix("_like")
 
 
 def is_random(node: fx.Node) -> bool:

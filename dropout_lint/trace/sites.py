@@ -62,6 +62,7 @@ def dropout_sites(
 ) -> Iterator[DropoutSite]:
     """Every dropout call of `graph`, in the order of the data."""
     masks = find_masks(graph)
+    draws = {mask.source for mask in masks.values()}
     other_mode = Activity(eval_graph) if eval_graph is not None else None
     turns: dict[tuple[Any, ...], int] = {}
     for node in graph.nodes:
@@ -98,11 +99,16 @@ def dropout_sites(
             in_eval = other_mode.of(node, turn, active) if other_mode else active
         elif node in masks:
             spec, active = masks[node].spec, True
-            common["operand"] = masks[node].operand
-            in_eval = other_mode is not None and other_mode.of(node, turn, False)
+            mask = masks[node]
+            common["operand"] = mask.operand
+            if functional_dropout(mask.source) is None:
+                in_eval = other_mode is not None and other_mode.of(node, turn, False)
+            else:  # the product is there in test mode too: what the mask is made of follows the mode
+                active = _is_active(mask.source)
+                in_eval = other_mode.of(mask.source, 0, False) if other_mode else active
         else:
             spec = functional_dropout(node)
-            if spec is None:
+            if spec is None or node in draws:  # it makes a mask, and the product with that is the dropout
                 continue
             active = _is_active(node)
             in_eval = other_mode.of(node, turn, False) if other_mode else active
