@@ -59,7 +59,7 @@ def check_number(name: str, value: object, range_: str, fits: Callable[[float], 
         UsageError: it is no number, or does not fit.
     """
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not fits(float(value)):  # type: ignore[arg-type]
+    if not number or not fits(float(value)):  # type: ignore[arg-type]  # `number` says what it is
         raise _wrong(name, value, f"a number {range_}")
 
 
@@ -70,7 +70,7 @@ def check_whole(name: str, value: object, least: int | None = None) -> None:
         UsageError: it is not.
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or (least is not None and int(value) < least):  # type: ignore[call-overload]
+    if not whole or (least is not None and int(value) < least):  # type: ignore[call-overload]  # as above
         raise _wrong(name, value, "a whole number" + (f" of at least {least}" if least is not None else ""))
 
 

@@ -134,5 +134,5 @@ def _truth(self: SizeInt) -> bool:
     return outcome
 
 
-SizeInt.__bool__ = _truth  # type: ignore[method-assign, assignment]
-SizeInt.__hash__ = int.__hash__  # type: ignore[method-assign]
+SizeInt.__bool__ = _truth  # type: ignore[method-assign, assignment]  # as the others, one by one
+SizeInt.__hash__ = int.__hash__  # type: ignore[method-assign]  # lost with another `__eq__`
