@@ -41,7 +41,8 @@ def check_assumptions(
     with graph.inserting_before(output):
         for one in comparisons:
             told = _told(one)
-            if (key := (told, *map(_form, one.operands))) not in seen:
+            forms = (side.form if isinstance(side, SizeInt) else side for side in one.operands)
+            if (key := (told, *forms)) not in seen:
                 seen.add(key)
                 operands = tuple(
                     side.computed(graph, mapped) if isinstance(side, SizeInt) else side
@@ -72,10 +73,3 @@ def _told(one: Comparison) -> str:
     if not rest:
         return first
     return f"{first} {'' if one.outcome else 'not '}{SIGNS[one.operation]} {rest[0]}"
-
-
-def _form(side: object) -> object:
-    """What tells two operands apart: how they are worked out."""
-    if isinstance(side, SizeInt):
-        return (side._operation, *map(_form, side._operands))
-    return side

@@ -66,7 +66,7 @@ def plan(trace: Trace, findings: Sequence[Finding], judge: Judge = default_judge
 
 def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
     site, fix = finding.dropout, finding.rule.fix
-    if not isinstance(site, DropoutSite) or fix is None or site.inside or site.by_hand:
+    if not isinstance(site, DropoutSite) or fix is None or site.rooted:
         _, advice = advice_for(finding)
         kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
         return FixInfo(applicability=kind, strategy=None, title=advice), None

@@ -28,12 +28,7 @@ BETAS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)  # those that are tried, within `
 def can_be_fixed(finding: Finding) -> bool:
     """Whether a step could answer a finding: it is about a dropout call, and its rule names a fix."""
     site = finding.dropout
-    return (
-        isinstance(site, DropoutSite)
-        and finding.rule.fix is not None
-        and not site.inside
-        and not site.by_hand
-    )
+    return isinstance(site, DropoutSite) and finding.rule.fix is not None and not site.rooted
 
 
 @dataclass(frozen=True)

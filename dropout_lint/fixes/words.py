@@ -35,7 +35,7 @@ def advice_for(finding: Finding, strategy: str = "auto") -> tuple[str, str]:
     site = finding.dropout
     if site is not None and not isinstance(site, DropoutSite):
         return "it is built but never called", "call it where it belongs, or delete it"
-    if site is not None and (site.inside or site.by_hand):
+    if site is not None and site.rooted:
         return _advice_for_rooted(site)
     if finding.rule.fix is None:
         return f"{code} has no automatic fix", f"see `dropout-lint rule {code}`"

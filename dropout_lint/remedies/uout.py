@@ -46,6 +46,7 @@ class Uout(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """The noisy input in train mode, the input itself in test mode; same shape and dtype."""
         # with an `else`: the compiler of scripts passes over a branch, not over what follows one
+        # torch does not export it by name; more words behind the ignore are more than TorchScript can read
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return _scripted(input, self.beta, self.training, self.channelwise, self.inplace)
         else:

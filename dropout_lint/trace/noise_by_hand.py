@@ -224,7 +224,6 @@ def _data_dependent(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _only_borrows_shape(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.startswith(
+    return _name(node).startswith(
         ("new_", "rand_like", "randn_like", "zeros_like", "ones_like", "empty_like", "full_like")
     ) or (not isinstance(node.meta.get("value"), (TensorInfo, tuple, list, dict)))

@@ -56,31 +56,35 @@ class SizeInt(int):
         size._noted = noted
         return size
 
-    def computed(self, graph: fx.Graph, mapped: Callable[[fx.Node], fx.Node]) -> fx.Node:
-        """A new node that computes this size in a copy of the graph, where `mapped` has its nodes."""
-        operands = tuple(
-            operand.computed(graph, mapped)
-            if isinstance(operand, SizeInt)
-            else mapped(operand)
-            if isinstance(operand, fx.Node)
-            else operand
-            for operand in self._operands
-        )
-        call = graph.call_method if isinstance(self._operation, str) else graph.call_function
-        return call(self._operation, operands)  # type: ignore[arg-type]  # either name or function
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """How it is worked out: equal for two sizes that are equal whatever the inputs."""
+        operands = (side.form if isinstance(side, SizeInt) else side for side in self._operands)
+        return (self._operation, *operands)
 
     def node(self, graph: fx.Graph) -> fx.Node:
         """The node that computes this size, created at the first use."""
         if self._node is None:
-            operands = tuple(
-                operand.node(graph) if isinstance(operand, SizeInt) else operand for operand in self._operands
+            self._node = self._written(
+                graph, lambda side: side.node(graph) if isinstance(side, SizeInt) else side
             )
-            if isinstance(self._operation, str):
-                self._node = graph.call_method(self._operation, operands)
-            else:
-                self._node = graph.call_function(self._operation, operands)
             self._node.meta["value"] = int(self)
         return self._node
+
+    def computed(self, graph: fx.Graph, mapped: Callable[[fx.Node], fx.Node]) -> fx.Node:
+        """A new node that computes this size in a copy of the graph, where `mapped` has its nodes."""
+        return self._written(
+            graph, lambda side: side.computed(graph, mapped) if isinstance(side, SizeInt) else mapped(side)
+        )
+
+    def _written(self, graph: fx.Graph, of: Callable[[Any], fx.Node]) -> fx.Node:
+        """A node for the operation; `of` has those of its operands."""
+        operands = tuple(
+            of(side) if isinstance(side, (SizeInt, fx.Node)) else side for side in self._operands
+        )
+        if isinstance(self._operation, str):
+            return graph.call_method(self._operation, operands)
+        return graph.call_function(self._operation, operands)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return int, (int(self),)

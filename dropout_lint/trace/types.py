@@ -65,6 +65,11 @@ class DropoutSite:
         """A product with a random mask, whose scale 1/(1 - p) may stand elsewhere."""
         return self.spec.kind == BY_HAND
 
+    @property
+    def rooted(self) -> bool:
+        """No step can take it out: it is part of a layer, or a product whose scale may stand elsewhere."""
+        return self.inside or self.by_hand
+
 
 @dataclass(frozen=True)
 class NormSite:
