@@ -1,39 +1,32 @@
 """What a prediction without data can reach: trained networks, run on other images than those they know.
 
-    python benchmarks/prediction_limits.py --cache DIR            all trained settings of some networks
-    python benchmarks/prediction_limits.py --models preresnet20
-
-Each trained network of `prediction.py` is itself run in train and in test mode, on Gaussian images
-whose pixels correlate as the digits' do on average, and Δ is measured as on the digits. Nothing is
-assumed about the network then: what this misses by, the data alone decide. *Corrected* is the same run
-with each norm's input given the mean and the variance that the norm holds, where noise keeps its size:
-all that weights and running statistics tell. Beside them stand the errors of the ledger, which runs
-nothing.
-
-Writes benchmarks/results/prediction-limits.md.
+Each trained image network of `twelve.py` whose noises are modules is itself run in train and in test mode, on
+Gaussian images whose pixels correlate as the digits' do on average, and Δ is measured as on the digits.
+Nothing is assumed about the network then: what this misses by, the data alone decide. *Corrected* is the same
+run with each norm's input given the mean and the variance that the norm holds, where noise keeps its size:
+all that weights and running statistics tell. Beside them stand the errors of the report, which runs nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import statistics
-import sys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from prediction import command_line, in_order, listed
-from prediction_evaluated import compared
-from prediction_measured import Case, batch_norms, cases, measure, prepared
-from prediction_networks import KINDS, RATIOS, ROOT, data_of, models
-from prediction_tables import quantile
 from torch import Tensor, nn
 
-from fixtures.noise import NOISES
+from .judged import number, reported
+from .kinds import KINDS
+from .page import RESULTS
+from .settings import Data, Setting
+from .shares import drawing
+from .tables import mean, quantile
+from .truth import known, norms_of, prepare, ratios
 
-NETWORKS = ("preresnet20", "resnetv1_20", "bottleneck", "resnext11", "vgg_bn")
+PAGE = RESULTS / "prediction-limits.md"
 SAMPLES = 512
 CORRECTED_SAMPLES = 128
 DRAWS = 8
@@ -100,68 +93,64 @@ def corrected(net: nn.Module, images: Tensor) -> dict[str, float]:
         return scaled * norm.weight.view(shape) + norm.bias.view(shape)
 
     for module in net.modules():
-        if isinstance(module, (nn.modules.dropout._DropoutNd, *NOISES.values())):
+        if isinstance(module, (nn.modules.dropout._DropoutNd, *KINDS.values())):
             module.forward = functools.partial(masked, drop=module)
-    for name, module in batch_norms(net).items():
+    for name, module in norms_of(net).items():
         module.forward = functools.partial(normalised, name=name, norm=module)
     with torch.no_grad():
         net(torch.cat([images] * (DRAWS + 1)))
     return found
 
 
-def errors_of(case: Case, cache: Path | None) -> tuple[Case, list[float], list[float], list[float]]:
-    """Errors at the norms of a setting: of the run, as it is and corrected, and of the ledger."""
-    net, measured = prepared(case, "trained", cache, 4)
+def errors_of(setting: Setting, cache: Path) -> tuple[Setting, list[float], list[float], list[float]]:
+    """Errors at the norms of a setting: of the run, as it is and corrected, and of the report."""
+    _, net, _, found = known(setting, prepare(setting, cache))
     torch.manual_seed(0)
-    images = alike(data_of(case.model)[0])
-    runs = measure(net, images, False, 4), corrected(net, images[:CORRECTED_SAMPLES])
-    (result,) = compared(case, "trained", net, measured)
-    run, informed = ([abs(found[name] - value) for name, value in measured.items()] for found in runs)
-    return case, run, informed, result.errors()
+    digits = setting.network.data()
+    images = alike(digits.inputs[0])
+    run = ratios(net, Data((images,), digits.labels[:SAMPLES]), setting.network.seen)
+    informed = corrected(net, images[:CORRECTED_SAMPLES])
+    told = {name: number(entry["delta"]) for name, entry in reported(net, (images[:4],)).items()}
+    true = {name: norm["delta"] for name, norm in found["norms"].items()}
+    sides = ([abs(side[name] - value) for name, value in true.items()] for side in (run, informed, told))
+    return (setting, *sides)  # type: ignore[return-value]
 
 
-def row(label: str, found: Sequence[tuple[Case, list[float], list[float], list[float]]]) -> str:
+def applies(setting: Setting) -> bool:
+    """Whether the network reads images and each of its noises is a module that draws element by element."""
+    model = setting.network.build(setting.kind, setting.p)
+    kinds = (nn.modules.dropout._DropoutNd, *KINDS.values())
+    return setting.network.data().inputs[0].dim() == 4 and all(
+        isinstance(model.get_submodule(name), kinds) for name in drawing(model)
+    )
+
+
+def row(label: str, found: Sequence[tuple[Setting, list[float], list[float], list[float]]]) -> str:
     """A row of the table."""
-    columns = [[e for entry in found for e in entry[side]] for side in (1, 2, 3)]
-    figures = (f"{statistics.fmean(c):.4f} | {quantile(c, 0.95):.3f}" for c in columns)
+    columns = [[e for entry in found for e in entry[side] if math.isfinite(e)] for side in (1, 2, 3)]
+    figures = (f"{mean(c):.4f} | {quantile(c, 0.95):.3f}" for c in columns)
     return f"| {label} | {len(columns[0])} | {' | '.join(figures)} |"
 
 
-def main() -> None:
-    """Measure, print and save."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", help="comma-separated; default: " + ", ".join(NETWORKS))
-    parser.add_argument("--jobs", type=int, default=1, help="settings at a time")
-    parser.add_argument("--cache", type=Path, help="folder that keeps weights and measurements")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "prediction-limits.md"
-    )
-    options = parser.parse_args()
+def main(cache: Path) -> None:
+    """Writes benchmarks/results/prediction-limits.md."""
+    from .sets import chosen
+
     torch.set_num_threads(1)
-    names = listed(options.models or ",".join(NETWORKS), models(), "model", parser)
-    work = functools.partial(errors_of, cache=options.cache)
     found = []
-    for entry in in_order(work, list(cases(models(), names, RATIOS, KINDS)), options.jobs):
-        found.append(entry)
-        print(row(entry[0].key, [entry]), flush=True)
-    lines = ["# What a prediction without data can reach", "", f"`{command_line(sys.argv)}`", ""]
+    for setting in chosen("twelve"):
+        if applies(setting):
+            found.append(errors_of(setting, cache))
+            print(row(setting.key, found[-1:]), flush=True)
     assert __doc__ is not None
-    lines += [__doc__.split("\n\n")[2], ""]
+    lines = ["# What a prediction without data can reach", "", "`python -m benchmarks.prediction limits`", ""]
+    lines += [__doc__.split("\n\n", 1)[1].strip(), ""]
     lines += [
         "| trained networks | norms | run on other images: mean | 95 % | corrected: mean | 95 % "
-        "| the ledger: mean | 95 % |",
+        "| the report: mean | 95 % |",
         "|" + "---|" * 8,
         row("all", found),
-        row("all but P0", [entry for entry in found if entry[0].place != "P0"]),
     ]
-    lines += [row(f"p = {p}", [e for e in found if e[0].p == p]) for p in RATIOS]
-    lines += [row(kind, group) for kind in KINDS if (group := [e for e in found if e[0].kind == kind])]
-    lines += [row(name, [e for e in found if e[0].model == name]) for name in names]
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()
+    lines += [row(f"p = {p:g}", [e for e in found if e[0].p == p]) for p in sorted({e[0].p for e in found})]
+    lines += [row(entry[0].key, [entry]) for entry in found]
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

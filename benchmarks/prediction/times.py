@@ -1,4 +1,4 @@
-"""The time that a prediction takes against an eval forward of one input of the usual size."""
+"""What a prediction costs against an eval forward pass of one input of the usual size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,31 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from prediction_evaluated import BASES
-from prediction_networks import models
 
 from dropout_lint.noise import predict
 from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
 
+from .page import RESULTS
+from .twelve import NETWORKS
+
 CALLS = 7
-RATIO = 0.3
-PLACES = {"preresnet20": "P6", "bottleneck": "P6", "resnetv1_20": "P3", "resnext11": "a"}
+BASES = ("initialisation", "weights", "checkpoint")
+USUAL = {
+    "preresnet20-P6": (3, 32, 32),
+    "resnetv1_20-P3": (3, 32, 32),
+    "bottleneck-P6": (3, 32, 32),
+    "wrn16_4": (3, 32, 32),
+    "densenet_bc40": (3, 32, 32),
+    "resnext11-a": (3, 32, 32),
+    "vgg_bn": (3, 32, 32),
+    "mlp_bn": (20,),
+    "tdnn": (200, 24),
+    "resnet18-P3": (3, 224, 224),
+    "densenet121": (3, 224, 224),
+    "efficientnet_b0": (3, 224, 224),
+}
+PAGE = RESULTS / "prediction-times.md"
 
 
 def fastest(call: Callable[[], Any], times: int = CALLS) -> float:
@@ -29,13 +44,12 @@ def fastest(call: Callable[[], Any], times: int = CALLS) -> float:
     return min(seconds)
 
 
-def timed(name: str) -> str:
-    """A row: seconds of an eval forward of one input, and predictions as multiples of it."""
-    model = models()[name]
-    place = PLACES.get(name, model.places[0])
-    net = model.build(place, model.kinds[0], RATIO)
-    x = torch.randn(1, *model.usual)
-    traced = trace(net, Inputs((torch.randn(2, *model.usual),)))
+def row(name: str, shape: tuple[int, ...]) -> str:
+    """A row: milliseconds of an eval forward of one input, and predictions as multiples of it."""
+    network = next(network for network in NETWORKS if network.name == name)
+    net = network.build(*network.settings[0])
+    x = torch.randn(1, *shape)
+    traced = trace(net, Inputs((torch.randn(2, *shape),)))
     net.eval()
     with torch.no_grad():
         net(x)
@@ -45,22 +59,22 @@ def timed(name: str) -> str:
         if buffer_name.endswith("running_var"):
             buffer.fill_(0.9)
     ratios = [fastest(lambda basis=basis: predict(traced, basis=basis)) / forward for basis in BASES]  # type: ignore[misc]
-    shape = " × ".join(str(size) for size in model.usual)
-    return (
-        f"| {name} | {place} | {shape} | {1000 * forward:.2f} | "
-        + " | ".join(f"{r:.1f}" for r in ratios)
-        + " |"
-    )
+    sizes = " × ".join(str(size) for size in shape)
+    return f"| {name} | {sizes} | {1000 * forward:.2f} | " + " | ".join(f"{r:.1f}" for r in ratios) + " |"
 
 
-def section() -> str:
-    """The page's section."""
-    lines = ["## Time at usual input sizes", ""]
+def main() -> None:
+    """Writes benchmarks/results/prediction-times.md."""
+    torch.set_num_threads(1)
+    lines = ["# What a prediction costs", "", "`python -m benchmarks.prediction times`", ""]
     lines.append(
-        f"Fastest of {CALLS}, both; one thread; one input, eval mode, p = {RATIO}. Running variances are set "
-        "to 0.9 so that `checkpoint` takes the path of a trained network."
+        f"Fastest of {CALLS}, both; one thread; one input, eval mode. Running variances are set to "
+        "0.9 so that "
+        "`checkpoint` takes the path of a trained network."
     )
-    head = "| model | place | input | forward, ms | " + " | ".join(f"{b}, × forward" for b in BASES)
-    lines += ["", head + " |", "|" + "---|" * (4 + len(BASES))]
-    lines += [timed(name) for name, model in models().items() if not model.held_out]
-    return "\n".join([*lines, "", "Aim: at most 1 for `weights` and `checkpoint`."])
+    lines += ["", "| model | input | forward, ms | " + " | ".join(f"{b}, × forward" for b in BASES) + " |"]
+    lines.append("|" + "---|" * (3 + len(BASES)))
+    for name, shape in USUAL.items():
+        lines.append(row(name, shape))
+        print(lines[-1], flush=True)
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

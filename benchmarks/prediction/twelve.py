@@ -1,225 +1,167 @@
-"""Predicted against measured Δ at every norm, over models, places, ratios and kinds of dropout.
-
-    python benchmarks/prediction.py                  the whole table (some hours; with --jobs 2 half)
-    python benchmarks/prediction.py --quick          a small part of it (some minutes)
-    python benchmarks/prediction.py --models preresnet20,vgg_bn --p 0.5 --kinds Dropout
-    python benchmarks/prediction.py --jobs 8         eight settings at a time; the same figures
-    python benchmarks/prediction.py --shares         check the shares too, by removing each dropout
-    python benchmarks/prediction.py --held-out       networks that the assumed constants were not chosen on
-
-Measured Δ (Li et al. 2019, Sec. 4): mean over channels of the variance of the norm's input in test mode, with
-frozen statistics, over its mean in train mode, both over the same training data.
-
-    untrained    Var_train by train-mode passes with fixed weights; these exact statistics are then frozen.
-    trained      a few epochs on scikit-learn's digits; Var_train is the running variance that lies in the
-    checkpoint.
-
-Writes benchmarks/results/prediction.md and .json. With --cache DIR weights and measurements are kept there,
-and only predictions are made anew.
-"""
+"""The twelve networks of the papers' families, on scikit-learn's digits as images, rows and frames."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import json
-import multiprocessing
-import statistics
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
-from typing import TypeVar
+import contextlib
+from collections.abc import Callable
+from typing import Any
 
-import prediction_shares
-import prediction_times
 import torch
-from prediction_evaluated import Result, evaluate
-from prediction_measured import Case, cases, stored
-from prediction_networks import KINDS, RATIOS, ROOT, models
-from prediction_tables import quantile, report
+from torch import nn
+from torch.nn import functional as F
 
-T = TypeVar("T")
-S = TypeVar("S")
+from fixtures import densenet, mlp_bn, preresnet, resnetv1, resnext, tdnn, vgg_bn, wide_resnet
 
-LARGE = ("resnet18", "densenet121", "efficientnet_b0")
-STATES = ("fresh", "trained")
+from .data_tuning import digits
+from .kinds import KINDS, noise
+from .settings import Data, Network
 
-
-def results_of(task: tuple[Case, list[str]], cache: Path | None, passes: int) -> list[Result]:
-    """The results of one setting; one process makes them all."""
-    case, states = task
-    return list(evaluate(case, states, cache, passes))
+Build = Callable[[str, float], nn.Module]
 
 
-def in_order(work: Callable[[T], S], tasks: Sequence[T], jobs: int) -> Iterator[S]:
-    """`work` on every task, in the tasks' order, `jobs` at a time."""
-    if jobs == 1:
-        yield from map(work, tasks)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, tasks)
+def colour(size: int) -> Data:
+    """Digits in three equal channels, `size` pixels wide."""
+    images, labels = digits()
+    if size != images.shape[-1]:
+        images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return Data((images.repeat(1, 3, 1, 1),), labels)
 
 
-def command_line(argv: Sequence[str]) -> str:
-    """The command as anyone would type it: folders of this machine left out."""
-    words, skip = [f"python benchmarks/{Path(argv[0]).name}"], False
-    for word in argv[1:]:
-        if skip:
-            skip = False
-            continue
-        skip = word == "--output"
-        if word == "--cache":
-            words.append("--cache DIR")
-            skip = True
-        elif not skip:
-            words.append(word)
-    return " ".join(words)
+def digits_8() -> Data:
+    """Digits as (N, 3, 8, 8)."""
+    return colour(8)
 
 
-def listed(text: str | None, known: Iterable[str], what: str, parser: argparse.ArgumentParser) -> list[str]:
-    """The comma-separated names of an option; all known ones without it."""
-    known = list(known)
-    names = text.split(",") if text else known
-    for name in names:
-        if name not in known:
-            parser.error(f"no such {what}: {name} (one of {', '.join(known)})")
-    return names
+def digits_16() -> Data:
+    """Digits as (N, 3, 16, 16)."""
+    return colour(16)
 
 
-def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", help="comma-separated; default: all")
-    parser.add_argument("--p", help="comma-separated ratios (β for Uout)")
-    parser.add_argument("--kinds", help="comma-separated: " + ", ".join(KINDS))
-    parser.add_argument("--places", help="comma-separated, such as P3,P6,own; default: all that a model has")
-    parser.add_argument("--states", help="fresh, trained or both")
-    parser.add_argument(
-        "--held-out", action="store_true", help="networks that the assumed constants were not chosen on"
-    )
-    parser.add_argument("--quick", action="store_true", help="p = 0.5, Dropout only, small models")
-    parser.add_argument(
-        "--passes", type=int, default=4, help="train-mode passes over the data for an untrained model"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="settings at a time, each in a process of one thread"
-    )
-    parser.add_argument("--cache", type=Path, help="folder that keeps weights and measurements")
-    parser.add_argument("--output", type=Path, help="where the page goes; the results' folder without it")
-    parser.add_argument(
-        "--shares",
-        nargs="?",
-        const=",".join(prediction_shares.NETWORKS),
-        help="check the shares by removing each dropout; of these models only",
-    )
-    parser.add_argument("--times", action="store_true", help="time predictions at usual input sizes")
-    parser.add_argument("--cached-only", action="store_true", help="only the settings that --cache holds")
-    parser.add_argument("--verbose", action="store_true", help="print every norm")
-    options = parser.parse_args()
-    if options.output is None:
-        name = "prediction-held-out.md" if options.held_out else "prediction.md"
-        options.output = ROOT / "benchmarks" / "results" / name
-    if options.cached_only and options.cache is None:
-        parser.error("--cached-only needs --cache")
-    if options.jobs < 1 or options.passes < 1:
-        parser.error("--jobs and --passes should be at least 1")
-    return parser, options
+def digits_32() -> Data:
+    """Digits as (N, 3, 32, 32)."""
+    return colour(32)
 
 
-def tasks_of(
-    parser: argparse.ArgumentParser, options: argparse.Namespace
-) -> tuple[list[tuple[Case, list[str]]], list[str]]:
-    """The settings asked for with their states, and the networks whose shares are checked."""
-    table = models()
-    table = {name: model for name, model in table.items() if model.held_out == options.held_out}
-    small = [name for name in table if name not in LARGE]
-    names = listed(options.models, table, "model", parser)
-    names = small if options.quick and not options.models else names
-    kinds = listed(options.kinds or ("Dropout" if options.quick else None), KINDS, "kind", parser)
-    try:
-        ratios = [float(p) for p in options.p.split(",")] if options.p else list(RATIOS)
-    except ValueError:
-        parser.error(f"--p takes numbers, not {options.p}")
-    if not all(0 < p < 1 for p in ratios):
-        parser.error(f"--p takes ratios between 0 and 1, not {options.p}")
-    if options.quick and not options.p:
-        ratios = [0.5]
-    every = dict.fromkeys(place for model in table.values() for place in model.places)
-    places = listed(options.places, every, "place", parser)
-    states = listed(options.states, STATES, "state", parser)
-    shared = listed(options.shares, table, "model", parser) if options.shares else []
-    tasks = []
-    for case in cases(table, names, ratios, kinds):
-        if case.place in places:
-            cached = [s for s in states if not options.cached_only or stored(case, s, options.cache).exists()]
-            tasks.append((case, cached))
-    return tasks, shared
+def digit_rows() -> Data:
+    """Twenty principal components, standardised; the largest loading of each is positive."""
+    images, labels = digits()
+    flat = images.flatten(1) - images.flatten(1).mean(0)
+    v = torch.linalg.svd(flat.double(), full_matrices=False).Vh[:20].T
+    v = v * v.gather(0, v.abs().argmax(0, keepdim=True)).sign()
+    z = flat @ v.to(flat)
+    return Data((z / z.std(0),), labels)
 
 
-def told(result: Result, verbose: bool) -> str:
-    """A line for each result, and with `verbose` one for each norm."""
-    errors = result.errors()
-    lines = [
-        f"{result.case.key:38s} {result.basis:15s} MAE {statistics.fmean(errors):.4f}  "
-        f"95% {quantile(errors, 0.95):.3f}  closed {statistics.fmean(result.errors('closed')):.3f}"
-    ]
-    if verbose:
-        lines += [
-            f"    {name:30s} measured {value:.3f}  predicted {result.predicted[name]:.3f}"
-            f"  closed {result.closed[name]:.3f}"
-            for name, value in result.measured.items()
-        ]
-    return "\n".join(lines)
+def digit_frames() -> Data:
+    """Forty frames of twenty-four features, each feature standardised as speech features are."""
+    images, labels = digits()
+    z = F.interpolate(images, (40, 24), mode="bilinear", align_corners=False)[:, 0]
+    return Data(((z - z.mean((0, 1))) / z.std((0, 1)).clamp(min=1e-3),), labels)
 
 
-def saved(results: Sequence[Result]) -> str:
-    """Every norm of every result, as JSON."""
-    data = [
-        {
-            **asdict(r.case),
-            "basis": r.basis,
-            "norms": {
-                name: [round(r.measured[name], 4), round(r.predicted[name], 4), round(r.closed[name], 4)]
-                for name in r.measured
-                if name in r.predicted
-            },
-        }
-        for r in results
-    ]
-    return json.dumps(data)
+def swapped(model: nn.Module, kind: str) -> nn.Module:
+    """Every nn.Dropout of the model replaced by another kind of the same ratio."""
+    if kind != "Dropout":
+        for parent in list(model.modules()):
+            for name, child in list(parent._modules.items()):
+                if isinstance(child, nn.Dropout):
+                    parent._modules[name] = KINDS[kind](child.p)
+    return model
 
 
-def main() -> None:
-    """Measure, predict, print and save."""
-    parser, options = arguments()
-    tasks, shared = tasks_of(parser, options)
-    torch.set_num_threads(1)
-    work = functools.partial(results_of, cache=options.cache, passes=options.passes)
-    results: list[Result] = []
-    for found in in_order(work, tasks, options.jobs):
-        for result in found:
-            results.append(result)
-            print(told(result, options.verbose), flush=True)
-    page = report(results, command_line(sys.argv))
-    if shared:
-        judge = functools.partial(prediction_shares.verdicts, cache=options.cache, passes=options.passes)
-        verdicts = []
-        for some in in_order(judge, prediction_shares.settings(shared), options.jobs):
-            verdicts += some
-            if some:
-                print(prediction_shares.row(f"{some[0].case.key}, {some[0].state}", some), flush=True)
-        page += "\n" + prediction_shares.section(verdicts) + "\n"
-    if options.times:
-        page += "\n" + prediction_times.section() + "\n"
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(page, encoding="utf-8")
-    options.output.with_suffix(".json").write_text(saved(results), encoding="utf-8")
-    print("\n" + page.split("## By place", maxsplit=1)[0])
+def wide(kind: str, p: float) -> nn.Module:
+    """WRN-16-4, whose own dropout is a function: another kind goes behind the same ReLU as a module."""
+    if kind == "Dropout":
+        return wide_resnet.build(p)
+    model = wide_resnet.build(0.0)
+    for module in model.modules():
+        if isinstance(module, wide_resnet.WideBlock):
+            module.relu2 = nn.Sequential(module.relu2, noise(kind, p))
+    return model
 
 
-if __name__ == "__main__":
-    main()
+def zoo(package: str, name: str, **options: Any) -> nn.Module:
+    """A network of torchvision or timm with ten classes, untrained."""
+    for operator in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        with contextlib.suppress(RuntimeError):  # declared already
+            torch.library.define(f"torchvision::{operator.split('(')[0]}", "(" + operator.split("(", 1)[1])
+    if package == "timm":
+        import timm
+
+        return timm.create_model(name, num_classes=10, **options)  # type: ignore[no-any-return]
+    import torchvision
+
+    return getattr(torchvision.models, name)(num_classes=10, **options)  # type: ignore[no-any-return]
+
+
+def resnet18(kind: str, p: float) -> nn.Module:
+    """A dropout before the last convolution of each basic block (P3 of a post-activation branch)."""
+    model = zoo("torchvision", "resnet18")
+    for module in model.modules():
+        if type(module).__name__ == "BasicBlock":
+            module.conv2 = nn.Sequential(noise(kind, p), module.conv2)  # type: ignore[arg-type]
+    return model
+
+
+def at(place: str, **options: Any) -> Build:
+    """PreResNet with a dropout at this place of each branch."""
+    return lambda kind, p: preresnet.build(place, p, dropout=kind, **options)
+
+
+def end_at(place: str) -> Build:
+    """ResNetV1 with a dropout at this place of each branch."""
+    return lambda kind, p: resnetv1.build(place, p, dropout=kind)
+
+
+def network(
+    name: str,
+    build: Build,
+    settings: tuple[tuple[str, float], ...],
+    data: Callable[[], Data] = digits_8,
+    epochs: int = 4,
+) -> Network:
+    """Adam with a cosine schedule, as all of the twelve were trained."""
+    return Network(name, "the twelve", build, data, "adam", 3e-3, epochs, settings)
+
+
+D, D2, PATH = "Dropout", "Dropout2d", "DropPath"
+BOTTLENECK = {"block": "bottleneck", "depth": 20}
+
+NETWORKS: tuple[Network, ...] = (
+    network("preresnet20-P0", at("P0"), ((D, 0.1),)),
+    network("preresnet20-P1", at("P1"), ((D, 0.3),)),
+    network("preresnet20-P3", at("P3"), ((D, 0.5), (D, 0.1))),
+    network("preresnet20-P4", at("P4"), ((D2, 0.3),)),
+    network("preresnet20-P6", at("P6"), ((D, 0.5),)),
+    network("preresnet20-P7", at("P7"), ((D, 0.3), (PATH, 0.2))),
+    network("resnetv1_20-P3", end_at("P3"), ((D, 0.3), (D2, 0.5))),
+    network("resnetv1_20-end", end_at("end"), ((D, 0.3),)),
+    network("bottleneck-P3", at("P3", **BOTTLENECK), ((D, 0.5),)),
+    network("bottleneck-P6", at("P6", **BOTTLENECK), (("Uout", 0.5),)),
+    network("wrn16_4", wide, ((D, 0.3), (D2, 0.3))),
+    network("densenet_bc40", lambda k, p: swapped(densenet.build(p), k), ((D, 0.2), (D, 0.5))),
+    network("resnext11-a", lambda k, p: swapped(resnext.build("a", p), k), ((D, 0.5),)),
+    network("resnext11-b", lambda k, p: swapped(resnext.build("b", p), k), ((D, 0.3),)),
+    network("vgg_bn", lambda k, p: swapped(vgg_bn.build(p, p), k), ((D, 0.1), (D, 0.3), (D, 0.5)), digits_16),
+    network(
+        "mlp_bn",
+        lambda k, p: swapped(mlp_bn.build(p, num_classes=10), k),
+        ((D, 0.1), (D, 0.5)),
+        digit_rows,
+        12,
+    ),
+    network("tdnn", lambda k, p: swapped(tdnn.build(p), k), ((D, 0.1), (D, 0.3)), digit_frames),
+    network(
+        "efficientnet_b0",
+        lambda k, p: zoo("timm", "efficientnet_b0", drop_path_rate=p, drop_rate=p),
+        ((PATH, 0.2),),
+        digits_32,
+    ),
+    network("resnet18-P3", resnet18, ((D, 0.3),), digits_32),
+    network(
+        "densenet121", lambda k, p: zoo("torchvision", "densenet121", drop_rate=p), ((D, 0.2),), digits_32, 3
+    ),
+)
