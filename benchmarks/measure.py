@@ -46,7 +46,7 @@ NOT_MEASURED = "not measured yet"
 
 def torchvision_model(name: str, **options: Any) -> nn.Module:
     """A torchvision model with random weights."""
-    from dropout_lint.target import declare_missing_schemas
+    from dropout_lint.loading.compat import declare_missing_schemas
 
     declare_missing_schemas()
     import torchvision
@@ -67,7 +67,7 @@ def resnet(name: str, p: float = 0.3) -> nn.Module:
 
 def wide_resnet() -> nn.Module:
     """WRN-16-4 with dropout 0.3, from the fixtures."""
-    from dropout_lint.target import resolve
+    from dropout_lint.loading.resolving import resolve
 
     return resolve("fixtures.wide_resnet:build(depth=16, widen_factor=4)", prefer_meta=False)[0].model
 

@@ -27,8 +27,8 @@ from torch.optim.swa_utils import update_bn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.remedy_tables import made_with, save, table
+from dropout_lint.loading.compat import declare_missing_schemas
 from dropout_lint.remedies import recalibrate
-from dropout_lint.target import declare_missing_schemas
 from fixtures.preresnet import build
 
 Way = Callable[[nn.Module, list[Tensor]], object]

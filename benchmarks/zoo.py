@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from dropout_lint.errors import DropoutLintError
-from dropout_lint.target import resolve
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.trace import Trace, trace
 
 SLOW = 5.0  # seconds from which on the first, cold trace is the one that is reported
@@ -47,7 +47,7 @@ class Row:
 
 def torchvision_targets() -> Iterator[str]:
     """Every registered torchvision model, without weights."""
-    from dropout_lint.target.compat import declare_missing_schemas
+    from dropout_lint.loading.compat import declare_missing_schemas
 
     declare_missing_schemas()
     import inspect
@@ -64,7 +64,7 @@ def torchvision_targets() -> Iterator[str]:
 
 def timm_targets() -> Iterator[str]:
     """The smallest-named model of every timm module (family)."""
-    from dropout_lint.target.compat import declare_missing_schemas
+    from dropout_lint.loading.compat import declare_missing_schemas
 
     declare_missing_schemas()
     import timm
@@ -133,8 +133,8 @@ def time_symbolic(model: torch.nn.Module) -> float:
 
 def rerun(target: str) -> str:
     """Whether the recorded graph gives the model's eval outputs bit for bit, also at another batch."""
-    from dropout_lint.fixes.graph import from_graph
-    from dropout_lint.target import materialise
+    from dropout_lint.fixes.graph.fix import from_graph
+    from dropout_lint.inputs.shapes import materialise
 
     built = resolve(target, prefer_meta=False)[0]
     found = trace(built.model, built.inputs)

@@ -9,9 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from dropout_lint import pipeline
-from dropout_lint.alone import at_rest
-from dropout_lint.arguments import (
+from dropout_lint.config import Settings
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.judge import judge_with
+from dropout_lint.fixes.plan.steps import STRATEGIES, Fixed, Strategy
+from dropout_lint.guard.alone import at_rest
+from dropout_lint.guard.arguments import (
     as_names,
     check_choice,
     check_model,
@@ -19,15 +22,14 @@ from dropout_lint.arguments import (
     check_threshold,
     check_whole,
 )
-from dropout_lint.config import Settings
-from dropout_lint.eager import eager
-from dropout_lint.fixes import Fixed, Strategy, fix_graph, judge_with
-from dropout_lint.fixes.types import STRATEGIES
+from dropout_lint.guard.eager import eager
+from dropout_lint.guard.wrappers import unwrapped, worn
+from dropout_lint.inputs.example import Built
+from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
-from dropout_lint.target import Built, as_inputs
-from dropout_lint.target.wrappers import unwrapped, worn
+from dropout_lint.runs import check as pipeline
 from dropout_lint.trace import trace
 
 # columns below which no text can be wrapped

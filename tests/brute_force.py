@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dropout_lint.noise import Prediction, predict
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import Prediction, predict
 from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 

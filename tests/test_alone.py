@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import dropout_lint as dl
-from dropout_lint.eager import eager
-from dropout_lint.fixes.module import _LeafTracer
-from dropout_lint.target.types import Inputs
+from dropout_lint.fixes.graph.module import _LeafTracer
+from dropout_lint.guard.eager import eager
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.trace import trace
 from dropout_lint.trace.parts import trace_symbolically
 from fixtures import preresnet

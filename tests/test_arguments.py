@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import dropout_lint as dl
-from dropout_lint.arguments import as_names, check_number, check_whole
 from dropout_lint.errors import MeasureError, RuleError, UsageError
+from dropout_lint.guard.arguments import as_names, check_number, check_whole
 from dropout_lint.measurement import validate
 
 X = torch.randn(8, 4)

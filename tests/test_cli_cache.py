@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dropout_lint.cache import Cache, key_of
-from dropout_lint.cache.store import MOST_ENTRIES, own_code
-from dropout_lint.cache.witness import Tried
 from dropout_lint.config import DropoutClass, Settings, TargetSettings
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
 from dropout_lint.rules import load_rules
+from dropout_lint.runs.cache import Cache, key_of
+from dropout_lint.runs.cache.reads import Tried
+from dropout_lint.runs.cache.store import MOST_ENTRIES, own_code
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dropout_lint.errors import UsageError
 from dropout_lint.integrations import DropoutShiftWarning, MisplacedDropout, Start
-from dropout_lint.target import declare_missing_schemas
+from dropout_lint.loading.compat import declare_missing_schemas
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*:DeprecationWarning")
 

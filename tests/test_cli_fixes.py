@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from report_samples import context, everything
 from sarif_schema import problems
 
-from dropout_lint.edits import hunks
 from dropout_lint.report import render
-from dropout_lint.report.html.diff import diff_of
+from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.schema import EditInfo
+from dropout_lint.runs.edits import hunks
 
 MODEL = """\
 import torch

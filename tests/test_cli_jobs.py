@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dropout_lint import workers
 from dropout_lint.cli import run
+from dropout_lint.runs import processes as workers
 
 SOURCE = """\
 import os

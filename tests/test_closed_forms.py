@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dropout_lint.errors import UsageError
-from dropout_lint.noise import equations as eq
+from dropout_lint.prediction import equations as eq
 
 FUNCTIONS = {
     "identity": lambda t: t * 1,

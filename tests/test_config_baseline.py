@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import finding, target
 
-from dropout_lint.config import baseline
-from dropout_lint.config.baseline import Baseline, encode, key_of, updated
 from dropout_lint.errors import ConfigError
 from dropout_lint.report.schema import FindingInfo, TargetInfo, TraceInfo
+from dropout_lint.suppress import baseline
+from dropout_lint.suppress.baseline import Baseline, encode, key_of, updated
 
 ACTIVE = ["DL101", "DL201"]
 

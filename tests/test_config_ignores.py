@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import SOURCE, finding, target
 
-from dropout_lint.config import ignores
-from dropout_lint.config.add_ignores import add_ignores
-from dropout_lint.config.ignores import parse, with_ignore
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.schema import IgnoreInfo, Place, TargetInfo
+from dropout_lint.suppress import ignores
+from dropout_lint.suppress.add_ignores import add_ignores
+from dropout_lint.suppress.ignores import parse, with_ignore
 
 CALL = "        out = self.bn2(self.drop(out))"
 BUILT = "        self.drop = nn.Dropout(0.5)"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import dropout_lint as dl
-from dropout_lint.fixes.types import Fixed
+from dropout_lint.fixes.plan.steps import Fixed
 
 
 class Net(nn.Module):

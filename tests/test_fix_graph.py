@@ -12,11 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from dropout_lint.errors import UsageError
-from dropout_lint.fixes import Fixed, fix_graph, judge_with
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.judge import judge_with
+from dropout_lint.fixes.plan.steps import Fixed
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.measurement import measure
-from dropout_lint.noise import Prediction, predict
-from dropout_lint.survey import survey
-from dropout_lint.target import Inputs, resolve
+from dropout_lint.prediction import Prediction, predict
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import Trace, trace
 
 JUDGE = judge_with()

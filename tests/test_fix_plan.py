@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dropout_lint.fixes import fix_graph, judge_with, plan
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.plan.judge import judge_with
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.schema import FixInfo
-from dropout_lint.target import resolve
-from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
 
 JUDGE = judge_with()

@@ -10,10 +10,11 @@ import torch
 from fix_models import sources
 from hypothesis import given, settings
 
-from dropout_lint.fixes import fix_graph, fix_source
-from dropout_lint.fixes.judge import judge_with
-from dropout_lint.target import resolve
-from dropout_lint.target.types import Built
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.judge import judge_with
+from dropout_lint.fixes.source.engine import fix_source
+from dropout_lint.inputs.example import Built
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.trace import trace
 
 # the random models also meet what torch warns about (Dropout2d on vectors)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dropout_lint.fixes import fix_graph, fix_source, judge_with
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.judge import judge_with
+from dropout_lint.fixes.source.engine import fix_source
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.rules import Rule, load_rules
-from dropout_lint.target import resolve
 from dropout_lint.trace import trace
 
 JUDGE = judge_with()

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from dropout_lint.errors import FixError
-from dropout_lint.fixes import SourceFix, fix_source
 from dropout_lint.fixes.source.diff import unified
+from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.fixes.source.prover import Question, shared
 from dropout_lint.fixes.source.syntax import read_raw
 from dropout_lint.fixes.source.write import Change, write_all
-from dropout_lint.target import resolve
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.trace import trace
 
 HEAD = """\

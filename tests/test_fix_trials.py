@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from dropout_lint.errors import FixError
-from dropout_lint.fixes import SourceFix, Verdict, fix_source, judge_with
-from dropout_lint.fixes.planner import BETAS, Planner
+from dropout_lint.fixes.plan.judge import Verdict, judge_with
+from dropout_lint.fixes.plan.planner import BETAS, Planner
+from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.trials import Trials
+from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.fixes.source.prover import Prover, shared
-from dropout_lint.fixes.trials import Trials
-from dropout_lint.fixes.types import Step
-from dropout_lint.target import resolve
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.trace import Trace, trace
 
 MODEL = """\

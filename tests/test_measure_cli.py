@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from dropout_lint.cli import run
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.measurement.sources import RandomBatches, load_batches
-from dropout_lint.target import Inputs
 
 MODEL = """
 import torch
@@ -266,7 +266,7 @@ def test_torchrun_gives_the_result_of_one_process(folder: Path, capsys: pytest.C
 
 
 def test_without_a_fix_a_validation_still_measures(folder: Path) -> None:
-    from dropout_lint.validation import measured as measure_target
+    from dropout_lint.runs.measure import measured as measure_target
 
     options: dict[str, Any] = {
         "data": None,

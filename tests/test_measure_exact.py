@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.shapes import materialise
 from dropout_lint.layers import STANDARD
+from dropout_lint.loading.compat import declare_missing_schemas
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.measurement import Batches, measure
 from dropout_lint.measurement.confidence import t_quantile
 from dropout_lint.measurement.moments import Block, BlockList, Layout, channel_moments, merge_all
-from dropout_lint.target import Inputs, declare_missing_schemas, materialise, resolve
 from fixtures.truths import TRUTHS
 
 SEED = 1234

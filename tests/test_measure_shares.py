@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dropout_lint.errors import MeasureError
 from dropout_lint.measurement import Shift, measure, validate
 from dropout_lint.measurement.plot import sparkline
-from dropout_lint.noise.types import NormShift, Prediction
+from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.trace import trace
 
 
@@ -63,7 +63,7 @@ def test_functional_dropouts_have_the_names_of_the_trace() -> None:
 
 
 def _inputs(x: Tensor) -> object:
-    from dropout_lint.target import Inputs
+    from dropout_lint.inputs.example import Inputs
 
     return Inputs((x,))
 

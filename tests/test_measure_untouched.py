@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.measurement import measure
-from dropout_lint.target import resolve
 
 
 class Stateful(nn.Module):

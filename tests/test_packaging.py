@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_rules_and_runs_without_the_checkout(tmp_path: Path)
     assert RULES
     inside = [name.rpartition("/")[2] for name in names if name.startswith("dropout_lint/rules/builtin/DL")]
     assert sorted(inside) == RULES
-    assert {"dropout_lint/py.typed", "dropout_lint/report/html/template.html"} <= set(names)
+    assert {"dropout_lint/py.typed", "dropout_lint/report/formats/html/template.html"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "fixtures/", "rules/"))]
     run = "import sys; sys.path.insert(0, sys.argv.pop(1)); from dropout_lint.cli import main; main()"
     done = subprocess.run(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dropout_lint.measurement import measure
-from dropout_lint.moments import Moments
+from dropout_lint.measurement.streaming import Moments
 from dropout_lint.remedies import Uout, correct_init_, monte_carlo, recalibrate, uout
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

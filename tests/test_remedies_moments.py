@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import distributed as dist
 from torch import multiprocessing
 
-from dropout_lint.moments import Moments, all_reduce_moments
+from dropout_lint.measurement.streaming import Moments, all_reduce_moments
 
 
 def reference(x: torch.Tensor, channel_dim: int = 1) -> torch.Tensor:

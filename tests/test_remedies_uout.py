@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD, Noise
 from dropout_lint.remedies.uout import Uout, uout
-from dropout_lint.target.types import Inputs
 from dropout_lint.trace import trace
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

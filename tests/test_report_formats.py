@@ -22,8 +22,8 @@ from sarif_schema import problems
 from dropout_lint.errors import UsageError
 from dropout_lint.report import FORMATS, Context, render
 from dropout_lint.report.convert import report_of
+from dropout_lint.report.formats.json import schema
 from dropout_lint.report.group import grouped
-from dropout_lint.report.json import schema
 from dropout_lint.report.schema import FixInfo, Report, TargetInfo
 from dropout_lint.report.words import delta_range, opening, severity_of_shift, shorten_path
 

@@ -10,9 +10,9 @@ import pytest
 from torch import fx, nn
 
 from dropout_lint.cli import run
-from dropout_lint.noise import predict
-from dropout_lint.survey import survey
+from dropout_lint.prediction import predict
 from dropout_lint.survey.exempt import exempt_shifts
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 BATCH = """\

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.rules import SECTIONS, Rule, load_rules
-from dropout_lint.survey import survey
-from dropout_lint.target.types import Inputs
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 RULES = load_rules()

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.rules import RuleSet, distinct, load_rules, read_rule, render_message
 from dropout_lint.rules.conditions import compile_match
-from dropout_lint.survey import Facts, Survey, survey
-from dropout_lint.target.types import Inputs
+from dropout_lint.survey.facts import Facts
+from dropout_lint.survey.placements import Survey
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 RULES = load_rules()

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.remedies import correct_init_
 from dropout_lint.rules import load_rules
-from dropout_lint.survey import Facts, Placement, Survey, survey
-from dropout_lint.target.types import Inputs
+from dropout_lint.survey.facts import Facts
+from dropout_lint.survey.placements import Placement, Survey
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 RULES = load_rules()

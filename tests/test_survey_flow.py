@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import fx, nn
 
+from dropout_lint.graph.flow import ROOT, Flow
+from dropout_lint.graph.operations import Kind
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import NormSpec
-from dropout_lint.survey.flow import ROOT, Flow
-from dropout_lint.survey.kinds import Kind
 from dropout_lint.survey.reach import Reach
-from dropout_lint.target.types import Inputs
-from dropout_lint.trace.types import NormSite, TensorInfo, Trace
+from dropout_lint.trace.traced import NormSite, TensorInfo, Trace
 
 VALUE = TensorInfo((2, 4, 8, 8), torch.float32)
 

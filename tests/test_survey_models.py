@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.loading.compat import declare_missing_schemas
+from dropout_lint.prediction import predict
 from dropout_lint.rules import load_rules
-from dropout_lint.survey import Survey, survey
-from dropout_lint.target.compat import declare_missing_schemas
-from dropout_lint.target.types import Inputs
+from dropout_lint.survey.placements import Survey
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 RULES = load_rules()

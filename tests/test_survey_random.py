@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.rules import load_rules
-from dropout_lint.survey import Survey, survey
-from dropout_lint.target.types import Inputs
+from dropout_lint.survey.placements import Survey
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import trace
 
 RULES = load_rules()

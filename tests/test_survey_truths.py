@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from torch import nn
 
-from dropout_lint.noise import predict
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.rules import Finding, load_rules
-from dropout_lint.rules.types import SEVERITIES
-from dropout_lint.survey import Placement, Survey, survey
-from dropout_lint.target.types import Inputs
+from dropout_lint.rules.findings import SEVERITIES
+from dropout_lint.survey.placements import Placement, Survey
+from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import DropoutSite, Trace, trace
 from fixtures.truths import ANY, TRUTHS, ModelTruth, Truth
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dropout_lint as dl
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Noise
-from dropout_lint.noise import predict
-from dropout_lint.target.types import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.trace import trace
 
 P = 0.2

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from dropout_lint.errors import InputError, TraceError
+from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import Catalogue, ExtraDropout, Noise
-from dropout_lint.target.types import Inputs, Location
 from dropout_lint.trace import Trace, trace
 
 VECTOR = torch.randn(4, 8)

@@ -19,7 +19,7 @@ import torch.utils.checkpoint
 from torch import nn
 from torch.nn.utils import parametrizations, rnn
 
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.trace import Trace, trace
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Any, bool]] = {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.trace import trace
 
 VECTOR = torch.randn(4, 8)

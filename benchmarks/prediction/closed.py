@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dropout_lint.noise.equations import kim_eq29, kim_eq31, li_eq6
+from dropout_lint.prediction.equations import kim_eq29, kim_eq31, li_eq6
 from dropout_lint.trace import Trace
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import dropout_lint as dl
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.trace import trace
 
 from .closed import closed_forms

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dropout_lint.noise import predict
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.prediction import predict
 from dropout_lint.trace import trace
 
 from .page import RESULTS

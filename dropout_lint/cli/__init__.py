@@ -16,7 +16,7 @@ from dropout_lint import __version__
 from dropout_lint.cli import console
 from dropout_lint.config import suggest
 from dropout_lint.errors import DropoutLintError, UsageError
-from dropout_lint.target.roots import set_root
+from dropout_lint.loading.roots import set_root
 
 INTERRUPTED = 130
 

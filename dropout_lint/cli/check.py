@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import rich_click as click
 
-from dropout_lint.cache import Cache, key_of
 from dropout_lint.cli import console, options
 from dropout_lint.config import Loaded, Settings
-from dropout_lint.config.baseline import DEFAULT_FILE, encode
 from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
-from dropout_lint.pipeline import (
+from dropout_lint.report import FORMATS, Context, Report, render
+from dropout_lint.report.words import count, counts, listed
+from dropout_lint.runs.cache import Cache, key_of
+from dropout_lint.runs.check import (
     Lint,
     Run,
     active_codes,
@@ -30,13 +31,12 @@ from dropout_lint.pipeline import (
     rules_of,
     unseen,
 )
-from dropout_lint.report import FORMATS, Context, Report, render
-from dropout_lint.report.words import count, counts, listed
+from dropout_lint.suppress.baseline import DEFAULT_FILE, encode
 
 if TYPE_CHECKING:
     from dropout_lint.report.schema import TargetInfo
     from dropout_lint.rules import RuleSet
-    from dropout_lint.workers import Pool, Request
+    from dropout_lint.runs.processes import Pool, Request
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
@@ -219,7 +219,7 @@ def command(
         if own is not settings:
             with options.blamed_on_file(loaded, given):
                 active_codes(rules, own)
-    from dropout_lint.target import own_process
+    from dropout_lint.loading.compat import own_process
 
     own_process()
     with console.report_stream() as stdout:
@@ -272,7 +272,7 @@ def pool_of(settings: Settings) -> AbstractContextManager[Pool | None]:
     """The processes that targets are linted and fixed in; None for this one."""
     if settings.jobs == 1 and settings.timeout is None:
         return nullcontext()
-    from dropout_lint.workers import Pool
+    from dropout_lint.runs.processes import Pool
 
     return Pool(settings.jobs, settings.timeout)
 
@@ -282,7 +282,7 @@ def way_of(names: list[str], settings: Settings, written: frozenset[str], pool: 
     cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
     if pool is None:
         return cache.wrap(lint_target) if cache else lint_target
-    from dropout_lint.workers import Request
+    from dropout_lint.runs.processes import Request
 
     results = {name: cache.load(key_of(name, settings)) if cache else None for name in names}
     missing = [name for name, kept in results.items() if kept is None]
@@ -295,7 +295,7 @@ def fixed_report(
     report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
 ) -> Report:
     """The report with the source fix of each model that has findings, or a note why there is none."""
-    from dropout_lint.edits import with_edits
+    from dropout_lint.runs.edits import with_edits
 
     wanted = [target for target in report.targets if target.status != "error" and target.findings]
     if pool is None:
@@ -305,7 +305,7 @@ def fixed_report(
 
 def measured_report(report: Report, names: list[str], settings: Settings, pool: Pool | None) -> Report:
     """The report with each model measured on random batches, before and after the graph fix."""
-    from dropout_lint.validation import validated
+    from dropout_lint.runs.measure import validated
 
     wanted = [target for target in report.targets if target.status != "error"]
     if pool is None:
@@ -315,7 +315,7 @@ def measured_report(report: Report, names: list[str], settings: Settings, pool: 
 
 def requests_for(targets: list[TargetInfo], names: list[str], settings: Settings) -> list[Request]:
     """What the processes are asked about models that were linted: the models of one target together."""
-    from dropout_lint.workers import Request
+    from dropout_lint.runs.processes import Request
 
     typed: dict[str, list[TargetInfo]] = {}
     for target in targets:
@@ -365,8 +365,8 @@ def save_baseline(run: Run, settings: Settings) -> None:
 
 def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     """Write ignore comments for all findings, and the report as it is after that."""
-    from dropout_lint.config.add_ignores import add_ignores
-    from dropout_lint.pipeline import assemble, read_baseline, words_of
+    from dropout_lint.runs.check import assemble, read_baseline, words_of
+    from dropout_lint.suppress.add_ignores import add_ignores
 
     written, skipped = add_ignores(run.report)
     for file, lines in written.items():

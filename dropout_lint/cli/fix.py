@@ -17,11 +17,11 @@ from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
 
 if TYPE_CHECKING:
-    from dropout_lint.fixes import SourceFix
-    from dropout_lint.fixes.types import Strategy
+    from dropout_lint.fixes.plan.steps import Strategy
+    from dropout_lint.fixes.source.engine import SourceFix
+    from dropout_lint.inputs.example import Built
     from dropout_lint.rules import RuleSet
-    from dropout_lint.rules.types import Finding
-    from dropout_lint.target.types import Built
+    from dropout_lint.rules.findings import Finding
 
 STRATEGIES = ("auto", "move", "uout", "reduce", "remove")
 ORDER = ("info", "warning", "error")
@@ -80,11 +80,11 @@ def command(
     """
     loaded = options.settings(config, **given)
     names = options.chosen_targets(targets, loaded.settings, "dropout-lint fix")
-    from dropout_lint.pipeline import rules_of
+    from dropout_lint.runs.check import rules_of
 
     rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
-        from dropout_lint.target import own_process
+        from dropout_lint.loading.compat import own_process
 
         own_process()
         models, status = models_of(names, loaded.settings)
@@ -123,7 +123,7 @@ def models_of(names: list[str], settings: Settings) -> tuple[list[tuple[str, Bui
     Raises:
         DropoutLintError: the only target cannot be built.
     """
-    from dropout_lint.target import resolve
+    from dropout_lint.loading.resolving import resolve
 
     models: list[tuple[str, Built]] = []
     status = 0
@@ -197,7 +197,7 @@ class Shown:
 
 def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown: Shown) -> int:
     """Fix one model, print its diff and what there is to say; the exit status of it."""
-    from dropout_lint.repair import repair
+    from dropout_lint.runs.fix import repair
 
     result, findings = repair(
         built,

@@ -12,7 +12,7 @@ import rich_click as click
 
 from dropout_lint import __version__
 from dropout_lint.cli import console, options
-from dropout_lint.validation import measured
+from dropout_lint.runs.measure import measured
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.validate import Validation
@@ -84,7 +84,7 @@ def command(*, output_format: str, output_file: str | None, quiet: bool, verbose
     Exit status: 0 measured, 2 it could not be measured.
     """
     del verbose  # read by the group, which shows tracebacks
-    from dropout_lint.target import own_process
+    from dropout_lint.loading.compat import own_process
 
     own_process()
     for file in (output_file, given["plot"]):

@@ -12,7 +12,7 @@ import rich_click as click
 from dropout_lint.config import Loaded, Settings, load
 from dropout_lint.config.load import display
 from dropout_lint.errors import RuleError, UsageError
-from dropout_lint.target.roots import set_root
+from dropout_lint.loading.roots import set_root
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from dropout_lint.target.types import Built
+    from dropout_lint.inputs.example import Built
 
 
 @click.command("recalibrate", context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,14 +125,14 @@ def recalibrated(
     **how: Any,
 ) -> str:
     """Do it all, and return the report."""
+    from dropout_lint.guard.wrappers import bare
+    from dropout_lint.loading.checkpoint import load_checkpoint
+    from dropout_lint.loading.resolving import resolve
+    from dropout_lint.loading.usercode import user_code
     from dropout_lint.measurement.place import move, place
     from dropout_lint.measurement.sources import load_batches
     from dropout_lint.remedies.recalibrate import recalibrate
     from dropout_lint.remedies.rewrite import rewrite_checkpoint
-    from dropout_lint.target import resolve
-    from dropout_lint.target.checkpoint import load_checkpoint
-    from dropout_lint.target.usercode import user_code
-    from dropout_lint.target.wrappers import bare
 
     built = only_one(target, resolve(target, prefer_meta=False))
     model, notes = built.model, list(built.notes)
@@ -173,9 +173,9 @@ def function_named(text: str) -> Callable[[nn.Module], float]:
         TargetError: it cannot be found or imported.
         UsageError: it cannot be called.
     """
-    from dropout_lint.target.build import look_up
-    from dropout_lint.target.importing import import_target
-    from dropout_lint.target.parse import parse_target
+    from dropout_lint.loading.build import look_up
+    from dropout_lint.loading.importing import import_target
+    from dropout_lint.loading.parse import parse_target
 
     spec = parse_target(text)
     if spec.call is None or spec.call.called:

@@ -13,7 +13,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.report.style import Style
 
 if TYPE_CHECKING:
-    from dropout_lint.rules.types import Rule
+    from dropout_lint.rules.findings import Rule
 
 
 def markdown(rule: Rule) -> str:

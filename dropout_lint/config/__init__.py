@@ -1,4 +1,4 @@
-"""Configuration: settings, ignore comments in the source, the baseline of known findings. No torch here."""
+"""Configuration: settings and how they are read. No torch here."""
 
 from dropout_lint.config.load import convert, load, suggest
 from dropout_lint.config.settings import DropoutClass, Loaded, Settings, TargetSettings

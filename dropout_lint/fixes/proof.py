@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropout_lint.errors import FixError
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import is_dropout_function
-from dropout_lint.target.types import Inputs
 
 SMALL = 64
 """Inputs narrower than this are doubled to see whether a model takes another size."""

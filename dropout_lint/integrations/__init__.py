@@ -49,7 +49,7 @@ class Start:
 
     def __post_init__(self) -> None:
         from dropout_lint.api import lint
-        from dropout_lint.arguments import check_choice
+        from dropout_lint.guard.arguments import check_choice
 
         check_choice("on_findings", self.on_findings, ON_FINDINGS)
         known = inspect.signature(lint).parameters.keys() - {"model", "inputs"}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.measurement.untouched import RngState
-from dropout_lint.target.types import Inputs, describe_value
-from dropout_lint.target.usercode import own_traceback
+from dropout_lint.guard.untouched import RngState
+from dropout_lint.inputs.example import Inputs, describe_value
+from dropout_lint.loading.usercode import own_traceback
 
 # Batches of an iterator that are kept for a second pass, in bytes of host memory.
 KEEP_LIMIT = 2 * 2**30

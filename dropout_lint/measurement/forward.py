@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import MeasureError
+from dropout_lint.guard.untouched import Buffers, seed_everything
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.loading.usercode import own_traceback
 from dropout_lint.measurement.batches import Picker, describe, samples_of, to_device
 from dropout_lint.measurement.record import Recorder
-from dropout_lint.measurement.untouched import Buffers, seed_everything
-from dropout_lint.target.types import Inputs
-from dropout_lint.target.usercode import own_traceback
 
 
 class Forward:

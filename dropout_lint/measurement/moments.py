@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropout_lint.moments import chan, channel_moments
+from dropout_lint.measurement.streaming import chan, channel_moments
 
 __all__ = ["Block", "BlockList", "Layout", "channel_moments", "empty_block", "merge", "merge_all"]
 

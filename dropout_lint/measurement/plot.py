@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropout_lint.arguments import check_whole
 from dropout_lint.errors import MeasureError
+from dropout_lint.guard.arguments import check_whole
 from dropout_lint.measurement.predicted import predicted_deltas
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.shift import Shift
-    from dropout_lint.noise.types import Prediction
+    from dropout_lint.prediction.shifts import Prediction
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.:-=+*#"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dropout_lint.noise.types import Prediction
+    from dropout_lint.prediction.shifts import Prediction
 
 
 def predicted_deltas(predicted: Prediction | Mapping[str, float] | None) -> dict[str, float]:

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dropout_lint.arguments import check_choice, check_model, check_number, check_whole
-from dropout_lint.eager import eager
 from dropout_lint.errors import MeasureError, UsageError
+from dropout_lint.guard.arguments import check_choice, check_model, check_number, check_whole
+from dropout_lint.guard.eager import eager
+from dropout_lint.guard.untouched import Buffers, untouched
+from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.confidence import ratio_half_width
@@ -23,8 +25,6 @@ from dropout_lint.measurement.record import Listened
 from dropout_lint.measurement.session import Passes, Progress, Session
 from dropout_lint.measurement.shift import NormMeasurement, Shift
 from dropout_lint.measurement.switches import FunctionalDropouts, functional_switches, module_switches
-from dropout_lint.measurement.untouched import Buffers, untouched
-from dropout_lint.target.wrappers import bare, unwrapped
 
 TOLERANCE = 0.01
 

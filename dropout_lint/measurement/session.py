@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
+from dropout_lint.guard.untouched import Buffers
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.measurement.batches import Batches, is_empty
 from dropout_lint.measurement.confidence import mean_half_width, ratio_half_width
 from dropout_lint.measurement.forward import Forward
 from dropout_lint.measurement.moments import Block, merge_all
 from dropout_lint.measurement.ranks import Ranks, Status, needs_lockstep
 from dropout_lint.measurement.record import Listened, Recorder, layout_of
-from dropout_lint.measurement.untouched import Buffers
-from dropout_lint.target.types import Inputs
 
 # Called with batches done, batches expected (None where nobody knows) and what is being done.
 Progress = Callable[[int, int | None, str], None]

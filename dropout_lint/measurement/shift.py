@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from dropout_lint.noise.types import Prediction
+    from dropout_lint.prediction.shifts import Prediction
 
 Statistics = Literal["stored", "measured", "mixed"]
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.errors import InputError, MeasureError, TargetError
+from dropout_lint.guard.untouched import untouched
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.guess import guess_inputs
+from dropout_lint.inputs.shapes import materialise, why_inputs_failed
+from dropout_lint.loading.build import look_up
+from dropout_lint.loading.importing import import_target
+from dropout_lint.loading.parse import parse_target
+from dropout_lint.loading.usercode import user_code
 from dropout_lint.measurement.batches import samples_of, to_device
-from dropout_lint.measurement.untouched import untouched
-from dropout_lint.target import guess_inputs, materialise, why_inputs_failed
-from dropout_lint.target.build import look_up
-from dropout_lint.target.importing import import_target
-from dropout_lint.target.parse import parse_target
-from dropout_lint.target.types import Inputs
-from dropout_lint.target.usercode import user_code
 
 # Samples of a random batch where nobody said how many: batch statistics of 2 samples are mostly noise.
 RANDOM_SAMPLES = 16

@@ -17,7 +17,7 @@ from dropout_lint.measurement.shift import NormMeasurement, Shift
 from dropout_lint.report.schema import MeasurementInfo
 
 if TYPE_CHECKING:
-    from dropout_lint.noise.types import Prediction
+    from dropout_lint.prediction.shifts import Prediction
 
 
 @dataclass(frozen=True)

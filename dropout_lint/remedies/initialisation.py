@@ -13,15 +13,15 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from dropout_lint.alone import at_rest
-from dropout_lint.arguments import check_choice, check_model
 from dropout_lint.errors import UsageError
+from dropout_lint.guard.alone import at_rest
+from dropout_lint.guard.arguments import check_choice, check_model
+from dropout_lint.guard.wrappers import unwrapped
+from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, WEIGHT_FUNCTIONS, Catalogue, is_weight_layer
-from dropout_lint.noise.equations import hendrycks_divisor
+from dropout_lint.prediction.equations import hendrycks_divisor
 from dropout_lint.remedies.finite_width import Spread
 from dropout_lint.remedies.surroundings import Surroundings, surroundings
-from dropout_lint.target.shapes import as_inputs
-from dropout_lint.target.wrappers import unwrapped
 from dropout_lint.trace import Trace, module_of, trace
 
 Weights = Literal["sphere", "orthogonal"]

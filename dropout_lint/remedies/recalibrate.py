@@ -14,12 +14,15 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer
 
-from dropout_lint.arguments import as_names, check_choice, check_model
 from dropout_lint.errors import MeasureError, UsageError
+from dropout_lint.guard.arguments import as_names, check_choice, check_model
+from dropout_lint.guard.modes import test_mode
+from dropout_lint.guard.wrappers import bare, unwrapped
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD
 from dropout_lint.layers.reestimated import mark_reestimated
 from dropout_lint.measurement.batches import Picker, to_device
-from dropout_lint.moments import all_reduce_moments
+from dropout_lint.measurement.streaming import all_reduce_moments
 from dropout_lint.remedies.batches import device_for, rereadable
 from dropout_lint.remedies.estimate import (
     OWN_STATISTICS,
@@ -29,9 +32,6 @@ from dropout_lint.remedies.estimate import (
     is_tracking,
     ratio,
 )
-from dropout_lint.remedies.modes import test_mode
-from dropout_lint.target.types import Inputs
-from dropout_lint.target.wrappers import bare, unwrapped
 
 Method = Literal["batch", "pooled", "stages"]
 METHODS: tuple[Method, ...] = ("batch", "pooled", "stages")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dropout_lint.errors import CheckpointError
-from dropout_lint.target.checkpoint import _fitted, _read, _state_of
+from dropout_lint.loading.checkpoint import _fitted, _read, _state_of
 
 
 def rewrite_checkpoint(source: str, target: str, model: nn.Module, keys: Mapping[str, Tensor]) -> None:

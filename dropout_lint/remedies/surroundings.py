@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dropout_lint.layers import WEIGHT_FUNCTIONS, Noise, is_weight_layer
-from dropout_lint.noise.equations import HendrycksFactors, hendrycks_factors
+from dropout_lint.prediction.equations import HendrycksFactors, hendrycks_factors
 from dropout_lint.trace import DropoutSite, Trace, module_of
 
 # "If we lack an estimate for a nonlinearity adjustment factor, then 0.5 is a reasonable default" (Sec. 4).

@@ -12,14 +12,14 @@ from dropout_lint.report.schema import Report
 # a new format is a new file in this folder and a line here
 FORMATS = MappingProxyType(
     {
-        "text": "dropout_lint.report.text",
-        "concise": "dropout_lint.report.concise",
-        "json": "dropout_lint.report.json",
-        "sarif": "dropout_lint.report.sarif",
-        "github": "dropout_lint.report.github",
-        "junit": "dropout_lint.report.junit",
-        "markdown": "dropout_lint.report.markdown",
-        "html": "dropout_lint.report.html",
+        "text": "dropout_lint.report.formats.text",
+        "concise": "dropout_lint.report.formats.concise",
+        "json": "dropout_lint.report.formats.json",
+        "sarif": "dropout_lint.report.formats.sarif",
+        "github": "dropout_lint.report.formats.github",
+        "junit": "dropout_lint.report.formats.junit",
+        "markdown": "dropout_lint.report.formats.markdown",
+        "html": "dropout_lint.report.formats.html",
     }
 )
 

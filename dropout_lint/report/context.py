@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dropout_lint.report.drawing import Drawing
-    from dropout_lint.rules.types import Rule
+    from dropout_lint.rules.findings import Rule
 
 
 @dataclass(frozen=True)

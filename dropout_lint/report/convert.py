@@ -28,10 +28,10 @@ from dropout_lint.report.words import count, number
 if TYPE_CHECKING:
     from torch import fx
 
-    from dropout_lint.noise.types import NormShift, Prediction
-    from dropout_lint.rules.types import Finding
-    from dropout_lint.target.types import Built, Location
-    from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout
+    from dropout_lint.inputs.example import Built, Location
+    from dropout_lint.prediction.shifts import NormShift, Prediction
+    from dropout_lint.rules.findings import Finding
+    from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout
 
 # a module without a caller of its own (the root) is called from here, which is no line of the user's
 OWN = str(Path(__file__).parents[1]) + os.sep
@@ -226,7 +226,7 @@ def rounded(value: float) -> float:
 
 def fallback_note(fallbacks: Mapping[str, int]) -> str:
     """What the prediction passed over, in words; operations by name, with how often they came."""
-    from dropout_lint.noise.types import NOT_FINITE
+    from dropout_lint.prediction.shifts import NOT_FINITE
 
     passed = {name: times for name, times in fallbacks.items() if name != NOT_FINITE}
     parts = []

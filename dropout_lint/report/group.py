@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dropout_lint.report.place import primary
+from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import SEVERITIES, FindingInfo
 
 

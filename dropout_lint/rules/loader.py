@@ -13,8 +13,8 @@ from typing import Any
 
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Malformed, compile_match, suggestion
+from dropout_lint.rules.findings import SEVERITIES, Rule
 from dropout_lint.rules.ruleset import MESSAGE_EXTRAS, RuleSet
-from dropout_lint.rules.types import SEVERITIES, Rule
 from dropout_lint.survey.facts import Facts
 
 SECTIONS = (

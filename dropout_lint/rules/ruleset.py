@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
-from dropout_lint.rules.types import SEVERITIES, Finding, Rule
+from dropout_lint.rules.findings import SEVERITIES, Finding, Rule
 from dropout_lint.survey.facts import Facts
 
 if TYPE_CHECKING:
-    from dropout_lint.survey.types import Placement, Survey
+    from dropout_lint.survey.placements import Placement, Survey
 
 MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "judged")
 """What a message may name besides the facts."""

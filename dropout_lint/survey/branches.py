@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from dropout_lint.survey.flow import ROOT, Flow
-from dropout_lint.survey.kinds import POOL_MODULES, Kind, name_of
-from dropout_lint.trace.types import Trace, module_of, shape_of
+from dropout_lint.graph.flow import ROOT, Flow
+from dropout_lint.graph.operations import POOL_MODULES, Kind, name_of
+from dropout_lint.trace.traced import Trace, module_of, shape_of
 
 
 @dataclass(frozen=True)

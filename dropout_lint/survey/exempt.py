@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from dropout_lint.survey.surveyor import WHOLE_BRANCH
 
 if TYPE_CHECKING:
-    from dropout_lint.noise.types import NormShift
-    from dropout_lint.rules.types import Finding
-    from dropout_lint.survey.types import Survey
+    from dropout_lint.prediction.shifts import NormShift
+    from dropout_lint.rules.findings import Finding
+    from dropout_lint.survey.placements import Survey
 
 
 def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float) -> list[NormShift]:

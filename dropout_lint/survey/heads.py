@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropout_lint.survey.flow import ROOT, Flow
-from dropout_lint.survey.kinds import Kind
+from dropout_lint.graph.flow import ROOT, Flow
+from dropout_lint.graph.operations import Kind
 from dropout_lint.survey.positions import NORM, before
-from dropout_lint.trace.types import shape_of
+from dropout_lint.trace.traced import shape_of
 
 LAYERS = NORM | Kind.ACTIVATION | Kind.WEIGHT | Kind.ADD | Kind.CONCAT
 LONGEST_TAIL = 40

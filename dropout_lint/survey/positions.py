@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dropout_lint.graph.flow import Flow
+from dropout_lint.graph.operations import Kind
 from dropout_lint.survey.branches import Branch, Branches
-from dropout_lint.survey.flow import Flow
-from dropout_lint.survey.kinds import Kind
 
 NORM = Kind.SHIFTING_NORM | Kind.OTHER_NORM
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from dropout_lint.survey.flow import Flow
-from dropout_lint.survey.kinds import Kind
+from dropout_lint.graph.flow import Flow
+from dropout_lint.graph.operations import Kind
 
 MOST_NORMS = 16
 MOST_STEPS = 600

@@ -8,19 +8,19 @@ from dataclasses import replace
 
 from torch import nn
 
+from dropout_lint.graph.flow import Flow
+from dropout_lint.graph.operations import Kind, name_of
 from dropout_lint.layers import Noise
-from dropout_lint.noise.types import Prediction
+from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.survey.branches import Branch, Branches
 from dropout_lint.survey.facts import Facts
-from dropout_lint.survey.flow import Flow
 from dropout_lint.survey.heads import HeadPlace, head_place
 from dropout_lint.survey.initialisation import is_plain
-from dropout_lint.survey.kinds import Kind, name_of
+from dropout_lint.survey.placements import Placement, Survey
 from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
-from dropout_lint.survey.types import Placement, Survey
 from dropout_lint.survey.unknown import with_unknowns
-from dropout_lint.trace.types import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
 WHOLE_BRANCH = (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
 RANKS = {"Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5}

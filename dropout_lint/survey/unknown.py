@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dropout_lint.noise.types import Prediction
-from dropout_lint.trace.types import Trace, value_of
+from dropout_lint.prediction.shifts import Prediction
+from dropout_lint.trace.traced import Trace, value_of
 
 
 def with_unknowns(trace: Trace, prediction: Prediction) -> Prediction:

@@ -1,7 +1,7 @@
 """Tracing: a model in, one torch.fx graph of what its forward pass does out."""
 
 from dropout_lint.trace.chain import trace
-from dropout_lint.trace.types import (
+from dropout_lint.trace.traced import (
     DropoutSite,
     NormSite,
     Opaque,

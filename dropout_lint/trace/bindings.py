@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from dropout_lint.trace.types import TensorInfo
+from dropout_lint.trace.traced import TensorInfo
 
 
 def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:

@@ -8,18 +8,18 @@ from itertools import islice
 import torch
 from torch import fx, nn
 
-from dropout_lint.alone import at_rest
 from dropout_lint.errors import InputError, TraceError
+from dropout_lint.guard.alone import at_rest
+from dropout_lint.guard.wrappers import bare, unwrapped
+from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import STANDARD, Catalogue
-from dropout_lint.target.exported import refuse_exported
-from dropout_lint.target.types import Inputs, Location
-from dropout_lint.target.wrappers import bare, unwrapped
+from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
-from dropout_lint.trace.types import Opaque, Trace, UnusedDropout
+from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
 REAL_PARAMETER_LIMIT = 400_000_000
@@ -117,7 +117,7 @@ def _first_that_works(
 def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
     if inputs is not None:
         return (inputs,)
-    from dropout_lint.target import guess_inputs
+    from dropout_lint.inputs.guess import guess_inputs
 
     return islice(guess_inputs(model), GUESS_LIMIT)
 

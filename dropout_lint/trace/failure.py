@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import DropoutLintError, InputError
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
 
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _OWN = str(Path(__file__).parent) + "/"

@@ -11,7 +11,7 @@ from types import CodeType, FrameType
 
 import torch
 
-from dropout_lint.target.types import Location
+from dropout_lint.inputs.example import Location
 
 # The trailing separator matters: a bare ".../torch" is a prefix of ".../torchvision" as well.
 _OWN = tuple(
@@ -19,7 +19,8 @@ _OWN = tuple(
     for folder in (
         Path(torch.__file__).parent,
         Path(__file__).parent,
-        Path(__file__).parent.parent / "target",
+        Path(__file__).parent.parent / "inputs",
+        Path(__file__).parent.parent / "loading",
     )
 )
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
-from dropout_lint.target.types import Inputs
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.staging import preserved
 from dropout_lint.trace.values import map_tensors

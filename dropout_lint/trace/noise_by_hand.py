@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.types import BY_HAND, TensorInfo, shape_of
+from dropout_lint.trace.traced import BY_HAND, TensorInfo, shape_of
 
 _RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({torch.rand, torch.rand_like, torch.bernoulli})
 _RANDOM_METHODS = frozenset({"bernoulli", "bernoulli_", "uniform_"})

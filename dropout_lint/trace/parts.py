@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from torch import fx, nn
 
-from dropout_lint.alone import LoneTracer, at_rest
 from dropout_lint.errors import DropoutLintError
+from dropout_lint.guard.alone import LoneTracer, at_rest
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
-from dropout_lint.target.types import Inputs
 from dropout_lint.trace.failure import OTHER_INPUTS, Failure
 from dropout_lint.trace.leaves import Leaves
 from dropout_lint.trace.record import Recording
 from dropout_lint.trace.staging import preserved
-from dropout_lint.trace.types import DropoutSite, NormSite, Opaque, Trace, UnusedDropout
+from dropout_lint.trace.traced import DropoutSite, NormSite, Opaque, Trace, UnusedDropout
 
 _Site = TypeVar("_Site", DropoutSite, NormSite)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from dropout_lint.eager import eager
+from dropout_lint.guard.eager import eager
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
-from dropout_lint.target.types import Inputs
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.recorder import Recorder
 from dropout_lint.trace.sizes import Comparison

@@ -15,8 +15,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue, is_dropout_function
-from dropout_lint.target.types import Inputs
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
 from dropout_lint.trace.origins import Origins

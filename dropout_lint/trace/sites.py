@@ -10,12 +10,12 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from dropout_lint.guard.wrappers import bare
+from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
-from dropout_lint.target.types import Location
-from dropout_lint.target.wrappers import bare
 from dropout_lint.trace.noise_by_hand import find_masks
-from dropout_lint.trace.types import DropoutSite, NormSite, module_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
 
 _NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
     F.batch_norm: "batch",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dropout_lint.trace.types import TensorInfo
+from dropout_lint.trace.traced import TensorInfo
 
 
 def describe(value: Any) -> Any:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from dropout_lint.errors import DropoutLintError, FixError
-from dropout_lint.fixes.graph import applied, check_options
-from dropout_lint.fixes.judge import Judge, Verdict, default_judge
-from dropout_lint.fixes.planner import Plan, Planner, can_be_fixed
+from dropout_lint.fixes.graph.fix import applied, check_options
+from dropout_lint.fixes.plan.judge import Judge, Verdict, default_judge
+from dropout_lint.fixes.plan.planner import Plan, Planner, can_be_fixed
+from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Strategy, Weighed
+from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
@@ -17,14 +19,12 @@ from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import holder_of
 from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
 from dropout_lint.fixes.source.write import Change, write_all
-from dropout_lint.fixes.trials import Trials
-from dropout_lint.fixes.types import Action, Applied, Skipped, Step, Strategy, Weighed
+from dropout_lint.inputs.example import Built
 from dropout_lint.layers import ExtraDropout
-from dropout_lint.noise.types import Prediction
+from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.group import numbered
-from dropout_lint.rules.types import Finding
-from dropout_lint.target.types import Built
-from dropout_lint.trace.types import DropoutSite, Trace
+from dropout_lint.rules.findings import Finding
+from dropout_lint.trace.traced import DropoutSite, Trace
 
 ROUNDS = 24
 GRAPH_FIX = "use the graph fix, `dropout_lint.fix(model, inputs)`"

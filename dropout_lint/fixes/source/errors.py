@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dropout_lint.fixes.types import Step
+from dropout_lint.fixes.plan.steps import Step
 
 
 class CannotExpress(Exception):

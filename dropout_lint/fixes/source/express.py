@@ -8,8 +8,9 @@ from pathlib import Path
 import libcst as cst
 from torch import fx
 
-from dropout_lint.fixes.dropmodules import class_name
-from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.graph.dropmodules import class_name
+from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor, elements, forward, functional
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
@@ -29,9 +30,8 @@ from dropout_lint.fixes.source.rates import Rates, Scope
 from dropout_lint.fixes.source.readers import reader_notes
 from dropout_lint.fixes.source.siblings import Method, check_siblings, method_at, read_by_subclasses
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.fixes.types import Step
 from dropout_lint.report.words import listed
-from dropout_lint.trace.types import DropoutSite
+from dropout_lint.trace.traced import DropoutSite
 
 ERASING = ("move", "merge", "remove")
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from dropout_lint.fixes.dropmodules import FUNCTION_CLASSES, class_name
+from dropout_lint.fixes.graph.dropmodules import FUNCTION_CLASSES, class_name
+from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor
 from dropout_lint.fixes.source.edits import first_argument
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.types import Step
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.express import Expression

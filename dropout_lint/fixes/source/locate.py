@@ -8,11 +8,11 @@ from pathlib import Path
 import libcst as cst
 from torch import fx, nn
 
-from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.graph.rewrite import module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.target.types import Location
-from dropout_lint.trace.types import DropoutSite, Trace
+from dropout_lint.inputs.example import Location
+from dropout_lint.trace.traced import DropoutSite, Trace
 
 FOREIGN = ("site-packages", "dist-packages")
 STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))

@@ -9,13 +9,13 @@ from typing import Literal
 import libcst as cst
 from torch import fx
 
-from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.plan.steps import Anchor
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.fixes.types import Anchor
-from dropout_lint.target.types import Location
-from dropout_lint.trace.types import DropoutSite
+from dropout_lint.inputs.example import Location
+from dropout_lint.trace.traced import DropoutSite
 
 BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fix(model)`)"
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.source.worker import FORK
+from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import ExtraDropout
-from dropout_lint.target.types import Inputs
 
 TIMEOUT = 600.0
 # what torchvision and others take long to import; where this process has it, the jobs will want it too

@@ -14,8 +14,8 @@ from typing import Literal
 import libcst as cst
 from libcst import matchers as m
 
-from dropout_lint.fixes.dropmodules import CLASSES
-from dropout_lint.fixes.rewrite import module_at
+from dropout_lint.fixes.graph.dropmodules import CLASSES
+from dropout_lint.fixes.graph.rewrite import module_at
 from dropout_lint.fixes.source.constructor import init_of, is_number, number, ratio_argument
 from dropout_lint.fixes.source.edits import in_parentheses
 from dropout_lint.fixes.source.errors import CannotExpress
@@ -33,7 +33,7 @@ from dropout_lint.fixes.source.places import Old
 from dropout_lint.fixes.source.scopes import Replacer, bindings, enclosing, leaves, passed, straight
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.report.words import listed
-from dropout_lint.trace.types import DropoutSite
+from dropout_lint.trace.traced import DropoutSite
 
 DEPTH = 12  # assignments and calls that one name is followed through
 ADVICE = "hand the ratio down to where the dropout should be, or use the graph fix"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import fx
 
-from dropout_lint.fixes.flow import first_shape
-from dropout_lint.fixes.types import Step
-from dropout_lint.fixes.words import target_name
+from dropout_lint.fixes.plan.flow import first_shape
+from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.words import target_name
 from dropout_lint.report.group import numbered
-from dropout_lint.trace.types import shape_of
+from dropout_lint.trace.traced import shape_of
 
 
 def reader_notes(steps: Sequence[Step]) -> list[str]:

@@ -12,7 +12,7 @@ from libcst import matchers as m
 from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
 
 from dropout_lint.errors import FixError
-from dropout_lint.target.types import Location
+from dropout_lint.inputs.example import Location
 
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 

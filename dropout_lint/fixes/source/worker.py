@@ -42,7 +42,7 @@ def overlay(files: dict[str, str]) -> None:
 
 def build(job: dict[str, Any], *, meta: bool = False) -> Any:
     """The target of a job, with real weights unless `meta`."""
-    from dropout_lint.target import resolve
+    from dropout_lint.loading.resolving import resolve
 
     models = resolve(
         job["resolve"], inputs=tuple(job["inputs"]), checkpoint=job["checkpoint"], prefer_meta=meta
@@ -78,8 +78,8 @@ def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict
         return {}
     import torch
 
+    from dropout_lint.inputs.example import Inputs
     from dropout_lint.measurement import measure
-    from dropout_lint.target.types import Inputs
 
     generator = torch.Generator().manual_seed(0)
 
@@ -145,8 +145,8 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
 
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
-    from dropout_lint.fixes.judge import judge_with
-    from dropout_lint.fixes.words import linted_again
+    from dropout_lint.fixes.plan.judge import judge_with
+    from dropout_lint.fixes.plan.words import linted_again
     from dropout_lint.rules import load_rules
     from dropout_lint.trace import trace
 
@@ -196,18 +196,18 @@ def main(*modules: str) -> None:
         modules: of torch, to be imported once for all jobs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's, which ends this process
-    from dropout_lint.target import own_process
+    from dropout_lint.loading.compat import own_process
 
     own_process()
     import torch
 
     torch.set_num_threads(1)
-    import dropout_lint.fixes.judge
+    import dropout_lint.fixes.plan.judge
     import dropout_lint.fixes.proof
-    import dropout_lint.noise
+    import dropout_lint.prediction
     import dropout_lint.survey.surveyor
     import dropout_lint.trace  # noqa: F401 - loaded ahead of the job that uses them
-    from dropout_lint.target.compat import plain_python
+    from dropout_lint.loading.compat import plain_python
 
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w")

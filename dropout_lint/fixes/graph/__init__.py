@@ -1,0 +1,1 @@
+"""The plan carried out in the traced graph: a module that trains."""

@@ -1,0 +1,1 @@
+"""What is to be done about each finding, judged before anything is rewritten."""

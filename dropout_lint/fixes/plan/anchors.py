@@ -1,0 +1,251 @@
+"""Where a dropout belongs by the guidelines: Kim et al. 2023, Guidelines 1 and 2, and plain chains.
+
+Every function looks only at the graph. Candidates come best first; the planner takes the first one at which
+the dropout is found by no rule any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx
+
+from dropout_lint.fixes.plan.flow import CONCATS, GATES, Flow, name_of, numel_of
+from dropout_lint.fixes.plan.steps import Anchor
+from dropout_lint.trace.traced import DropoutSite, shape_of
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One residual (or concatenated) branch: the nodes that only its side of `join` uses."""
+
+    join: fx.Node
+    end: fx.Node
+    mask: int
+
+
+def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
+    """Places for one dropout, best first, without duplicates."""
+    found: list[Anchor] = []
+    branches = [branch_with(flow, site.node), *branches_fed(flow, site)]
+    for branch in branches:
+        anchor = branch_anchor(flow, branch) if branch is not None else None
+        if anchor is not None:
+            found.append(anchor)
+    found += tail_anchor(flow, site.node)
+    return list({anchor.key: anchor for anchor in found}.values())
+
+
+# residual branches
+
+
+def split(flow: Flow, join: fx.Node) -> list[Branch]:
+    """The sides of a join with what each has for itself; [] where they share no fork."""
+    sides = flow.sides(join)
+    shared = flow.activation_mask
+    for side in sides:
+        shared &= flow.masks[side]
+    if not shared:
+        return []
+    return [
+        Branch(
+            join, side, flow.masks[side] & ~union(flow.masks[other] for other in sides if other is not side)
+        )
+        for side in sides
+    ]
+
+
+def sides_of(flow: Flow, join: fx.Node) -> list[Branch]:
+    """`split`, remembered."""
+    if join not in flow.remembered:
+        flow.remembered[join] = split(flow, join)
+    found: list[Branch] = flow.remembered[join]
+    return found
+
+
+def union(masks: Iterable[int]) -> int:
+    """Bitwise or of masks."""
+    result = 0
+    for mask in masks:
+        result |= mask
+    return result
+
+
+def heavier(flow: Flow, branches: list[Branch]) -> Branch:
+    """The side with the most weight layers: the residual branch; the others are skips."""
+    return max(branches, key=lambda branch: (flow.weights_in(branch.mask), branch.mask.bit_count()))
+
+
+def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
+    """The innermost branch that holds `node`; for a node on a skip, the branch beside that skip."""
+    bit = 1 << flow.index[node]
+    for join in flow.joins:
+        if not flow.reaches(node, join):
+            continue
+        branches = sides_of(flow, join)
+        mine = next((branch for branch in branches if branch.mask & bit), None)
+        if mine is None:
+            continue
+        if flow.weights_in(mine.mask):
+            return mine
+        best = heavier(flow, branches)
+        return best if flow.weights_in(best.mask) else None
+    return None
+
+
+def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
+    """Branches of the block whose input or output the dropout is on (P0), the dropout's own block first."""
+    before = after = None
+    for join in flow.joins:
+        if name_of(join) in CONCATS:
+            continue
+        branches = sides_of(flow, join)
+        if not branches:
+            continue
+        best = heavier(flow, branches)
+        if not flow.weights_in(best.mask) or best.mask >> flow.index[site.node] & 1:
+            continue
+        if flow.reaches(join, site.node):
+            if _plain(flow, join, site.node):
+                before = best
+        elif after is None and _plain(flow, site.node, fork_of(flow, join)):
+            after = best
+    same_owner = before is not None and before.join.meta.get("owner") == site.node.meta.get("owner")
+    return [before, after] if same_owner else [after, before]
+
+
+def fork_of(flow: Flow, join: fx.Node) -> fx.Node:
+    """The last node that all sides of a join share."""
+    shared = flow.activation_mask
+    for side in flow.sides(join):
+        shared &= flow.masks[side]
+    return flow.nodes[shared.bit_length() - 1]
+
+
+def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
+    """Whether one way leads from `upper` to `lower` that passes no weight layer, norm, pooling or join."""
+    node: fx.Node | None = lower
+    while node is not None and node is not upper:
+        if flow.is_weight(node) or flow.is_norm(node) or flow.is_pool(node) or len(flow.sides(node)) > 1:
+            return False
+        node = flow.source(node)
+    return node is upper
+
+
+def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
+    """After the branch's last norm and before its last weight layer, or its end where none follows."""
+    node: fx.Node | None = branch.end
+    norms = [norm for norm in flow.shifting if branch.mask >> flow.index[norm] & 1]
+    while node is not None and branch.mask >> flow.index[node] & 1:
+        if flow.is_norm(node) or name_of(node) in CONCATS:
+            return Anchor(skip_dropouts(flow, branch.end), (branch.join,), "the end of the branch", norm=node)
+        if flow.is_weight(node):
+            last = max(
+                (norm for norm in norms if flow.reaches(norm, node)), key=flow.index.__getitem__, default=None
+            )
+            return before_weight(flow, node, "P6", last)
+        tensors = flow.tensors(node)
+        if not tensors:
+            return None
+        gated = name_of(node) in GATES
+        node = max(tensors, key=numel_of) if gated else tensors[0]
+    return None
+
+
+def before_weight(flow: Flow, weight: fx.Node, place: str, norm: fx.Node | None) -> Anchor | None:
+    """The edge into a weight layer."""
+    source = flow.source(weight)
+    if source is None:
+        return None
+    return Anchor(skip_dropouts(flow, source), (weight,), place, norm=norm)
+
+
+def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
+    """`node`, or what feeds it if it is a dropout itself (which the planner merges or moves)."""
+    while node in flow.dropouts:
+        source = flow.source(node)
+        if source is None:
+            return node
+        node = source
+    return node
+
+
+# heads and plain chains
+
+
+def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
+    """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer, or
+    where the features of a network without a head go.
+    """
+    norms = flow.below(node, flow.shifting)
+    last = norms[-1] if norms else None
+    if last is None:
+        last = next((other for other in reversed(flow.shifting) if flow.reaches(other, node)), None)
+    found: list[Anchor | None] = []
+    pool = _pool_after(flow, last, node)
+    if pool is not None:
+        source = flow.source(pool)
+        if source is not None:
+            pools = tuple(user for user in source.users if flow.is_pool(user)) or (pool,)
+            found.append(Anchor(skip_dropouts(flow, source), pools, "H4", elementwise=True, norm=last))
+    weight = _weight_after(flow, last, node, bool(norms))
+    place = "after the last norm" if last is not None else "before the classifier"
+    if weight is not None:
+        found.append(before_weight(flow, weight, place, last))
+    elif norms and last is not None:
+        end = _activated(flow, last)
+        if end.users and not _may_be_logits(end):
+            found.append(Anchor(end, tuple(end.users), place, norm=last))
+    return [anchor for anchor in found if anchor is not None]
+
+
+def _activated(flow: Flow, norm: fx.Node) -> fx.Node:
+    """The end of the chain of one-input operations of one shape behind a norm: its activation."""
+    node = norm
+    while len(node.users) == 1:
+        (user,) = node.users
+        if (
+            user.op == "output"
+            or user in flow.dropouts
+            or len(flow.tensors(user)) != 1
+            or shape_of(user) != shape_of(norm)
+            or user in flow.norms
+        ):
+            break
+        node = user
+    return node
+
+
+def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | None:
+    """The first global pooling after the last norm that the dropout's path meets."""
+    for other in flow.pools:
+        after_norm = last is None or (other is not last and flow.reaches(last, other))
+        on_path = flow.reaches(node, other) or flow.reaches(other, node)
+        if after_norm and on_path and not _feeds_gate(flow, other) and not flow.below(other, flow.shifting):
+            return other
+    return None
+
+
+def _feeds_gate(flow: Flow, pool: fx.Node) -> bool:
+    """Whether a pooling only makes gates that multiply a larger map (squeeze and excitation)."""
+    size = numel_of(pool)
+    return any(numel_of(gate) > size for gate in flow.below(pool, flow.gates))
+
+
+def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
+    """The first weight layer after the last norm; for a dropout behind that, the last one before it."""
+    if last is not None and below:
+        return next(iter(flow.below(last, flow.weights)), None)
+    above = [
+        other
+        for other in flow.weights
+        if other is not node and flow.reaches(other, node) and (last is None or flow.reaches(last, other))
+    ]
+    return above[-1] if above else None
+
+
+def _may_be_logits(node: fx.Node) -> bool:
+    """Whether vectors are handed out as they are: what leaves a network so may be its predictions."""
+    shape = shape_of(node)
+    return shape is not None and len(shape) == 2 and any(user.op == "output" for user in node.users)

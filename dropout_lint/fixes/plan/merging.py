@@ -1,0 +1,69 @@
+"""Kim's guideline is one dropout a branch: several that belong to one place become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import fx
+
+from dropout_lint.fixes.plan.flow import Flow
+from dropout_lint.fixes.plan.steps import Anchor, Step
+from dropout_lint.layers import Noise
+from dropout_lint.trace.traced import DropoutSite
+
+
+class Found(Protocol):
+    """What merging needs to know of a case."""
+
+    site: DropoutSite
+
+    @property
+    def codes(self) -> tuple[str, ...]: ...
+
+
+def at_place(flow: Flow, anchor: Anchor) -> list[DropoutSite]:
+    """Dropouts that already are where the anchor is: between its last norm and its users, nearest first.
+
+    The walk stops at the first weight layer, norm or join: what is beyond is another place.
+    """
+    there: list[DropoutSite] = []
+    node: fx.Node | None = next(
+        (parent for parent in anchor.users[0].all_input_nodes if flow.reaches(anchor.producer, parent)), None
+    )
+    while node is not None:
+        if node in flow.dropouts:
+            there.append(flow.dropouts[node])
+        elif flow.is_norm(node) or flow.is_weight(node) or len(flow.sides(node)) > 1 or len(node.users) > 1:
+            break
+        node = flow.source(node)
+    return there
+
+
+def merge(flow: Flow, anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSite]) -> list[Step]:
+    """Steps for the dropouts that belong to one place: one stays or moves there, the others are erased.
+
+    A dropout that is there already stays as it is; else the strongest of them moves, the last of equals.
+    """
+    resident = next((site for site in there if site.node not in found and site.spec.is_noisy), None)
+    if resident is None:
+        resident = next((site for site in there if site.node in found and site.spec.is_noisy), None)
+    if resident is not None:
+        stays = resident
+        steps = []
+        if resident.node in found and len(found) == 1:
+            return []  # alone and in its place: moving is no answer
+    else:
+        case = max(
+            found.values(), key=lambda item: (item.site.spec.mask_variance, flow.index[item.site.node])
+        )
+        stays = case.site
+        channel = stays.spec.noise in (Noise.CHANNEL, Noise.FEATURE_ALPHA)
+        kind = "Dropout" if anchor.elementwise and channel else None
+        steps = [Step(stays, "move", anchor, kind=kind, codes=case.codes)]
+    steps += [
+        Step(case.site, "merge", anchor, into=stays, codes=case.codes)
+        for node, case in found.items()
+        if node is not stays.node
+    ]
+    return steps

@@ -1,0 +1,114 @@
+"""Sets of steps, carried out on copies of one trace and judged: each set once, however often a plan asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from dropout_lint.fixes.graph.rewrite import Rewriter
+from dropout_lint.fixes.plan.flow import Flow
+from dropout_lint.fixes.plan.judge import Judge, Verdict
+from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.rules.findings import Severity
+from dropout_lint.trace.traced import DropoutSite, Trace
+
+Key = tuple[tuple[object, ...], ...]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """A finding about a dropout call after some steps.
+
+    Attributes:
+        node: the call, in the trace as it was before the steps.
+        code: the rule.
+        severity: as it was found.
+    """
+
+    node: fx.Node
+    code: str
+    severity: Severity
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """Steps that were carried out, with all that they brought: too large to be kept for every set."""
+
+    key: Key
+    verdict: Verdict
+    origin: Mapping[fx.Node, fx.Node]
+
+
+class Trials:
+    """What comes of sets of steps on one trace; every plan that is made of the trace may share it.
+
+    Carrying out steps copies the graph, and judging them costs as much as a lint. What is asked of a set is
+    answered from what is known: the numbers of all sets stay, the copy of the last one alone.
+
+    Args:
+        trace: the model that was linted.
+        judge: predicts Δ and matches the rules.
+        before: what `judge` said about `trace`; None to ask it.
+    """
+
+    def __init__(self, trace: Trace, judge: Judge, before: Verdict | None = None) -> None:
+        self.trace = trace
+        self.flow = Flow(trace)
+        self.before = judge(trace) if before is None else before
+        self._judge = judge
+        self._last = _Carried((), self.before, {})
+        self._deltas: dict[Key, Mapping[str, float]] = {}
+        self._remaining: dict[Key, tuple[Remaining, ...]] = {}
+
+    def deltas(self, steps: Sequence[Step]) -> Mapping[str, float]:
+        """Predicted Δ at every norm that shifts, by node name."""
+        key = _key(steps)
+        if key not in self._deltas:
+            norms = self._carried(key, steps).verdict.prediction.norms
+            self._deltas[key] = {shift.node: shift.delta for shift in norms if shift.shifts}
+        return self._deltas[key]
+
+    def remaining(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:
+        """What is found about dropout calls, before or after the steps."""
+        key = _key(steps)
+        if key not in self._remaining:
+            carried = self._carried(key, steps)
+            self._remaining[key] = tuple(
+                Remaining(
+                    carried.origin.get(item.dropout.node, item.dropout.node), item.rule.code, item.severity
+                )
+                for item in carried.verdict.findings
+                if isinstance(item.dropout, DropoutSite)
+            )
+        return self._remaining[key]
+
+    def verdict(self, steps: Sequence[Step]) -> Verdict:
+        """All that the judge says."""
+        return self._carried(_key(steps), steps).verdict
+
+    def _carried(self, key: Key, steps: Sequence[Step]) -> _Carried:
+        if not key:
+            return _Carried(key, self.before, {})
+        if self._last.key != key:
+            rewriter = Rewriter(self.trace)
+            verdict = self._judge(rewriter.apply(steps))
+            self._last = _Carried(key, verdict, rewriter.origin)
+        return self._last
+
+
+def _key(steps: Sequence[Step]) -> Key:
+    """Equal for steps that rewrite the graph alike; `codes` matter to a moved call that is to be repaired."""
+    return tuple(
+        (
+            step.site.node,
+            step.action,
+            None if step.anchor is None else step.anchor.key,
+            None if step.into is None else step.into.node,
+            step.value,
+            step.kind,
+            step.action == "move" and "DL401" in step.codes,
+        )
+        for step in steps
+    )

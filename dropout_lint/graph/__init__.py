@@ -1,0 +1,1 @@
+"""What an operation is, and how data flows through the traced graph."""

@@ -1,0 +1,1 @@
+"""From the text that names a target to the built `nn.Module`."""

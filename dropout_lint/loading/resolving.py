@@ -1,0 +1,150 @@
+"""`resolve`: from the text that names a target to what can be traced."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from dropout_lint.errors import InputError, TargetError
+from dropout_lint.guard.wrappers import unwrapped
+from dropout_lint.inputs.example import Built, Inputs
+from dropout_lint.inputs.first_layers import fits_first_layer
+from dropout_lint.inputs.shapes import as_inputs, check_inputs, parse_inputs
+from dropout_lint.loading import birthplace
+from dropout_lint.loading.build import Made, look_up, make
+from dropout_lint.loading.checkpoint import load_checkpoint
+from dropout_lint.loading.compat import plain_python
+from dropout_lint.loading.discover import discover
+from dropout_lint.loading.exported import refuse_exported
+from dropout_lint.loading.importing import import_target
+from dropout_lint.loading.parse import Spec, parse_target
+
+HOLLOW = ("hollow", "meta", "cpu")
+TO_LOAD = ("hollow-small", "cpu")
+WITH_WEIGHTS = ("cpu",)
+
+
+def resolve(
+    target: str, *, inputs: Sequence[str] = (), checkpoint: str | None = None, prefer_meta: bool = True
+) -> list[Built]:
+    """Build what a target names.
+
+    Args:
+        target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder. An
+            attr is a factory, a class, a model, or a pair of one of these and example inputs; attrs may be
+            chained with dots. A file without an attr and a folder stand for every model in them (see
+            `discover`).
+        inputs: `--input` texts, `[name=]8x3x32x32[:dtype]`; they go before any other example inputs.
+        checkpoint: safetensors, or a file that `torch.load(weights_only=True)` reads; the model has its
+            weights.
+        prefer_meta: build without giving weights values, so that any size fits in memory. False: build as the
+            user's code says, on the CPU, from seed 0.
+
+    Returns:
+        One `Built` for each model, `inputs` None where they are to be guessed.
+
+    Raises:
+        TargetError: it cannot be found, imported or built.
+        InputError: the inputs do not fit `forward`'s signature.
+        CheckpointError: the checkpoint cannot be read or does not fit.
+    """
+    given = parse_inputs(inputs)
+    spec = parse_target(target)
+    ways = TO_LOAD if checkpoint is not None else HOLLOW if prefer_meta else WITH_WEIGHTS
+    with plain_python(), birthplace.watched():
+        found = discover(spec, ways) if spec.call is None else [_named(spec, ways)]
+        if checkpoint is not None and len(found) > 1:
+            names = ", ".join(f"`{text}`" for text, _, _ in found[:6])
+            raise TargetError(
+                f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}"
+            )
+        return [
+            _finished(text, module, made, given, checkpoint, discovered=spec.call is None)
+            for text, module, made in found
+        ]
+
+
+def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
+    assert spec.call is not None
+    notes: list[str] = []
+    module = import_target(spec, notes)
+    value = look_up(module, spec.call, spec.source)
+    made = make(value, spec.call, spec.text, ways)
+    made.notes[:0] = notes
+    return spec.text, module, made
+
+
+def _finished(
+    text: str,
+    module: ModuleType,
+    made: Made,
+    given: Inputs | None,
+    checkpoint: str | None,
+    *,
+    discovered: bool,
+) -> Built:
+    model = unwrapped(made.model)
+    refuse_exported(model)
+    inputs = given or _own_inputs(model, module, made.inputs, discovered)
+    if inputs is not None:
+        check_inputs(model, inputs)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    return Built(
+        target=text,
+        model=model,
+        inputs=inputs,
+        constructed=birthplace.harvest(model),
+        on_meta=_on_meta(model),
+        checkpoint=checkpoint,
+        notes=tuple(dict.fromkeys(made.notes)),
+        unseen=tuple(made.unseen),
+    )
+
+
+def _own_inputs(model: nn.Module, module: ModuleType, beside: Any, discovered: bool) -> Inputs | None:
+    """What the user's code gives: returned with the model, kept on the model, or beside the attr."""
+    if beside is not None:
+        return as_inputs(beside, model, "example inputs beside the model")
+    for name in ("example_inputs", "example_input_array"):
+        value = getattr(model, name, None)
+        if value is not None:
+            return as_inputs(value, model, name)
+    value = module.__dict__.get("example_inputs")
+    if value is None:
+        return None
+    inputs = as_inputs(value, model, "example_inputs")
+    if discovered:
+        # They stand beside every model of the file, and may be another one's.
+        try:
+            check_inputs(model, inputs)
+        except InputError:
+            return None
+        return inputs if fits_first_layer(model, inputs) else None
+    return inputs
+
+
+def _on_meta(model: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def first_party_files(built: Built) -> tuple[Path, ...]:
+    """The user's own source files behind a target, sorted: what a cache of its report has to watch.
+
+    Every module that is loaded from outside this environment's library folders and this package, and every
+    file that constructed one of the model's modules. More files than needed, never fewer, so a cache never
+    lies.
+    """
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    own = str(Path(__file__).resolve().parent.parent)
+    outside = (*(str(Path(folder).resolve()) + "/" for folder in libraries), own + "/")
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files |= {place.file for place in built.constructed.values()}
+    found = {Path(file).resolve() for file in files if isinstance(file, str) and file.endswith(".py")}
+    return tuple(sorted(path for path in found if path.is_file() and not str(path).startswith(outside)))

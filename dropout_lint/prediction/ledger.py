@@ -1,0 +1,388 @@
+"""The noise ledger: one walk over the traced graph, one `State` for each tensor, Δ at every norm."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from dropout_lint.errors import UsageError
+from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
+from dropout_lint.prediction.ops.base import first_shape, transfer_of
+from dropout_lint.prediction.ops.dropout import drop
+from dropout_lint.prediction.ops.norm import calibrated, values
+from dropout_lint.prediction.prior import prior_deltas
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.removal import Removal, follow
+from dropout_lint.prediction.shifts import NOT_FINITE, Basis, NormShift, Prediction
+from dropout_lint.prediction.state import LAGS, State, constant, fresh
+from dropout_lint.trace.noise_by_hand import is_random
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
+
+DECAY = 5.0
+"""Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
+images.
+"""
+UNREST = 0.4
+"""Assumed relative variance of a natural input's local energy over the positions, as the features that a
+trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
+weights mix too many inputs for it to matter.
+"""
+LEAST_BEFORE = 0.01
+"""Least share of a norm's variance that is taken for what a mask before it left of its input."""
+LEAST_CAUSE = 0.01
+"""Least part of a dropout's noise that counts as its share, even where its removal would lower Δ."""
+INPUT_ALIKE = 0.8
+"""Assumed squared correlation between an image's colour channels."""
+MOST_COLOURS = 4
+"""An input of more channels than this is taken for features, which are not alike."""
+
+
+def predict(
+    trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto"
+) -> Prediction:
+    """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
+
+    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
+    know without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
+
+    Args:
+        trace: a traced model. Every node's shape is read from its meta data.
+        basis: what to work from. `initialisation`: shapes only; `weights`: the weights' values; `checkpoint`:
+            the running variances of its batch norms too, which are Var_train. `auto` takes the best there is.
+
+    Raises:
+        UsageError: `basis` asks for values that the model does not have (it is on the meta device).
+    """
+    have = available_basis(trace.model)
+    chosen: Basis = have if basis == "auto" else basis
+    if chosen not in ("initialisation", "weights", "checkpoint"):
+        raise UsageError(
+            f"unknown basis {basis!r}", "use one of auto, initialisation, weights and checkpoint"
+        )
+    if have == "initialisation" and chosen != "initialisation":
+        raise UsageError(
+            f"basis {basis!r} needs weights, but the model is on the meta device",
+            "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
+        )
+    dropouts = tuple(
+        site
+        for site in trace.dropouts
+        if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
+    )
+    ledger = Ledger(
+        dropouts=dropouts,
+        norms={site.node: site for site in trace.norms},
+        silent=frozenset(site.node for site in trace.dropouts if not site.inside),
+        real=chosen != "initialisation",
+        trained=chosen == "checkpoint",
+        weight_layers=frozenset(
+            node
+            for node in trace.graph.nodes
+            if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
+        ),
+        measured=_measured(trace, dropouts) if chosen == "checkpoint" else {},
+        reestimated=frozenset(
+            site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
+        ),
+    )
+    with np.errstate(all="ignore"):
+        _walk(trace, ledger)
+    if ledger.real and not all(math.isfinite(delta) for delta, _ in ledger.shifts.values()):
+        # weights or statistics that are not finite tell nothing: shapes do
+        shapes = predict(trace, basis="initialisation")
+        return replace(shapes, fallbacks={**shapes.fallbacks, NOT_FINITE: 1})
+    names = _row_names(ledger)
+    shifts = tuple(_shift(site, ledger, chosen, names) for site in trace.norms)
+    prior: Mapping[tuple[str, str], float] = {}
+    if chosen == "initialisation":
+        prior = prior_deltas(trace, ledger)
+    return Prediction(basis=chosen, norms=shifts, prior=prior, fallbacks=dict(ledger.fallbacks))
+
+
+def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
+    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained
+    one.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return "initialisation"
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:
+            return "initialisation"
+        if name.rpartition(".")[2] == "running_var" and not bool((buffer == 1).all()):
+            return "checkpoint"
+    return "weights"
+
+
+def _row_names(ledger: Ledger) -> tuple[str, ...]:
+    return tuple(site.name for site in ledger.dropouts)
+
+
+def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
+    delta, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+    if site.node in ledger.reestimated:  # it divides by what test mode shows
+        delta = 1.0
+    total = float(noise.sum())
+    shares: dict[str, float] = {}
+    if total > 0 and delta < 1:
+        for name, part in zip(names, noise, strict=True):
+            if part > 0:
+                shares[name] = shares.get(name, 0.0) + float(part) / total
+    return NormShift(site.name, site.node.name, delta, basis, shares, shifts=site.spec.shifts)
+
+
+def _walk(trace: Trace, ledger: Ledger) -> None:
+    env: dict[fx.Node, Any] = {}
+    removals: dict[fx.Node, Any] = {}
+    several = len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
+    sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
+    needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
+    for node in trace.graph.nodes:
+        if node.op == "output" or node not in needed:
+            continue
+        call = _call(node, env, trace, ledger)
+        if call is None:
+            env[node] = _given(node, env, trace, ledger)
+            continue
+        if node in ledger.norms:
+            _record(call, ledger, removals)
+        result = _evaluate(call, sites)
+        if node in ledger.measured and isinstance(result, State):
+            result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
+        env[node] = result
+        if several:
+            _follow(call, result, removals, env)
+
+
+def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
+    """Nodes that some norm behind a dropout depends on; at all other norms Δ is 1."""
+    noisy = {site.node for site in ledger.dropouts}
+    for node in trace.graph.nodes:
+        if any(source in noisy for source in node.all_input_nodes):
+            noisy.add(node)
+    needed = {node for node in ledger.norms if node in noisy}
+    for node in reversed(trace.graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return needed
+
+
+def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledger) -> Any:
+    """What no operation makes: an input, a parameter; or a size, a device, a flag, a tuple of tensors."""
+    value = node.meta.get("value")
+    if node.op == "placeholder":
+        return _input(value, len(ledger.dropouts), UNREST if ledger.trained else 0.0)
+    if node.op == "get_attr":
+        tensor = _attribute(trace.model, str(node.target))
+        if isinstance(tensor, torch.Tensor):
+            return Parameter(tensor if ledger.real else tensor.to("meta"))
+        return tensor
+    return _part(node, env, value)
+
+
+def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledger) -> Call | None:
+    """The node with its arguments worked out, None where it is no operation on tensors."""
+    value = node.meta.get("value")
+    if node.op in ("placeholder", "get_attr") or not (
+        isinstance(value, torch.Tensor) or first_shape(value) is not None
+    ):
+        return None
+    module = module_of(trace.model, node)
+    if module is not None and not ledger.real:
+        module = without_values(module)
+    name = type(module).__name__ if module is not None else function_name(node.target)
+    args, kwargs = fx.map_arg(node.args, env.get), fx.map_arg(node.kwargs, env.get)
+    return Call(node, name, args, kwargs, module, value, ledger)
+
+
+def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
+    """What the operation makes of its arguments' states."""
+    node, ledger = call.node, call.ledger
+    if node in sites:
+        x = _dropped(call, ledger.dropouts[sites[node]])
+        ledger.at_dropout[node] = x
+        return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
+    if node in ledger.silent:
+        return call.x
+    transfer = transfer_of(call)
+    if transfer is None and node in ledger.norms:
+        transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
+    if transfer is None:
+        # a draw has no data in it; where it makes a mask, the product with it is the dropout
+        return constant(0.0, len(ledger.dropouts)) if is_random(node) else _fallback(call)
+    try:
+        return transfer(call)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        # a signature or layout that the transfer function does not know: one node must not end the prediction
+        return _fallback(call)
+
+
+def _dropped(call: Call, site: DropoutSite) -> State:
+    """What a dropout drops: its input, of a mask that is written by hand the other factor."""
+    if not site.operand:
+        return call.x
+    source = call.node.all_input_nodes[site.operand]
+    given = zip(
+        (*call.node.args, *call.node.kwargs.values()), (*call.args, *call.kwargs.values()), strict=True
+    )
+    return next((call.state(value) for node, value in given if node is source), call.x)
+
+
+def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
+    """`value`, or what was worked out for a tuple inside a tuple, such as the last state of an LSTM."""
+    if function_name(node.target) == "getitem" and isinstance(node.args[0], fx.Node):
+        whole, index = env.get(node.args[0]), node.args[1]
+        if isinstance(whole, tuple) and isinstance(index, int) and -len(whole) <= index < len(whole):
+            return whole[index]
+    return value
+
+
+def without_values(module: nn.Module) -> nn.Module:
+    """A shallow copy of a leaf with its weights on the meta device."""
+    if all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        return module
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    twin._parameters = {
+        name: None if tensor is None else nn.Parameter(tensor.detach().to("meta"), False)
+        for name, tensor in module._parameters.items()
+    }
+    twin._buffers = {
+        name: None if tensor is None else tensor.detach().to("meta")
+        for name, tensor in module._buffers.items()
+    }
+    twin._modules = {
+        name: None if child is None else without_values(child) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _input(value: Any, rows: int, unrest: float) -> Any:
+    """Standardised inputs that are smooth over positions."""
+    if isinstance(value, (tuple, list)):
+        return tuple(_input(item, rows, unrest) for item in value)
+    if isinstance(value, dict):
+        return {key: _input(item, rows, unrest) for key, item in value.items()}
+    if not isinstance(value, TensorInfo):
+        return value
+    shape = tuple(int(size) for size in value.shape)
+    if not value.dtype.is_floating_point:
+        return constant(0.0, rows)
+    axis = 1 if len(shape) > 1 else 0
+    if len(shape) < 3:
+        return fresh(rows, axis=axis, channels=shape[axis] if shape else 1)
+    size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
+    rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
+    state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), unrest=unrest)
+    colours = len(shape) > 3 and shape[axis] <= MOST_COLOURS
+    return replace(state, alike=INPUT_ALIKE) if colours else state
+
+
+def _follow(call: Call, result: Any, removals: dict[fx.Node, Any], env: Mapping[fx.Node, Any]) -> None:
+    """Note what removals change at the result of a node."""
+    try:
+        removal = follow(call, result, removals, env)
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # as with a transfer function: Δ stands
+        call.ledger.fallback(f"shares at {call.name}")
+        return
+    if removal:
+        removals[call.node] = removal
+
+
+def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None:
+    """Note a norm's Δ, and how much the removal of each dropout would raise it, up to a common factor."""
+    x = call.x
+    noise = x.noise @ x.counts
+    causes = noise
+    removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
+    if isinstance(removal, Removal) and removal.seen.state is x:
+        least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
+        causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
+    ledger.shifts[call.node] = (x.delta, causes)
+
+
+def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tuple[Array, Array]]:
+    """What trained batch norms tell of the tensors they read, and of the parts of a concat they read: the
+    (C,) mean and variance per channel in train mode.
+    """
+    found: dict[fx.Node, tuple[Array, Array]] = {}
+    through: dict[fx.Node, tuple[Array, Array]] = {}
+    masks = {site.node: site for site in dropouts if not site.inside}
+    for site in trace.norms:
+        source = site.node.args[0] if site.node.args else None
+        if not site.spec.tracks or not isinstance(source, fx.Node):
+            continue
+        module = module_of(trace.model, site.node)
+        if is_reestimated(module):
+            continue
+        mean, var = (
+            values(getattr(module, "running_mean", None)),
+            values(getattr(module, "running_var", None)),
+        )
+        if mean is None or var is None or np.all(var == 1):
+            continue
+        var = np.maximum(var, 1e-12)
+        found.setdefault(source, (mean, var))
+        if source in masks and source.args and isinstance(source.args[0], fx.Node):
+            # the mask has mean 1: E[x²m²] = (1 + s)·E[x²]
+            before = (var + mean**2) / (1 + masks[source].spec.mask_variance) - mean**2
+            if np.all(before > LEAST_BEFORE * var):
+                through.setdefault(source.args[0], (mean, before))
+        for part, start, width in _stretches(source):
+            stretch = slice(start, start + width)
+            through.setdefault(part, (mean[stretch], var[stretch]))
+    return {**through, **found}
+
+
+def _stretches(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
+    """The parts of a concat over channels, with first channel and number of channels."""
+    shape = first_shape(node.meta.get("value"))
+    parts = node.args[0] if node.args else None
+    if (
+        function_name(node.target) not in ("cat", "concat")
+        or not isinstance(parts, (tuple, list))
+        or not shape
+    ):
+        return
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if dim not in (1, 1 - len(shape)):
+        return
+    start = 0
+    for part in parts:
+        size = first_shape(part.meta.get("value")) if isinstance(part, fx.Node) else None
+        if size is None or len(size) < 2:
+            return
+        yield part, start, size[1]
+        start += size[1]
+
+
+def _fallback(call: Call) -> Any:
+    """An unknown operation: its first tensor's moments are passed on, and it is counted."""
+    states = call.states()
+    if not states:
+        return (
+            constant(0.0, len(call.ledger.dropouts))
+            if not isinstance(call.value, (tuple, list))
+            else call.value
+        )
+    call.ledger.fallback(call.name)
+    x = max(states, key=lambda s: float(s.noise.sum())).collapse()
+    shape = call.shape
+    if shape and not (x.axis < len(shape) and shape[x.axis] == x.channels):
+        axis = min(max(x.axis, 0), len(shape) - 1)
+        x = x.on(axis, shape[axis])
+    return tuple(x for _ in call.value) if isinstance(call.value, (tuple, list)) else x

@@ -1,0 +1,442 @@
+"""Pointwise functions, evaluated once with the test moments and once for each train component.
+
+Derivation. A component is normal, so E[f], Var[f] and the Hermite coefficients a₁ = σE[f'] and a₂ follow in
+closed form (ReLU family) or by quadrature. With correlation r = sig²/var between two draws of the noise, the
+part of Var[f] that the data cause is the Hermite series Σ a_j² r^j; its first two terms are exact and the
+rest is taken at third order:
+
+    sig_out² = a₁² r + a₂² r² + (Var[f] - a₁² - a₂²) r³
+
+Correlations between positions go the same way. The mask of a pending dropout needs no case of its own
+(`state`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dropout_lint.prediction.ops.base import Call, Parameter, Transfer, function, module, transfer_of
+from dropout_lint.prediction.quadrature import (
+    Array,
+    MomentFunction,
+    PointFunction,
+    moments_by_quadrature,
+    noisy_rectified,
+    rectified,
+    rectified_skewness,
+    skewed_rectified,
+)
+from dropout_lint.prediction.state import Normals, Skewness, State, replace
+
+PAIR = 0.4
+"""Assumed correlation of the channels that trained weights add up, beyond what `State.swing` says."""
+
+_DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What f makes of a normal component.
+
+    Attributes:
+        mean, dev, var: mean, its spread over channels, variance.
+        data: what of the variance the data cause.
+        first: the part of that which is linear in the data (a₁²·r).
+        slope: E[f'].
+        swing: half the difference between the means at high and at low local energy.
+    """
+
+    mean: Array
+    dev: Array
+    var: Array
+    data: Array
+    first: Array
+    slope: Array
+    swing: Array
+
+
+def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
+    """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
+    swing, t_swing = x.swings
+    train = _passed(moments, x.mean, x.dev, x.var, x.sig**2, swing * x.leaning, x.unrest)
+    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_swing, x.unrest)
+    return _after(x, train, test, homogeneous)
+
+
+def _passed(  # noqa: PLR0917
+    moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array, swing: Array, unrest: float
+) -> Passed:
+    """By the Hermite series: two draws of the noise leave a correlation of r = signal/var.
+
+    Where the variance around a position is not the same everywhere, it is (1 ± √unrest)·var, half and half,
+    and the mean goes along with it by ± swing.
+    """
+    if not unrest:
+        return _hermite(moments, mean, dev, var, signal)
+    along = np.minimum(swing**2, 0.9 * np.minimum(signal, var))
+    low_high = np.array([-1.0, 1.0]).reshape(2, *[1] * var.ndim)
+    louder = 1 + low_high * math.sqrt(unrest)
+    means = mean + low_high * np.copysign(np.sqrt(along), swing)
+    each = _hermite(
+        moments, means, np.broadcast_to(dev, means.shape), (var - along) * louder, (signal - along) * louder
+    )
+    swing = (each.mean[1] - each.mean[0]) / 2
+    both = {name: getattr(each, name).mean(0) for name in ("mean", "dev", "first", "slope", "var", "data")}
+    both["var"], both["data"] = both["var"] + swing**2, both["data"] + swing**2
+    return Passed(**both, swing=swing)
+
+
+def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
+    ratio = np.clip(np.divide(signal, var, out=np.ones_like(var), where=var > 0), 0.0, 1.0)
+    first, spread, variance, a1, a2 = spread_moments(moments, mean, dev, var)
+    linear = np.minimum(a1**2, variance)
+    square = np.minimum(a2**2, variance - linear)
+    data = linear * ratio + square * ratio**2 + (variance - linear - square) * ratio**3
+    slope = np.divide(a1, np.sqrt(np.maximum(var, 0.0)), out=np.zeros_like(a1), where=var > 0)
+    return Passed(first, spread, variance, data, linear * ratio, slope, np.zeros_like(first))
+
+
+def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
+    sig = np.sqrt(train.data)
+    before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
+    data = np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0)
+    weight = x.counts * test.var
+    share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
+    swing, t_swing = x.swing, x.t_swing
+    if swing is not None or x.unrest:
+        swing, t_swing = x.prob @ train.swing, test.swing
+    tide = None if x.tide is None else x.tides * (x.prob @ (train.slope * x.leaning))
+    return replace(
+        x,
+        t_mean=test.mean,
+        t_dev=test.dev,
+        t_var=test.var,
+        mean=train.mean,
+        dev=train.dev,
+        sig=sig,
+        var=train.var,
+        data=data,
+        swing=swing,
+        t_swing=t_swing,
+        tide=tide,
+        lift=_lift(x, train, test),
+        levels=x.levels if homogeneous else (),
+        rho=share * x.rho + (1 - share) * x.rho**2,
+        alike=(share * x.alike**0.5 + (1 - share) * x.alike) ** 2,
+        weighed=False,
+        skew=None,
+        under=None,
+        spread_over=0.0,
+    ).balanced()
+
+
+def _lift(x: State, train: Passed, test: Passed) -> Array:
+    """Test over train covariance of two channels that correlate at `PAIR`, by the same series."""
+    rest = np.maximum(train.data - train.first - train.swing**2, 0.0)
+    if x.components > 1:
+        weight = x.prob[:, None]
+        apart = np.divide(x.data, (x.prob @ x.sig) ** 2, out=np.ones_like(x.data), where=x.data > 0)
+        first = (weight * np.sqrt(train.first)).sum(0) ** 2 * apart
+        other = (weight * np.sqrt(rest)).sum(0) ** 2 * apart
+    else:
+        first, other = train.first[0], rest[0]
+    came = np.divide(x.t_var, x.data, out=np.ones_like(x.data), where=x.data > 0)
+    now = first + other * PAIR + (x.prob @ train.swing) ** 2
+    rest = np.maximum(test.data - test.first - test.swing**2, 0.0)
+    then = test.first * x.lifted / came + rest * PAIR + test.swing**2
+    result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
+    return result
+
+
+def spread_moments(
+    moments: MomentFunction, mean: Array, dev: Array, var: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Moments of f where the channel mean itself is `mean + dev·ζ`."""
+    if not np.any(dev):
+        first, variance, a1, a2 = moments(mean, var)
+        return first, np.zeros_like(first), variance, a1, a2
+    centre = mean[..., None] + dev[..., None] * _DEV_NODES
+    first, variance, a1, a2 = moments(centre, np.broadcast_to(var[..., None], centre.shape))
+    overall = first @ _DEV_WEIGHTS
+    sign = np.sign(((first - overall[..., None]) * _DEV_NODES) @ _DEV_WEIGHTS * np.where(dev < 0, -1, 1))
+    spread = np.sqrt(((first - overall[..., None]) ** 2) @ _DEV_WEIGHTS)
+    return (
+        overall,
+        np.where(sign < 0, -spread, spread),
+        variance @ _DEV_WEIGHTS,
+        a1 @ _DEV_WEIGHTS,
+        a2 @ _DEV_WEIGHTS,
+    )
+
+
+RELU = rectified()
+
+
+@module("ReLU")
+@function("relu")
+def relu(call: Call) -> State:
+    """max(x, 0)."""
+    x = call.x
+    if x.skew is not None and not np.any(x.dev) and not np.any(x.t_dev):
+        y = _skewed(x, x.skew)
+    else:
+        y = pointwise(x, RELU, homogeneous=True)
+        if not call.ledger.weight_layers.issuperset(call.node.users):  # they leave no skewness
+            test = rectified_skewness(x.t_mean, x.t_var)
+            skew = Skewness(rectified_skewness(x.mean, x.var), np.tile(test, (x.components, 1)), test)
+            y = replace(y, skew=skew)
+    if x.components > 1 and not x.levels:
+        return y
+    flat = x
+    if x.components > 1:  # ReLU(mask·x) = mask·ReLU(x)
+        kept = int(np.argmax(x.levels))
+        flat = replace(
+            x,
+            mean=x.mean[kept][None] / x.levels[kept],
+            dev=x.dev[kept][None] / x.levels[kept],
+            var=x.var[kept][None] / x.levels[kept] ** 2,
+            sig=x.sig[kept][None] / x.levels[kept],
+        )
+    under = Normals(
+        flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
+    )
+    return replace(y, under=under)
+
+
+def _skewed(x: State, skew: Skewness) -> State:
+    """ReLU of skewed values, such as a rectified skip with its branch: it passes the large ones."""
+    signal, noise = x.sig**2, np.maximum(x.var - x.sig**2, 0.0)
+    mean, var, linear, total = skewed_rectified(x.mean, x.var, skew.train)
+    t_mean, t_var, t_linear, test = skewed_rectified(x.t_mean, x.t_var, skew.test)
+    if np.all(np.abs(skew.train) * x.var**1.5 <= 1.01 * np.abs(skew.data) * x.sig**3 + 1e-9):
+        data, first = noisy_rectified(x.mean, signal, noise, skew.data)
+    else:
+        # a skip's noise is as one-sided as its data and goes along with it: what ReLU lets pass of either is
+        # taken from their common distribution
+        ratio = np.clip(np.divide(signal, x.var, out=np.ones_like(x.var), where=x.var > 0), 0.0, 1.0)
+        first = np.minimum(linear**2, var)
+        data, first = first * ratio + (var - first) * ratio**2, first * ratio
+    none = np.zeros_like(mean)
+    slope, t_slope = (
+        np.divide(a, np.sqrt(v), out=np.zeros_like(a), where=v > 0)
+        for a, v in ((linear, x.var), (t_linear, x.t_var))
+    )
+    swing, t_swing = x.swings
+    y = _after(
+        x,
+        Passed(mean, none, var, data, first, slope, slope * swing),
+        Passed(t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), t_slope, t_slope * t_swing),
+        homogeneous=True,
+    )
+    return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))
+
+
+MakeMoments = Callable[[Call], MomentFunction | None]
+_MOMENTS: dict[Transfer, MakeMoments] = {relu: lambda _: RELU}
+
+
+def activation(
+    *, functions: Iterable[str] = (), modules: Iterable[str] = (), homogeneous: bool = False
+) -> Callable[[MakeMoments], MakeMoments]:
+    """Register pointwise functions by what gives their moments; None where only a run would tell."""
+
+    def register(make: MakeMoments) -> MakeMoments:
+        def transfer(call: Call) -> State:
+            moments = make(call)
+            if moments is None:
+                call.ledger.fallback(call.name)
+                return call.x
+            return pointwise(call.x, moments, homogeneous=homogeneous)
+
+        _MOMENTS[function(*functions)(module(*modules)(transfer))] = make
+        return make
+
+    return register
+
+
+def moments_of(call: Call) -> MomentFunction | None:
+    """The moments of a call of a pointwise function; None for any other call."""
+    transfer = transfer_of(call)
+    make = _MOMENTS.get(transfer) if transfer is not None else None
+    return make(call) if make is not None else None
+
+
+@activation(functions=["leaky_relu"], modules=["LeakyReLU"], homogeneous=True)
+def leaky_relu(call: Call) -> MomentFunction:
+    """max(x, 0) + slope·min(x, 0)."""
+    slope = call.module.negative_slope if call.module is not None else call.arg(1, "negative_slope", 0.01)
+    return rectified(float(slope))  # type: ignore[arg-type]
+
+
+@activation(functions=["rrelu"], modules=["RReLU"])
+def rrelu(call: Call) -> MomentFunction:
+    """Leaky ReLU at the mean of its random slope."""
+    lower, upper = (
+        (call.module.lower, call.module.upper)
+        if call.module is not None
+        else (call.arg(1, "lower", 1 / 8), call.arg(2, "upper", 1 / 3))
+    )
+    return rectified((float(lower) + float(upper)) / 2)  # type: ignore[arg-type]
+
+
+@activation(functions=["prelu"], modules=["PReLU"])
+def prelu(call: Call) -> MomentFunction:
+    """Leaky ReLU with a learned slope; its mean over channels, 0.25 where it has no value."""
+    weight: Any = call.module.weight if call.module is not None else call.arg(1, "weight")
+    weight = weight.tensor if isinstance(weight, Parameter) else weight
+    known = isinstance(weight, torch.Tensor) and not weight.is_meta
+    return rectified(float(weight.detach().mean()) if known else 0.25)
+
+
+MODULE_KINDS = (
+    "ReLU6",
+    "ELU",
+    "SELU",
+    "CELU",
+    "GELU",
+    "SiLU",
+    "Mish",
+    "Hardswish",
+    "Hardsigmoid",
+    "Hardtanh",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Softsign",
+    "Softshrink",
+    "Hardshrink",
+    "Tanhshrink",
+    "LogSigmoid",
+    "Threshold",
+    "QuickGELU",
+    "FastGELU",
+    "Swish",
+    "HardSwish",
+    "HardSigmoid",
+    "PytorchGELUTanh",
+    "GELUTanh",
+    "NewGELUActivation",
+    "QuickGELUActivation",
+    "GELUActivation",
+    "HardMish",
+    "GELUTanhActivation",
+    "SiLUActivation",
+    "MishActivation",
+)
+
+
+@activation(modules=MODULE_KINDS)
+def activation_module(call: Call) -> MomentFunction:
+    """Any activation module, by quadrature of the module itself."""
+    assert call.module is not None
+    inner = call.module
+    return moments_by_quadrature(lambda t: inner(t.clone()))
+
+
+FUNCTIONS: Mapping[str, PointFunction] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "hardswish": F.hardswish,
+    "hard_swish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "hard_sigmoid": F.hardsigmoid,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "softsign": F.softsign,
+    "logsigmoid": F.logsigmoid,
+    "tanhshrink": F.tanhshrink,
+    "exp": lambda t: torch.exp(t.clamp(max=20.0)),
+    "expm1": lambda t: torch.expm1(t.clamp(max=20.0)),
+    "log": lambda t: torch.log(t.clamp(min=1e-6)),
+    "log1p": lambda t: torch.log1p(t.clamp(min=-1 + 1e-6)),
+    "sqrt": lambda t: torch.sqrt(t.clamp(min=0.0)),
+    "rsqrt": lambda t: torch.rsqrt(t.clamp(min=1e-3)),
+    "reciprocal": lambda t: torch.where(t.abs() < 1e-2, torch.zeros_like(t), 1 / t),
+    "square": torch.square,
+    "abs": torch.abs,
+    "absolute": torch.abs,
+    "neg": torch.neg,
+    "negative": torch.neg,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "atan": torch.atan,
+    "erf": torch.erf,
+    "sign": torch.sign,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+}
+PARAMETRISED: Mapping[str, Any] = {
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "celu": F.celu,
+    "hardtanh": F.hardtanh,
+    "softplus": F.softplus,
+    "softshrink": F.softshrink,
+    "hardshrink": F.hardshrink,
+    "threshold": F.threshold,
+    "clamp": torch.clamp,
+    "clip": torch.clip,
+    "clamp_min": torch.clamp_min,
+    "clamp_max": torch.clamp_max,
+}
+IGNORED_KEYWORDS = ("inplace", "out", "input")
+
+
+@activation(functions=FUNCTIONS)
+def activation_function(call: Call) -> MomentFunction:
+    """A pointwise function without parameters, by quadrature."""
+    return moments_by_quadrature(FUNCTIONS[call.name])
+
+
+@activation(functions=PARAMETRISED)
+def parametrised_function(call: Call) -> MomentFunction | None:
+    """A pointwise function with numbers for parameters, by quadrature."""
+    target = PARAMETRISED[call.name]
+    rest = [_number(value) for value in call.args[1:] if not isinstance(value, bool)]
+    keywords = {k: _number(v) for k, v in call.kwargs.items() if k not in IGNORED_KEYWORDS}
+    if call.name in ("clamp", "clip") and not any(
+        isinstance(v, (int, float)) for v in (*rest, *keywords.values())
+    ):
+        # bounds that only a run would tell: taken as so wide that they cut nothing
+        return None
+    return moments_by_quadrature(lambda t: target(t, *rest, **keywords))
+
+
+def _number(value: Any) -> Any:
+    """A parameter of one element as a number; None for what has no value here."""
+    if isinstance(value, Parameter):
+        return float(value.tensor) if value.known and value.tensor.numel() == 1 else None
+    return value if _plain(value) else None
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float, str))
+
+
+@activation(functions=["pow"])
+def power(call: Call) -> MomentFunction | None:
+    """x ** n for a number n."""
+    exponent = call.arg(1, "exponent")
+    if not isinstance(exponent, (int, float)):
+        return None
+    if float(exponent).is_integer() and exponent >= 0:
+        return moments_by_quadrature(lambda t: t**exponent)
+    return moments_by_quadrature(lambda t: t.clamp(min=1e-3) ** exponent)
+
+
+def is_pointwise(module_: nn.Module) -> bool:
+    """Whether the table has `module_` as an activation."""
+    return any(base.__name__ in MODULE_KINDS for base in type(module_).__mro__)

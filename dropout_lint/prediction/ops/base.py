@@ -1,0 +1,230 @@
+"""The table of transfer functions, and what each of them is given.
+
+A transfer function takes one `Call` and returns the `State` of its result (or a tuple of them). It is found
+by name: `@function("relu")` serves `F.relu`, `torch.relu_` and `x.relu()`; `@module("Conv2d")` serves the
+class and every subclass of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import State, constant, fresh
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
+
+Transfer = Callable[["Call"], Any]
+_FUNCTIONS: dict[str, Transfer] = {}
+_MODULES: dict[str, Transfer] = {}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or buffer of the model; its values may be on the meta device."""
+
+    tensor: torch.Tensor
+
+    @property
+    def known(self) -> bool:
+        """Whether it has values."""
+        return not self.tensor.is_meta
+
+
+@dataclass
+class Ledger:
+    """What all transfer functions of one prediction share.
+
+    Attributes:
+        dropouts: the dropouts that make noise, in order; their index is the row in `State.noise`.
+        norms: the norm calls by node.
+        silent: nodes that are nothing but a dropout; one that makes no noise there passes its input on.
+        real: weights have values.
+        trained: running statistics are those of training.
+        weight_layers: nodes that are a linear layer or a convolution.
+        reestimated: norms whose running variance was taken with dropout off.
+        measured: node → mean and variance per channel that a trained norm behind it holds.
+        shifts: Δ and the noise shares at each norm node, filled in on the way.
+        fallbacks: operation → number of nodes passed without a transfer function of their own.
+    """
+
+    dropouts: tuple[DropoutSite, ...]
+    norms: Mapping[fx.Node, NormSite]
+    real: bool
+    trained: bool
+    silent: frozenset[fx.Node] = frozenset()
+    reestimated: frozenset[fx.Node] = frozenset()
+    measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
+    weight_layers: frozenset[fx.Node] = frozenset()
+    shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
+    fallbacks: dict[str, int] = field(default_factory=dict)
+    at_dropout: dict[fx.Node, State] = field(default_factory=dict)
+
+    def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
+        """The dropouts at `node` with their rows."""
+        for index, site in enumerate(self.dropouts):
+            if site.node is node:
+                yield index, site
+
+    def fallback(self, name: str) -> None:
+        """Count an operation that has no transfer function."""
+        self.fallbacks[name] = self.fallbacks.get(name, 0) + 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node of the graph with its arguments worked out.
+
+    Attributes:
+        node: the node.
+        name: operation name as in the table.
+        args, kwargs: a `State` for each tensor, a `Parameter` for each weight, other values as they are.
+        module: the module of a `call_module` node.
+        value: what the node returned, `TensorInfo` for a tensor.
+        ledger: what all calls share.
+    """
+
+    node: fx.Node
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    module: nn.Module | None
+    value: Any
+    ledger: Ledger
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result; of the first tensor where there are several, () where it is unknown."""
+        return first_shape(self.value) or ()
+
+    @property
+    def x(self) -> State:
+        """The first argument as a state."""
+        return self.state(self.args[0] if self.args else next(iter(self.kwargs.values())))
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of the first tensor argument, () where it is unknown."""
+        for node in self.node.all_input_nodes:
+            shape = first_shape(node.meta.get("value"))
+            if shape is not None:
+                return shape
+        return ()
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument given by position or by name."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def state(self, value: Any) -> State:
+        """Any argument as a state: a number or a parameter is a constant."""
+        if isinstance(value, State):
+            return value
+        rows = len(self.ledger.dropouts)
+        if isinstance(value, Parameter):
+            return parameter_state(value, rows)
+        if isinstance(value, (tuple, list)):
+            return next((item for item in value if isinstance(item, State)), constant(0.0, rows))
+        return constant(float(value) if isinstance(value, (int, float)) else 0.0, rows)
+
+    def states(self) -> list[State]:
+        """All states among the arguments, nested ones included."""
+        return [s for value in (*self.args, *self.kwargs.values()) for s in _states(value)]
+
+
+def _states(value: Any) -> Iterator[State]:
+    if isinstance(value, State):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _states(item)
+    elif isinstance(value, dict):
+        yield from _states(list(value.values()))
+
+
+def first_shape(value: Any) -> tuple[int, ...] | None:
+    """Shape of the first tensor in a nested value."""
+    if isinstance(value, TensorInfo):
+        return tuple(int(size) for size in value.shape)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((shape for item in value if (shape := first_shape(item)) is not None), None)
+    return None
+
+
+def parameter_state(parameter: Parameter, rows: int) -> State:
+    """A parameter as a constant: its values' mean and spread; on meta, zeros (biases, position tables).
+
+    A mask of truth values counts as 0 and 1.
+    """
+    tensor = parameter.tensor
+    if not parameter.known or not tensor.numel() or tensor.is_complex():
+        return constant(0.0, rows)
+    values = tensor.detach().double()
+    long = [size for size in tensor.shape if size > 1]
+    if len(long) != 1:  # a table over positions: a pattern, with the channels' means spread about
+        axis = 1 if tensor.dim() == 4 else max(tensor.dim() - 1, 0)
+        table = values.movedim(axis, 0).flatten(1) if tensor.dim() > 1 else values.reshape(1, 1)
+        return fresh(
+            rows,
+            axis=axis,
+            channels=1,
+            mean=float(values.mean()),
+            var=float(table.var(1, correction=0).mean()),
+            dev=float(table.mean(1).std(correction=0)),
+        )
+    flat = values.flatten().numpy()
+    axis = next(i for i, size in enumerate(tensor.shape) if size > 1) - tensor.dim()
+    base = constant(0.0, rows, channels=len(flat))
+    wide = base.pick(np.zeros(len(flat), dtype=int), np.ones(len(flat)))
+    return replace(wide, axis=axis, t_mean=flat, mean=flat[None])
+
+
+def function(*names: str) -> Callable[[Transfer], Transfer]:
+    """Register a transfer function for functions and tensor methods of these names."""
+
+    def register(transfer: Transfer) -> Transfer:
+        _FUNCTIONS.update(dict.fromkeys(names, transfer))
+        return transfer
+
+    return register
+
+
+def module(*names: str) -> Callable[[Transfer], Transfer]:
+    """Register a transfer function for module classes of these names and their subclasses."""
+
+    def register(transfer: Transfer) -> Transfer:
+        _MODULES.update(dict.fromkeys(names, transfer))
+        return transfer
+
+    return register
+
+
+def function_name(target: Any) -> str:
+    """`relu` for `F.relu`, `torch.relu_`, the method `relu_` and the operator overload
+    `aten.relu.default`.
+    """
+    name = target if isinstance(target, str) else str(getattr(target, "__name__", target))
+    return name.split(".")[0].strip("_")
+
+
+def find_function(name: str) -> Transfer | None:
+    """The transfer function of a function or method."""
+    return _FUNCTIONS.get(name)
+
+
+def transfer_of(call: Call) -> Transfer | None:
+    """The transfer function of a call, None where the table has none."""
+    return find_module(type(call.module)) if call.module is not None else find_function(call.name)
+
+
+def find_module(kind: type[nn.Module]) -> Transfer | None:
+    """The transfer function of a module class, by its nearest registered base."""
+    return next((_MODULES[base.__name__] for base in kind.__mro__ if base.__name__ in _MODULES), None)

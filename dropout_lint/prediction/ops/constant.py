@@ -1,0 +1,137 @@
+"""Operations whose result carries no noise, comparisons, and the tracer's mark of an in-place change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropout_lint.prediction.ops.activation import pointwise
+from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
+from dropout_lint.prediction.quadrature import moments_by_quadrature
+from dropout_lint.prediction.state import State, constant, fresh
+
+
+@function(
+    "isnan",
+    "isinf",
+    "isfinite",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "zeros",
+    "ones",
+    "full",
+    "eye",
+    "empty",
+    "empty_like",
+    "tensor",
+    "argmax",
+    "argmin",
+    "one_hot",
+    "long",
+    "int",
+    "nonzero",
+)
+def without_noise(call: Call) -> Any:
+    """Indices and fresh tensors: constants."""
+    rows = len(call.ledger.dropouts)
+    if isinstance(call.value, (tuple, list)):
+        return tuple(constant(0.0, rows) for _ in call.value)
+    value = 1.0 if "ones" in call.name else 0.0
+    if "full" in call.name:
+        given = call.arg(1 if call.name != "new_full" else 2, "fill_value", 0.0)
+        value = float(given) if isinstance(given, (int, float)) and math.isfinite(given) else 0.0
+    return constant(value, rows)
+
+
+@function("arange", "linspace")
+def ramp(call: Call) -> State:
+    """Equally spaced numbers from a to b: uniform, variance (b - a)²/12, a pattern over positions."""
+    numbers = [float(v) for v in call.args if isinstance(v, (int, float))]
+    rows = len(call.ledger.dropouts)
+    if not numbers or any(not isinstance(v, (int, float)) for v in call.args):
+        return constant(0.0, rows)
+    low, high = (0.0, numbers[0] - 1) if len(numbers) == 1 else (numbers[0], numbers[1])
+    if call.name == "arange" and len(numbers) > 1:
+        high -= numbers[2] if len(numbers) > 2 else 1.0
+    return fresh(rows, axis=1, channels=1, mean=(low + high) / 2, var=(high - low) ** 2 / 12)
+
+
+@function("rand", "rand_like", "randn", "randn_like")
+def drawn(call: Call) -> State:
+    """Random numbers, the same in either mode: uniform or standard normal."""
+    normal = "randn" in call.name
+    return fresh(
+        len(call.ledger.dropouts),
+        axis=1,
+        channels=1,
+        mean=0.0 if normal else 0.5,
+        var=1.0 if normal else 1 / 12,
+    )
+
+
+def unknown_mask(rows: int) -> State:
+    """A condition of which nothing is known: it holds at half of the positions."""
+    return fresh(rows, axis=1, channels=1, mean=0.5, var=0.25)
+
+
+def is_unknown_mask(x: State) -> bool:
+    """Whether `x` is an `unknown_mask`, or its complement."""
+    return bool(
+        np.all(x.t_mean == 0.5) and np.all(x.t_var == 0.25) and not np.any(x.rho) and not np.any(x.noise)
+    )
+
+
+COMPARISONS = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le}
+
+
+@function("eq", "ne", "lt", "le", "gt", "ge", "greater", "less")
+def comparison(call: Call) -> State:
+    """A condition, as 0 and 1. Of a tensor and a number it is a step function; else unknown."""
+    rows = len(call.ledger.dropouts)
+    name = {"greater": "gt", "less": "lt"}.get(call.name, call.name)
+    compare, x, bound = COMPARISONS.get(name), call.args[0] if call.args else 0.0, call.arg(1, "other")
+    if (
+        compare is None
+        or not isinstance(x, State)
+        or not isinstance(bound, (int, float))
+        or not np.any(x.t_var)
+    ):
+        return unknown_mask(rows)
+    return pointwise(x, moments_by_quadrature(lambda t: compare(t, bound).to(t.dtype)))
+
+
+@function("logical_not", "invert", "bitwise_not")
+def complement(call: Call) -> State:
+    """1 - x."""
+    return call.x.scaled(-1.0, 1.0)
+
+
+@function("logical_and", "logical_or", "and", "or", "bitwise_and", "bitwise_or", "any", "all", "isin")
+def combined(call: Call) -> State:
+    """Conditions put together: nothing is known of them."""
+    return unknown_mask(len(call.ledger.dropouts))
+
+
+@function("bool")
+def truth(call: Call) -> State:
+    """x.bool() of a condition is the condition."""
+    known = call.args and isinstance(call.args[0], (State, Parameter)) and np.any(call.x.t_var)
+    return call.x if known else unknown_mask(len(call.ledger.dropouts))
+
+
+@function("mutated")
+def mutated(call: Call) -> State:
+    """A tensor after in-place changes: the last change of the whole; a change of a part counts as none."""
+    shape = call.shape
+    for value, node in zip(reversed(call.args[1:]), reversed(call.node.args[1:]), strict=True):
+        if isinstance(value, State) and first_shape(getattr(node, "meta", {}).get("value")) == shape:
+            return value
+    return call.x

@@ -1,0 +1,427 @@
+"""Linear maps: linear layers and convolutions of every kind.
+
+Derivation. Per output channel o and tap t, z_o = Σ_t Σ_i w_oit x_i(p + t). Noise of separate masks adds up in
+power:
+
+    Var noise(z_o) = Σ_t f_t Σ_i w_oit² Var noise(x_i)
+
+f_t is the fraction of output positions at which tap t lies inside the input (zero padding: at 2×2 with
+padding 1 a 3×3 kernel sees 4 of its 9 taps). Noise shared by all positions of a channel adds up over the
+taps first: Σ_tt' f_tt' w_t w_t', f_tt' the fraction at which both taps see the input. Noise (m - 1)·x of a
+mask that all positions share has that part from the mean of x, and correlates like x for the rest of it:
+Σ_tt' f_tt' ρ_tt' w_t w_t'. So does the signal within a channel; channels are taken as separate, which for
+zero-mean weights is the expectation. Where the padding cuts taps off, a mean becomes a pattern over
+positions, and that is variance of the norm's input as well (`State.border`): with u_ot = Σ_i w_oit c_i it is
+Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+
+With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as
+torch's layers use it. The factor hardly matters, it cancels at the next norm.
+
+Zero-mean weights add up what the data do to the inputs with random signs, so the outputs' variances differ:
+with C the inputs' covariance (over channels and taps), wᵀCw has mean σ²·tr C and relative variance 2·tr
+C²/(tr C)², and two outputs have the squared correlation tr C²/(tr C)² (`State.uneven`, `State.alike`). Noise
+of separate masks has no such spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx
+
+from dropout_lint.prediction.correlation import between, mean_correlation, strided
+from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
+from dropout_lint.prediction.ops.dropout import Sources, tied_sources
+from dropout_lint.prediction.ops.kernel import ONE_TAP, Taps, apply, powers, responses, squares, taps_of
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import State, replace
+
+DEFAULT_GAIN = 1 / 3
+"""Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
+
+CORRELATED = ("test", "data", "lifted", "signal", "swing")
+"""Rows that correlate between positions like the data part."""
+
+
+def linear_map(  # noqa: PLR0917
+    x: State,
+    axis: int,
+    c_in: int,
+    c_out: int,
+    groups: int,
+    taps: Taps,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    tied: Sources | None = None,
+) -> State:
+    """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
+    x = replace(x, under=None, skew=None)
+    if not x.sample_wide and not (x.mask == "channel" and x.source >= 0 and groups == c_in):
+        x = x.collapse()
+    overlap = _overlap(x, c_in / groups, taps)
+    x = replace(
+        x,
+        alike=overlap if groups < c_in else x.alike * overlap,
+        uneven=2 * overlap,
+        window=taps.window,
+        border=None,
+        t_border=None,
+    )
+    if weight is None:
+        return _expected(x, axis, c_in, c_out, groups, taps)
+    x = x.on(x.axis, c_in).per_channel()
+    k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
+    active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
+    means, rows = _carried_rows(x, active)
+    if tied is not None and taps.neighbours and tied[active].any():
+        rows["smooth"] = x.noise[active] * (1 - x.shared[active]) * tied[active][:, None]
+    squared, added_up = squares(weight, taps.single, _patterns(x, taps, rows))
+    power = powers(squared, rows, groups)
+    if "data" in added_up:
+        correlated = {name: block for name, block in rows.items() if name in CORRELATED}
+        separate = power["signal"]
+        power |= powers(added_up.pop("data"), correlated, groups)
+        power["var"] = power["var"] + power["signal"] - separate
+    mean, border = responses(weight, means, taps, groups)
+    pattern, t_pattern = border["train" if k > 1 else "components"][0], border["test"][0]
+    test, data = power["test"][0] + t_pattern, power["data"][0] + pattern
+    signal, var = power["signal"] + border["components"], power["var"] + border["components"]
+    amplifies = power["data"][0]
+    coherent = {name: apply(matrix, rows[name], groups) for name, matrix in added_up.items()}
+    noise, more = _noise_behind(x, active, power, mean, coherent)
+    var = var + more  # the train variance holds the same noise
+    swing = mean.get("swing", (None, None))
+    if "swing" in rows:  # what channels have in common adds up before it is squared
+        more, t_more = mean["swing"] ** 2 - power["swing"]
+        within = more * power["signal"] / np.maximum(power["data"], 1e-300)
+        data, test, amplifies = data + more, test + t_more, amplifies - power["swing"][0]
+        signal, var = np.maximum(signal + within, 0.0), var + within
+    spread = np.sqrt(power["spread"]) if "spread" in rows else np.zeros((1 + k, c_out))
+    shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
+    result = x.changed(
+        axis=axis,
+        counts=np.ones(c_out),
+        t_mean=mean["test"][0] + shift,
+        t_dev=spread[0],
+        t_var=test,
+        mean=mean["components"] + shift,
+        dev=spread[1:],
+        sig=np.sqrt(signal),
+        var=var,
+        data=data,
+        swing=swing[0],
+        t_swing=swing[1],
+        lift=np.divide(power["lifted"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0),
+        border=pattern,
+        t_border=t_pattern,
+        **noise,
+        old=np.ones((len(x.noise), c_out)),
+        gain=gain,
+        levels=() if bias is not None else x.levels,
+        weighed=True,
+    )
+    result = amplified(result, np.full(c_out, gain), amplifies)
+    # a mask on all channels moves all their means at once: those add up before they are squared
+    return result.balanced() if k > 1 else result
+
+
+def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What goes through the weights themselves, and what goes through their squares; rows of (C,)."""
+    loud = x.noise[active]
+    means = {"test": x.t_mean[None], "components": x.mean}
+    if x.components > 1:
+        means["train"] = x.train_mean[None]
+    rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
+    rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
+    if x.shared[active].any():
+        rows["shared"] = loud * x.shared[active]
+    if x.swing is not None:
+        means["swing"] = np.stack(x.swings)
+        rows["swing"] = means["swing"] ** 2
+    if np.any(x.dev) or np.any(x.t_dev):
+        rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
+    if x.tide is not None:
+        means["tide"] = x.tides[active]
+        rows["tide"] = means["tide"] ** 2
+    return means, rows
+
+
+def _patterns(x: State, taps: Taps, rows: Mapping[str, Array]) -> dict[str, Array]:
+    """By the rows that it holds for, (T, T): how often two taps both see the input, times its correlation."""
+    if not taps.neighbours:
+        return {"shared": taps.pair} if "shared" in rows else {}
+    near = between(x.rho, taps.window)
+    found = {"data": taps.pair * near}
+    if "shared" in rows:
+        found["shared"] = taps.pair
+    if "smooth" in rows:
+        far = min(float(x.rho[-1]), 0.999)
+        found["smooth"] = taps.pair * np.maximum((near - far) / (1 - far), 0.0)
+    return found
+
+
+def _noise_behind(
+    x: State,
+    active: npt.NDArray[Any],
+    power: Mapping[str, Array],
+    mean: Mapping[str, Array],
+    coherent: Mapping[str, Array],
+) -> tuple[dict[str, Array | None], Array | float]:
+    """`noise`, `shared` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
+
+    `coherent` has what neighbouring positions hold in common, added up over the taps before it is squared;
+    tides are so over all inputs.
+    """
+    carried, more = power["noise"], np.zeros_like(power["noise"])
+    noise, shared = np.zeros((2, len(x.noise), carried.shape[1]))
+    for name, added in coherent.items():
+        more = more + added - power[name]
+    tide = None
+    if "tide" in power:
+        more = more + mean["tide"] ** 2 - power["tide"]
+        tide = np.zeros_like(noise)
+        tide[active] = mean["tide"]
+    carried = carried + more
+    noise[active] = carried
+    if "shared" in coherent:
+        shared[active] = _share(coherent["shared"], carried)
+    return {"noise": noise, "shared": shared, "tide": tide}, more.sum(0)
+
+
+def _share(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+POINT_GAIN = 0.4
+"""Power of the amplification that a kernel of one tap takes part in: neighbouring positions add up in larger
+ones.
+"""
+
+
+def amplified(x: State, factor: Array, signal: Array, rising: Array | None = None) -> State:
+    """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
+
+    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes), `rising` the
+    noise, (S, G): what the state says where it is not given.
+    """
+    if np.all(factor == 1):
+        return x
+    more = (factor - 1) * signal
+    rising = x.rising if rising is None else rising
+    noise = x.noise + (factor - 1) * rising
+    data = np.maximum(x.data + more, 0.0)
+    scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
+    var = x.var + more + (noise - x.noise).sum(0)
+    if x.components > 1:  # what a pending mask leaves of each
+        older, now = (np.delete(rows, x.source, axis=0).sum(0) for rows in (x.noise, noise))
+        louder = np.divide(now, older, out=np.ones_like(older), where=older > 0)
+        var = x.sig**2 * scale + np.maximum(x.var - x.sig**2, 0.0) * louder
+    y = replace(
+        x,
+        t_var=np.where(more > 0, x.t_var + x.lifted * more, x.t_var * scale),
+        sig=x.sig * np.sqrt(scale),
+        var=np.maximum(var, 0.0),
+        data=data,
+        noise=noise,
+    )
+    return y if x.components == 1 else y.balanced()
+
+
+def _overlap(x: State, fan_in: float, taps: Taps) -> float:
+    """tr C²/(tr C)² of the data part over the inputs of one output, channels and taps taken as separable."""
+    among_taps = 1.0
+    if taps.window:
+        n = float(np.prod(taps.window))
+        among_taps = mean_correlation(x.rho**2, taps.window) if n > 1 else 1.0
+    return float((1 / fan_in + (1 - 1 / fan_in) * x.alike) * among_taps)
+
+
+def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917
+    """Expectation over weights of mean 0 and variance 1/(3·fan_in), and biases of the same variance."""
+    x = x.on(x.axis, c_in)
+    count = len(taps.single)
+    fan_in = c_in / groups * count
+    inside, cut = taps.single.sum() / count, (taps.single - taps.single**2).sum() / count
+    whole = (taps.single**2).sum() / count
+    if groups == c_in and x.groups > 1 and c_out % c_in == 0:  # depthwise: the groups stay apart
+        counts, gather = x.counts * (c_out / c_in), np.eye(x.groups)
+    else:
+        counts, gather = np.array([float(c_out)]), (x.counts / x.counts.sum())[:, None]
+
+    def power(rows: Array) -> Array:
+        result: Array = DEFAULT_GAIN * (rows @ gather)
+        return result
+
+    def spread(mean: Array, dev: Array) -> Array:
+        result: Array = np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
+        return result
+
+    lifted, plain = power(x.lifted * x.data), power(x.data)
+    x = replace(x, lift=np.divide(lifted, plain, out=np.ones(len(counts)), where=plain > 0))
+    t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
+    noise = inside * power(x.noise)
+    return replace(
+        x,
+        axis=axis,
+        counts=counts,
+        t_mean=np.zeros(len(counts)),
+        t_dev=spread(x.t_mean, x.t_dev),
+        t_var=inside * power(x.t_var) + t_cut,
+        mean=np.zeros((x.components, len(counts))),
+        dev=spread(x.mean, x.dev),
+        sig=np.sqrt(inside * power(x.sig**2) + border),
+        var=inside * power(x.var) + border,
+        data=inside * power(x.data) + cut * power(x.train_mean**2 + x.train_dev**2),
+        noise=noise,
+        swing=None,
+        t_swing=None,
+        tide=None,
+        shared=np.divide(
+            inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
+        ),
+        old=np.ones_like(noise),
+    )
+
+
+def _values(parameter: Any) -> torch.Tensor | None:
+    tensor = parameter.tensor if isinstance(parameter, Parameter) else parameter
+    return tensor if isinstance(tensor, torch.Tensor) else None
+
+
+def _weight(call: Call) -> torch.Tensor:
+    """The second argument's values, or its shape alone where it is computed (weight standardisation)."""
+    values = _values(call.arg(1, "weight"))
+    if values is not None:
+        return values
+    source = call.node.args[1] if len(call.node.args) > 1 else call.node.kwargs["weight"]
+    shape = first_shape(source.meta.get("value")) if isinstance(source, fx.Node) else None
+    return torch.empty(shape or (call.shape[1], call.in_shape[1], 1), device="meta")
+
+
+def _known(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None or tensor.is_meta else tensor
+
+
+def _linear(call: Call, weight: torch.Tensor | None, bias: torch.Tensor | None) -> State:
+    x, last = call.x, len(call.in_shape) - 1
+    c_in = call.in_shape[-1]
+    known = _known(weight)
+    if known is not None:
+        known = known.reshape(-1, c_in)[:, :, None]
+    return linear_map(x.on(last, c_in), len(call.shape) - 1, c_in, call.shape[-1], 1, ONE_TAP, known, bias)
+
+
+@module("Linear")
+def linear_module(call: Call) -> State:
+    """y = Wx + b over the last dimension."""
+    assert call.module is not None
+    return _linear(call, getattr(call.module, "weight", None), getattr(call.module, "bias", None))
+
+
+@function("linear")
+def linear_function(call: Call) -> State:
+    """F.linear(x, weight, bias)."""
+    return _linear(call, _values(call.arg(1, "weight")), _values(call.arg(2, "bias")))
+
+
+def _tuple(value: Any, dims: int) -> tuple[int, ...]:
+    if isinstance(value, (tuple, list)):
+        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
+    return (int(value),) * dims
+
+
+def _convolution(  # noqa: PLR0917
+    call: Call,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    transposed: bool,
+    wraps: bool = False,
+) -> State:
+    dims = weight.dim() - 2
+    shape, out = call.in_shape, call.shape
+    batched = len(shape) == dims + 2
+    axis = 1 if batched else 0
+    kernel = tuple(int(k) for k in weight.shape[2:])
+    stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
+    if isinstance(padding, str):
+        pads = tuple(
+            d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)
+        )
+    else:
+        pads = _tuple(padding, dims)
+    if wraps:  # circular, reflect and replicate padding: every tap sees the input
+        ones = np.ones(math.prod(kernel))
+        taps = Taps(ones, np.outer(ones, ones), kernel)
+    else:
+        taps = taps_of(shape[axis + 1 :], out[axis + 1 :], kernel, stride, pads, dilation, transposed)
+    c_in, c_out = shape[axis], out[axis]
+    known = _known(weight)
+    if known is not None:
+        if transposed:  # (c_in, c_out / g, …) → (c_out, c_in / g, …)
+            known = known.reshape(groups, c_in // groups, c_out // groups, -1).transpose(1, 2)
+        known = known.reshape(c_out, c_in // groups, -1)
+    x = call.x.on(axis, c_in)
+    result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias, tied_sources(call.ledger))
+    step = 1 if transposed else int(max(stride))
+    return replace(result, rho=strided(result.rho, step)) if step > 1 else result
+
+
+@module("_ConvNd", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+def convolution_module(call: Call) -> State:
+    """A convolution layer, plain or transposed."""
+    m: Any = call.module
+    wraps = getattr(m, "padding_mode", "zeros") != "zeros"
+    return _convolution(
+        call, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, bool(m.transposed), wraps
+    )
+
+
+@function("conv1d", "conv2d", "conv3d")
+def convolution_function(call: Call) -> State:
+    """F.conv2d(x, weight, bias, stride, padding, dilation, groups)."""
+    weight = _weight(call)
+    return _convolution(
+        call,
+        weight,
+        _values(call.arg(2, "bias")),
+        call.arg(3, "stride", 1),
+        call.arg(4, "padding", 0),
+        call.arg(5, "dilation", 1),
+        int(call.arg(6, "groups", 1)),
+        False,
+    )
+
+
+@function("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed_function(call: Call) -> State:
+    """F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)."""
+    weight = _weight(call)
+    return _convolution(
+        call,
+        weight,
+        _values(call.arg(2, "bias")),
+        call.arg(3, "stride", 1),
+        call.arg(4, "padding", 0),
+        call.arg(7, "dilation", 1),
+        int(call.arg(6, "groups", 1)),
+        True,
+    )
+
+
+@module("Bilinear")
+def bilinear(call: Call) -> State:
+    """x₁ᵀ W x₂: linear in each; the noise of both inputs reaches every output in proportion to its power."""
+    a, b = call.state(call.args[0]).collapse().merged(), call.state(call.args[1]).collapse().merged()
+    from dropout_lint.prediction.ops.merge import product
+
+    z = product(a, b)
+    return linear_map(z, len(call.shape) - 1, z.channels, call.shape[-1], 1, ONE_TAP, None, None)

@@ -1,0 +1,484 @@
+"""Where tensors meet: add, multiply, concatenate.
+
+Add. Noise that reaches both sides of an add is the same noise in two places; its covariance is Σ w·(...) over
+the weights between, which has mean 0 for untrained weights, so variances add. A mask that is still pending on
+both sides (no weights between) is the same mask: its components are added one by one, and so the coherence is
+exact.
+
+Multiply. For independent a and b: E[ab] = E[a]E[b], E[(ab)²] = E[a²]E[b²], in each mode and for the data part
+alike.
+
+Concatenate. Channels side by side: groups side by side. Along another dimension a position is in one or the
+other part: moments are averaged by size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
+from dropout_lint.prediction.ops.linear import amplified
+from dropout_lint.prediction.ops.pairs import as_one_function, same_mask, self_normalised
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import (
+    MOMENTS_ALONE,
+    PER_GROUP,
+    PER_GROUP_OR_NONE,
+    SEVERAL,
+    Skewness,
+    State,
+    align,
+    replace,
+)
+
+AGREEMENT = 0.2
+"""Assumed correlation of what the data cause on a trained skip and in its branch."""
+
+
+def _paired(a: State, b: State) -> tuple[State, State]:
+    """The same groups and components in both."""
+    if a.components > 1 and b.components > 1:
+        same = a.source == b.source and a.mask == b.mask and a.components == b.components
+        if not same:
+            a, b = _latest(a, b)
+    a, b = align(a, b)
+    if a.components == b.components:
+        return a, b
+    if a.components == 1:
+        return _repeated(a, b), b
+    return a, _repeated(b, a)
+
+
+def _latest(a: State, b: State) -> tuple[State, State]:
+    """The sides with one pending mask: a whole sample's rather than another one, the later rather than the
+    earlier one.
+    """
+    if (a.sample_wide, a.source) > (b.sample_wide, b.source):
+        return a, b.collapse()
+    return a.collapse(), b
+
+
+def _repeated(x: State, like: State) -> State:
+    k = like.components
+    wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
+    skew = x.skew and x.skew.repeated(k)
+    return x.changed(
+        prob=like.prob,
+        mask=like.mask,
+        source=like.source,
+        sources=like.sources,
+        levels=(),
+        skew=skew,
+        **wide,
+    )
+
+
+def _mixed_rho(a: State, b: State) -> Array:
+    left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
+    return (a.rho * left + b.rho * right) / (left + right) if left + right > 0 else a.rho
+
+
+def _mixed_spread(a: State, b: State) -> dict[str, float]:
+    """Two parts whose covariances have random signs, so that squares add up.
+
+    Channels of the two parts correlate as channels of one part do, by √(alike·alike) squared. In a sum of a
+    and b a channel's variance holds 2·cov(a, b), which differs from channel to channel by 4·fg·alike.
+    """
+    left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
+    if left + right <= 0:
+        return {"alike": a.alike, "uneven": a.uneven}
+    f, g = left / (left + right), right / (left + right)
+    crossed = f * g * math.sqrt(a.alike * b.alike)
+    return {
+        "alike": f**2 * a.alike + g**2 * b.alike + 2 * crossed,
+        "uneven": f**2 * a.uneven + g**2 * b.uneven + 4 * crossed,
+    }
+
+
+def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Array]:
+    """Noise of two independent parts, and the shares in it."""
+    total = left + right
+    shared, old = (
+        np.divide(left * f + right * g, total, out=np.zeros_like(total), where=total > 0)
+        for f, g in ((a.shared, b.shared), (a.old, b.old))
+    )
+    return {"noise": total, "shared": shared, "old": old, "kin": np.maximum(a.kin, b.kin)}
+
+
+def add(a: State, b: State, agreement: float = 0.0) -> State:
+    """a + b, whose data parts correlate by `agreement` in either mode."""
+    same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
+    if (
+        not same and np.any(a.dev) and np.any(b.dev)
+    ):  # two spreads have no common sign: components cannot hold both
+        a, b = a.collapse(), b.collapse()
+    a, b = _paired(a, b)
+    twice = 2 * agreement
+    common, t_common = twice * a.sig * b.sig, twice * np.sqrt(a.t_var * b.t_var)
+    var, t_var = a.var + b.var + common, a.t_var + b.t_var + t_common
+    noise, tide = _mixed_noise(a, b, a.noise, b.noise), a.tide if b.tide is None else b.tide
+    if a.tide is not None and b.tide is not None:  # one mask moves both sides at once
+        together, tide = 2 * a.tides * b.tides, a.tides + b.tides
+        noise["noise"], var = noise["noise"] + together, var + together.sum(0)
+    if agreement:  # noise that goes along with the data agrees as far as they do
+        akin = twice * np.sqrt(a.akin * b.akin * a.apart * b.apart)
+        if a.components > 1:  # the components say so of the pending masks
+            akin[a.masked] = 0.0
+        noise["noise"], var = noise["noise"] + akin, var + akin.sum(0)
+    noise["kin"] = _joint_kin((a, b), agreement)
+    result = a.changed(
+        axis=max(a.axis, b.axis),
+        t_mean=a.t_mean + b.t_mean,
+        t_dev=np.hypot(a.t_dev, b.t_dev),
+        t_var=t_var,
+        mean=a.mean + b.mean,
+        dev=np.where(b.dev == 0, a.dev, np.where(a.dev == 0, b.dev, np.hypot(a.dev, b.dev))),
+        sig=np.sqrt(a.sig**2 + b.sig**2 + common),
+        var=var,
+        data=a.data + b.data + twice * np.sqrt(a.data * b.data),
+        **noise,
+        tide=tide,
+        weighed=False,
+        gain=1.0,
+        rho=_mixed_rho(a, b),
+        **_mixed_spread(a, b),
+        lift=_mean_lift(a, b),
+        skew=_mixed_skewness(a, b, agreement),
+        **_added_swing(a, b),
+        under=None,
+        levels=a.levels if same else (),
+        spread_over=max(a.spread_over, b.spread_over),
+        unrest=max(a.unrest, b.unrest),
+    )
+    return result.balanced() if result.components > 1 else result
+
+
+def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
+    """(S, 1) `State.kin` of a sum or a concat.
+
+    With N and D the power of noise and data in each part, and ρ their agreement, the covariance of noise and
+    data is Σ_ij ρ_ij √(κ_i N_i D_j). Weights amplify what is strongest in the sum most, so its squared
+    correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
+    little.
+    """
+    kins = np.stack([x.kin[:, 0] for x in parts])
+    noise = np.stack([x.apart @ x.counts for x in parts])
+    data = np.array([x.counts @ x.data for x in parts])
+    along, roots = np.sqrt(kins * noise), np.sqrt(data)
+
+    def agreeing(same: Array, all_pairs: Array) -> Array:
+        result: Array = same + agreement * (all_pairs - same)
+        return result
+
+    cov = agreeing(roots @ along, roots.sum() * along.sum(0))
+    total = noise.sum(0) + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
+    power = total * agreeing(data.sum(), roots.sum() ** 2)
+    held = np.divide(cov**2, power, out=kins.max(0), where=power > 0)
+    result: Array = (np.minimum(held, 1.0) ** 2)[:, None]
+    return result
+
+
+def _added_swing(a: State, b: State) -> dict[str, Array | None]:
+    if a.swing is None and b.swing is None:
+        return {"swing": None, "t_swing": None}
+    (left, t_left), (right, t_right) = a.swings, b.swings
+    return {"swing": left + right, "t_swing": t_left + t_right}
+
+
+def _mean_lift(a: State, b: State) -> Array:
+    total = a.data + b.data
+    lifted = a.lifted * a.data + b.lifted * b.data
+    return np.divide(lifted, total, out=np.ones_like(total), where=total > 0)
+
+
+def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tuple[State, State]:
+    """The sides of an add with the amplification by trained weights that the sum's measured variance tells.
+
+    No norm lies behind a residual branch's last weight layer, but one behind the add knows the sum. With
+    q² for the amplification, S the skip's variance, and the branch's data part D, fresh noise N and older
+    noise O: Σ Var = S + N + O·(1 + κ(q² - 1)) + q²·D + 2·agreement·q·Σ√(data·data), solved for q over all
+    channels.
+    """
+    branches = [x for x in (a, b) if x.weighed]
+    if not branches or a.channels != len(variance) or b.channels != len(variance):
+        return a, b
+    a, b = align(*(x if x.sample_wide else x.collapse() for x in (a, b)))
+    both = len(branches) == 2
+    along = agreement * float(a.counts @ np.sqrt(a.data * b.data))
+    square = fixed = 0.0
+    for x in (a, b):
+        total, old = float(x.counts @ x.train_var), float(x.counts @ x.rising.sum(0))
+        if x.weighed:
+            rising = float(x.counts @ x.data) + old
+            square, fixed = square + rising, fixed + total - rising
+        else:
+            fixed += total
+    if both:
+        square, along = square + 2 * along, 0.0
+    missing = float(variance.sum()) - fixed
+    if square <= 0:
+        return a, b
+    root = (math.sqrt(max(along**2 + square * missing, 0.0)) - along) / square
+    factor = min(max(root**2, LEAST_FITTED), MOST_FITTED)
+    fitted = [amplified(x, np.full(x.groups, factor), x.data) if x.weighed else x for x in (a, b)]
+    return fitted[0], fitted[1]
+
+
+LEAST_FITTED, MOST_FITTED = 0.25, 16.0
+"""Bounds of a branch's amplification beyond what the layer before it had."""
+
+
+def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
+    """Third cumulants of independent parts add up; one that goes along with the other has a longer tail."""
+    if a.skew is None and b.skew is None:
+        return None
+    common, t_common = 2 * agreement * a.sig * b.sig, 2 * agreement * np.sqrt(a.t_var * b.t_var)
+    train, data, test = np.zeros_like(a.var), np.zeros_like(a.var), np.zeros_like(a.t_var)
+    for x, other in ((a, b), (b, a)):
+        if x.skew is not None:
+            along, t_along = _ratio(other.sig, x.sig), np.sqrt(_ratio(other.t_var, x.t_var))
+            train = train + x.skew.train * x.var**1.5 * (1 + agreement * along) ** 3
+            data = data + x.skew.data * x.sig**3 * (1 + agreement * along) ** 3
+            test = test + x.skew.test * x.t_var**1.5 * (1 + agreement * t_along) ** 3
+    return Skewness(
+        train / np.maximum(a.var + b.var + common, 1e-30) ** 1.5,
+        data / np.maximum(a.sig**2 + b.sig**2 + common, 1e-30) ** 1.5,
+        test / np.maximum(a.t_var + b.t_var + t_common, 1e-30) ** 1.5,
+    )
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return np.divide(a, b, out=np.zeros_like(b), where=b > 0)
+
+
+def _side_by_side(parts: Sequence[State]) -> Skewness | None:
+    if all(p.skew is None for p in parts):
+        return None
+    given = [
+        p.skew or Skewness(np.zeros_like(p.mean), np.zeros_like(p.mean), np.zeros_like(p.t_mean))
+        for p in parts
+    ]
+    return Skewness(
+        np.concatenate([g.train for g in given], axis=-1),
+        np.concatenate([g.data for g in given], axis=-1),
+        np.concatenate([g.test for g in given]),
+    )
+
+
+def product(a: State, b: State) -> State:
+    """a·b for independent a and b."""
+    a, b = _paired(a, b)
+    mean, t_mean = a.mean * b.mean, a.t_mean * b.t_mean
+    a_mid, b_mid = a.mean**2 + a.dev**2, b.mean**2 + b.dev**2
+    at_mid, bt_mid = a.t_mean**2 + a.t_dev**2, b.t_mean**2 + b.t_dev**2
+    a_all, b_all = a.train_mean**2 + a.train_dev**2, b.train_mean**2 + b.train_dev**2
+    left = a.noise * (b_all + b.train_var)
+    right = b.noise * (a_all + a.data)
+    spread, t_spread = (
+        np.maximum(mid - product**2, 0.0) if np.any(one) or np.any(other) else np.zeros_like(mid)
+        for mid, product, one, other in (
+            (a_mid * b_mid, mean, a.dev, b.dev),
+            (at_mid * bt_mid, t_mean, a.t_dev, b.t_dev),
+        )
+    )
+    levels = a.levels if b.levels == () and not np.any(b.noise) else ()
+    return a.changed(
+        axis=max(a.axis, b.axis),
+        t_mean=t_mean,
+        t_dev=np.sqrt(t_spread),
+        t_var=(at_mid + a.t_var) * (bt_mid + b.t_var) - at_mid * bt_mid,
+        mean=mean,
+        dev=np.sqrt(spread),
+        sig=np.sqrt(np.maximum((a_mid + a.sig**2) * (b_mid + b.sig**2) - a_mid * b_mid, 0.0)),
+        var=(a_mid + a.var) * (b_mid + b.var) - a_mid * b_mid,
+        **MOMENTS_ALONE,
+        data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
+        **_mixed_noise(a, b, left, right),
+        weighed=False,
+        rho=_mixed_rho(a, b),
+        levels=levels,
+        spread_over=max(a.spread_over, b.spread_over),
+    ).balanced()
+
+
+def _constant(value: Any) -> bool:
+    return isinstance(value, (int, float, Parameter)) and not isinstance(value, bool)
+
+
+def _operands(call: Call) -> tuple[Any, Any]:
+    first = call.args[0] if call.args else call.kwargs.get("input", 0.0)
+    return first, call.arg(1, "other", call.kwargs.get("value", 0.0))
+
+
+def _broadcast(call: Call, value: Any, position: int) -> State:
+    """An operand as a state whose channel axis is counted in the result's dimensions."""
+    x = call.state(value)
+    if isinstance(value, Parameter):
+        return x.changed(axis=len(call.shape) + x.axis) if x.axis < 0 else x
+    rank = len(call.shape)
+    node = call.node.args[position] if position < len(call.node.args) else None
+    shape = first_shape(getattr(node, "meta", {}).get("value")) if node is not None else None
+    return x.changed(axis=x.axis + rank - len(shape)) if shape and len(shape) < rank else x
+
+
+def _pair_of(call: Call) -> tuple[State, State]:
+    left, right = _operands(call)
+    a, b = _broadcast(call, left, 0), _broadcast(call, right, 1)
+    if a.axis != b.axis and a.groups > 1 and b.groups > 1:
+        b = b.merged()
+    if a.components > 1 and b.components > 1 and not same_mask(call, a, b):
+        a, b = _latest(a, b)
+    return a, b
+
+
+@function("add", "iadd", "radd", "sub", "isub", "subtract", "logaddexp")
+def addition(call: Call) -> State:
+    """a ± b; a skip is one of these."""
+    sign = -1.0 if "sub" in call.name else 1.0
+    alpha = call.kwargs.get("alpha", 1)
+    a, b = _pair_of(call)
+    left, right = (
+        call.node.args[0] if call.node.args else None,
+        call.node.args[1] if len(call.node.args) > 1 else None,
+    )
+    if left is right and left is not None:
+        return a.scaled(1.0 + sign)
+    factor = sign * float(alpha if isinstance(alpha, (int, float)) else 1.0)
+    if factor != 1:
+        b = b.scaled(factor)
+    agreement = AGREEMENT if call.ledger.trained else 0.0
+    if call.node in call.ledger.measured:
+        a, b = fitted_branches(a, b, call.ledger.measured[call.node][1], agreement)
+    return add(a, b, agreement)
+
+
+@function("rsub")
+def reversed_subtraction(call: Call) -> State:
+    """b - a."""
+    a, b = _pair_of(call)
+    return add(a.scaled(-1.0), b)
+
+
+@function("mul", "imul", "rmul", "multiply")
+def multiplication(call: Call) -> State:
+    """a·b; a number scales, an unknown parameter (layer scale) is passed as 1."""
+    left, right = _operands(call)
+    for x, factor in ((left, right), (right, left)):
+        if isinstance(x, State) and _constant(factor):
+            if isinstance(factor, Parameter) and not factor.known:
+                return x
+            if isinstance(factor, (int, float)):
+                return x.scaled(float(factor))
+    whole = as_one_function(call) or self_normalised(call)
+    return whole if whole is not None else product(*_pair_of(call))
+
+
+def _same_components(states: Sequence[State], axis: int) -> Sequence[State]:
+    """The parts of a concat with as many components each.
+
+    Masks of several dropouts may be pending side by side, as in a DenseNet: a channel knows one of them.
+    Each channel keeps its own components until a weight layer adds up the channels.
+    """
+    kinds = {(s.components, s.source, s.mask) for s in states}
+    if len(kinds) == 1:
+        return states
+    masked = [s for s in states if s.components > 1]
+    alike = all(s.mask == masked[0].mask and np.array_equal(s.prob, masked[0].prob) for s in masked)
+    if not masked or not alike or any(s.axis != axis for s in states):
+        return [s.collapse() for s in states]
+    like = replace(masked[0], source=SEVERAL)
+    return [
+        replace(
+            _repeated(s, like) if s.components == 1 else s,
+            source=SEVERAL,
+            sources=s.pending,
+            levels=(),
+        )
+        for s in states
+    ]
+
+
+def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> State:
+    """Side by side in dimension `axis`."""
+    states = _same_components(states, axis)
+    along = all(s.groups == 1 or s.axis == axis for s in states) and any(s.axis == axis for s in states)
+    first = states[0]
+    total = [float(s.counts @ s.t_var) for s in states]
+    weight = np.array(total) / sum(total) if sum(total) > 0 else np.full(len(states), 1 / len(states))
+    rho = sum((w * s.rho for w, s in zip(weight, states, strict=True)), np.zeros_like(first.rho))
+    levels = first.levels if all(s.levels == first.levels for s in states) else ()
+    if along:
+        parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
+        joined: dict[str, Array | None] = dict.fromkeys(PER_GROUP_OR_NONE)
+        for name in ("counts", *PER_GROUP):
+            joined[name] = np.concatenate([getattr(p, name) for p in parts], axis=-1)
+        alike = float(weight @ np.sqrt([s.alike for s in states])) ** 2
+        uneven = float(weight @ np.array([s.uneven for s in states]))
+        skew = _side_by_side(parts)
+        joined["lift"] = np.concatenate([p.lifted for p in parts])
+        if first.source == SEVERAL:
+            joined["sources"] = np.concatenate([p.pending for p in parts])
+        if any(p.swing is not None for p in parts):
+            joined["swing"], joined["t_swing"] = np.concatenate([p.swings for p in parts], axis=-1)
+        if any(p.tide is not None for p in parts):
+            joined["tide"] = np.concatenate([p.tides for p in parts], axis=-1)
+        return parts[0].changed(
+            axis=axis,
+            unrest=max(p.unrest for p in parts),
+            kin=_joint_kin(parts),
+            rho=rho,
+            levels=levels,
+            under=None,
+            weighed=False,
+            alike=alike,
+            uneven=uneven,
+            skew=skew,
+            **joined,
+        )
+    result, done = states[0].collapse(), float(sizes[0])
+    for state, size in zip(states[1:], sizes[1:], strict=True):
+        a, b = align(result, state.collapse())
+        share = done / (done + size)
+        blended = {
+            name: share * getattr(a, name) + (1 - share) * getattr(b, name)
+            for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
+        }
+        mixed = _mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
+        result, done = a.changed(rho=rho, **MOMENTS_ALONE, **mixed, **blended), done + size
+    return result
+
+
+@function("cat", "concat", "concatenate", "hstack")
+def concatenation(call: Call) -> State:
+    """torch.cat(tensors, dim)."""
+    parts = call.args[0] if call.args else call.kwargs.get("tensors", ())
+    rank = len(call.shape)
+    dim = call.arg(1, "dim", call.kwargs.get("axis", 0))
+    axis = int(dim) % rank if isinstance(dim, int) and rank else 1
+    nodes = call.node.args[0] if call.node.args else call.node.kwargs.get("tensors", ())
+    sizes = [
+        (
+            shape[axis]
+            if (shape := first_shape(getattr(n, "meta", {}).get("value"))) and len(shape) > axis
+            else 1
+        )
+        for n in (nodes if isinstance(nodes, (tuple, list)) else ())
+    ]
+    states = [call.state(part) for part in parts]
+    if not states:
+        return call.state(0)
+    return concatenate(states, axis, sizes if len(sizes) == len(states) else [1] * len(states))
+
+
+@function("stack")
+def stacking(call: Call) -> State:
+    """torch.stack: a new dimension; moments are averaged over it."""
+    states = [call.state(part) for part in call.args[0]]
+    dim = call.arg(1, "dim", 0)
+    merged = concatenate([s.collapse().merged() for s in states], -1, [1] * len(states))
+    axis = states[0].axis + (1 if isinstance(dim, int) and 0 <= dim <= states[0].axis else 0)
+    return merged.changed(axis=axis)

@@ -1,0 +1,373 @@
+"""Normalisation.
+
+Batch norm. In train mode it divides by the statistics of the batch, noise included; in test mode by the same
+numbers, frozen. So both modes go through one affine map, and the shortfall of the test variance travels on. A
+checkpoint knows these numbers: `running_var` is Var_train and `running_mean` the mean, measured over training
+(`calibrated`).
+
+Layer, group, RMS and instance norm divide by what they see, in either mode: train and test moments are each
+scaled by their own second moment, so nothing shifts here. The noise stays: its share of the variance is what
+it was.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropout_lint.layers import NormSpec
+from dropout_lint.prediction.correlation import whitened
+from dropout_lint.prediction.ops.base import Call, Parameter, find_module, function, module
+from dropout_lint.prediction.ops.linear import amplified
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import SEVERAL, State, replace
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+MOST_GAIN = 6.0
+"""Largest amplification that is carried on to a weight layer without a norm behind it."""
+
+FLOOR = 0.02
+"""Least share of a norm's measured variance that is left to the signal."""
+
+
+def values(tensor: Any) -> Array | None:
+    """A parameter or buffer as an array; None without values."""
+    tensor = tensor.tensor if isinstance(tensor, Parameter) else tensor
+    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+        return None
+    return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)
+
+
+def calibrated(x: State, mean: Array, variance: Array) -> State:
+    """`x` with the train mean and variance that a trained norm has measured; noise keeps its absolute size.
+
+    Behind a pending mask, E[x²] = q·E[x'²] with q = E[mask²] gives the second moment before the mask exactly,
+    and so the mask's own noise: (q - 1)·E[x'²]. With Li's case (a), Δ = 1 - p·(var + mean²)/var follows from
+    the file alone.
+    """
+    if x.channels != len(mean):
+        return x
+    x = x.per_channel()
+    if x.levels and x.components > 1:
+        levels = np.array(x.levels)
+        q = float(x.prob @ levels**2)
+        before = _before_mask(x, levels, q)
+        energy = (variance + mean**2) / q
+        fitted = _fit(before, mean, np.maximum(energy - mean**2, FLOOR * variance))
+        noise = fitted.noise.copy()
+        own = (q - 1) * energy
+        old = fitted.old.copy()
+        old[x.source] = noise[x.source] * old[x.source] / np.maximum(noise[x.source] + own, 1e-30)
+        noise[x.source] += own
+        column = levels[:, None]
+        return replace(
+            x,
+            t_mean=fitted.t_mean,
+            t_dev=fitted.t_dev,
+            t_var=fitted.t_var,
+            mean=fitted.mean * column,
+            dev=fitted.dev * column,
+            sig=fitted.sig * column,
+            var=fitted.var * column**2,
+            data=fitted.data,
+            noise=noise,
+            old=old,
+            uneven=0.0,
+            lift=fitted.lift,
+            gain=fitted.gain,
+        )
+    if x.sample_wide:
+        return _fit_mixture(x, mean, variance)
+    if x.source == SEVERAL:
+        scale = np.sqrt(variance / np.maximum(x.train_var, 1e-30))
+        return x.scaled(scale, mean - x.train_mean * scale)
+    return _fit(x.collapse(), mean, variance)
+
+
+def _fit_mixture(x: State, mean: Array, variance: Array) -> State:
+    """Components of a whole sample's mask with the given total moments.
+
+    The components' means follow from the weights. What varies within them is amplified (`_fit`): with B the
+    variance of the means, D the data part and O older noise within, var = B + O·(1 - κ) + A·(D + κO).
+    """
+    apart = x.mean - x.train_mean
+    between = x.prob @ apart**2
+    narrow = np.minimum(1.0, np.sqrt((1 - FLOOR) * variance / np.maximum(between, 1e-30)))
+    apart, between = apart * narrow, between * narrow**2
+    older = np.delete(x.noise, x.source, axis=0).sum(0)
+    rising = np.delete(x.rising, x.source, axis=0).sum(0)
+    part = np.divide(rising, older, out=np.zeros_like(older), where=older > 0)
+    noise = np.maximum(x.var - x.sig**2, 0.0)
+    signal, still = x.prob @ (x.sig**2 + part * noise), x.prob @ ((1 - part) * noise)
+    gain = np.maximum(variance - between - still, 0.25 * signal) / np.maximum(signal, 1e-30)
+    squeeze = (variance - between) / np.maximum(gain * signal + still, 1e-30)
+    signal2, noise = x.sig**2 * gain * squeeze, noise * (1 + part * (gain - 1)) * squeeze
+    data = x.data * gain * squeeze
+    rows = (x.noise + (gain - 1) * x.rising) * squeeze
+    rows[x.source] = 0.0
+    rows[x.source] = np.maximum(variance - data - rows.sum(0), 0.0)
+    return replace(
+        x,
+        t_mean=x.t_mean - x.train_mean + mean,
+        t_var=(x.t_var * np.minimum(gain, 1.0) + x.lifted * x.data * np.maximum(gain - 1, 0.0)) * squeeze,
+        mean=mean + apart,
+        sig=np.sqrt(signal2),
+        var=signal2 + noise,
+        data=data,
+        noise=rows,
+        levels=(),
+        lift=x.lifted,
+    )
+
+
+def _before_mask(x: State, levels: Array, q: float) -> State:
+    kept = int(np.argmax(levels))
+    level = levels[kept]
+    var = x.var[kept] / level**2
+    noise = x.noise.copy()
+    own = (q - 1) * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
+    before = noise[x.source] * x.old[x.source]
+    noise[x.source] = np.maximum(noise[x.source] - own, 0.0)
+    old = x.old.copy()
+    old[x.source] = np.clip(before / np.maximum(noise[x.source], 1e-30), 0.0, 1.0)
+    return replace(
+        x.collapse(),
+        mean=x.mean[kept][None] / level,
+        dev=x.dev[kept][None] / level,
+        sig=np.sqrt(x.data)[None],
+        var=var[None],
+        noise=noise,
+        old=old,
+    )
+
+
+def _fit(x: State, mean: Array, variance: Array) -> State:
+    """One component with the given moments.
+
+    Noise of fresh masks is what was predicted. The rest of the measured variance tells how much more the
+    weights add up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
+    """
+    now = x.train_var
+    if x.gain != 1 and not x.weighed:  # pooled behind a weight layer, which amplified all of it alike
+        x = replace(x, lift=None, swing=None)
+    rises = (
+        x.rising if x.weighed else np.zeros_like(x.noise)
+    )  # after an add, the rest is covariance of its parts
+    old, rising = (x.noise * x.old).sum(0), rises.sum(0)
+    fresh_noise = x.noise.sum(0) - old
+    # where fresh noise alone leaves no room, its predicted share is the better guide
+    ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
+    factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
+    x = replace(x, noise=x.noise * np.where(x.old < 1, factor, 1.0))
+    room = variance - fresh_noise * factor
+    # what goes along with the local energy, and the padding's pattern, are known with the weights
+    known = np.minimum(x.swings[0] ** 2 + x.borders[0], 0.5 * np.minimum(x.data, np.maximum(room, 0.0)))
+    signal = x.data - known
+    gain = (room - known - (old - rising)) / np.maximum(signal + rising, 1e-30)
+    # with little room the old noise has to shrink with the data
+    least = 0.25
+    squeeze = np.where(
+        gain < least, room / np.maximum(known + least * (signal + rising) + old - rising, 1e-30), 1.0
+    )
+    gain = np.maximum(gain, least)
+    y = amplified(x, gain, signal, rises)
+    shrink = np.minimum(squeeze, 1.0)
+    noise = y.noise * np.where(y.old > 0, shrink, 1.0)
+    data = np.maximum(variance - noise.sum(0), FLOOR * variance)
+    weights = x.data
+    found = float((gain * weights).sum() / weights.sum()) if weights.sum() > 0 else 1.0
+    return replace(
+        y,
+        t_mean=x.t_mean - x.train_mean + mean,
+        t_var=y.t_var * np.divide(data, y.data, out=np.ones_like(data), where=y.data > 0),
+        mean=mean[None],
+        dev=np.zeros((1, len(mean))),
+        t_dev=np.zeros(len(mean)),
+        sig=np.sqrt(data)[None],
+        var=variance[None],
+        data=data,
+        noise=noise,
+        uneven=0.0,
+        lift=x.lifted,
+        gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed or x.under is not None else x.gain,
+    )
+
+
+def rescaled(  # noqa: PLR0917
+    x: State,
+    centre: Array,
+    scale: Array,
+    t_centre: Array,
+    t_scale: Array,
+    gain: Array | float,
+    bias: Array | float,
+) -> State:
+    """(x - centre)·scale·gain + bias in train mode, with its own centre and scale in test mode."""
+    y = x.scaled(scale * gain)
+    return replace(
+        y,
+        mean=y.mean - centre * scale * gain + bias,
+        t_mean=(x.t_mean - t_centre) * t_scale * gain + bias,
+        t_dev=x.t_dev * t_scale * gain,
+        t_swing=None if x.t_swing is None else x.t_swing * t_scale * gain,
+        t_var=x.t_var * (t_scale * gain) ** 2,
+        levels=(),
+    )
+
+
+def _affine(weight: Any, bias: Any, groups: int) -> tuple[Array | float, Array | float]:
+    gain, shift = values(weight), values(bias)
+    fits = gain is not None and gain.size == groups
+    return (
+        (gain.ravel() if gain is not None and fits else 1.0),
+        (shift.ravel() if shift is not None and shift.size == groups else 0.0),
+    )
+
+
+def batch_norm(  # noqa: PLR0917
+    x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool
+) -> State:
+    """Batch norm by the batch's own statistics, or by stored ones where it is frozen."""
+    stored_mean, stored_var = values(running[0]), values(running[1])
+    if spec.frozen and not trained:
+        return x  # its statistics are whatever the initialiser put there: an affine map without effect on Δ
+    if values(weight) is not None and x.channels > 1:
+        x = x.per_channel()
+    centre, var, dev = x.train_mean, x.train_var, x.train_dev
+    if spec.frozen and stored_mean is not None and stored_var is not None and x.groups == len(stored_mean):
+        centre, var, dev = stored_mean, stored_var, np.zeros_like(stored_mean)
+    scale = 1 / np.sqrt(var + spec.eps)
+    gain, shift = _affine(weight, bias, x.groups)
+    x = replace(x, dev=x.dev - dev, t_dev=x.t_dev - dev)
+    y = rescaled(x, centre, scale, centre, scale, gain, shift)
+    return y if spec.frozen or not x.uneven else evened(y, x)
+
+
+def evened(y: State, x: State) -> State:
+    """Batch norm divides each channel by its own variance, and channels differ (`State.uneven`).
+
+    Where a channel's data part is g times the average, its noise share is noise/(g·data + noise). The average
+    over g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small
+    signal lose more.
+    """
+    width = math.log1p(x.uneven)
+    g = np.exp(math.sqrt(width) * _NODES - width / 2)[:, None]
+    noise = np.maximum(x.train_var - x.data, 0.0)
+    total = x.data + noise
+    channel = np.maximum(g * x.data + noise, 1e-300)
+    kept = _WEIGHTS @ (g * total / channel)  # of what the data cause, against all channels alike
+    added = _WEIGHTS @ (total / channel)  # the same for the noise
+    var = y.sig**2 * kept + np.maximum(y.var - y.sig**2, 0.0) * added
+    return replace(
+        y,
+        t_var=y.t_var * kept,
+        sig=y.sig * np.sqrt(kept),
+        var=var,
+        data=y.data * kept,
+        noise=y.noise * added,
+        rho=whitened(y.rho, x.window, x.uneven),
+        uneven=0.0,
+    )
+
+
+def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
+    """Layer, group, RMS and instance norm."""
+    if values(weight) is not None and x.channels > 1:
+        x = x.per_channel()
+    share = x.counts / x.counts.sum()
+
+    def energy(mean: Array, dev: Array, var: Array) -> tuple[Array, Array]:
+        if spec.family == "instance":
+            return mean, var
+        centre = (
+            np.zeros_like(mean)
+            if spec.family in ("rms", "local-response")
+            else np.full_like(mean, mean @ share)
+        )
+        return centre, np.full_like(mean, (var + dev**2 + (mean - centre) ** 2) @ share)
+
+    centre, var = energy(x.train_mean, x.train_dev, x.train_var)
+    t_centre, t_var = energy(x.t_mean, x.t_dev, x.t_var)
+    gain, shift = _affine(weight, bias, x.groups)
+    if spec.family == "instance":
+        x = replace(x, dev=x.dev - x.train_dev, t_dev=np.zeros_like(x.t_dev))
+    # a mask that all of the normalised values share is divided out again; one per element is not
+    x = x.collapse()
+    return rescaled(
+        x, centre, 1 / np.sqrt(var + spec.eps), t_centre, 1 / np.sqrt(t_var + spec.eps), gain, shift
+    )
+
+
+@module("_NormBase", "GroupNorm", "LayerNorm", "RMSNorm", "LocalResponseNorm")
+@function("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm")
+def norm(call: Call) -> State:
+    """Any norm that the trace lists; `ledger` reads its Δ from the input before this is called."""
+    site = call.ledger.norms.get(call.node)
+    m: Any = call.module
+    x = call.x
+    if m is not None:
+        weight, bias = getattr(m, "weight", None), getattr(m, "bias", None)
+        running = (getattr(m, "running_mean", None), getattr(m, "running_var", None))
+    elif call.name == "batch_norm":
+        weight, bias = call.arg(3, "weight"), call.arg(4, "bias")
+        running = (call.arg(1, "running_mean"), call.arg(2, "running_var"))
+    else:
+        weight = call.arg(2, "weight")
+        bias = call.arg(3, "bias")
+        running = (None, None)
+    spec = site.spec if site is not None else None
+    if spec is None:
+        family = {"batch_norm": "batch", "instance_norm": "instance", "rms_norm": "rms"}.get(
+            call.name, "layer"
+        )
+        spec = NormSpec(call.name, family, tracks=family == "batch")
+    if spec.family in ("layer", "rms") and call.in_shape:
+        x = x.on(*_normalised_axis(call, x))
+    elif call.in_shape:
+        axis = 1 if len(call.in_shape) > 1 else 0
+        x = x.on(axis, call.in_shape[axis])
+    if spec.family in ("batch", "sync-batch") or (spec.family == "instance" and spec.tracks):
+        y = batch_norm(x, spec, weight, bias, running, call.ledger.trained)
+    else:
+        y = self_norm(x, spec, weight, bias)
+    return _activated(call, y)
+
+
+def _activated(call: Call, y: State) -> State:
+    """The activation that a norm module of timm's has inside (`BatchNormAct2d.act`)."""
+    inner = getattr(call.module, "act", None)
+    if not isinstance(inner, torch.nn.Module) or isinstance(inner, torch.nn.Identity):
+        return y
+    transfer = find_module(type(inner))
+    if transfer is None:
+        call.ledger.fallback(type(inner).__name__)
+        return y
+    result: State = transfer(replace(call, name=type(inner).__name__, args=(y,), kwargs={}, module=inner))
+    return result
+
+
+def _normalised_axis(call: Call, x: State) -> tuple[int, int]:
+    """The channel axis of a layer norm: the last one, or the second where the class is channels-first."""
+    shape = call.in_shape
+    weight = getattr(call.module, "weight", None)
+    size = int(weight.numel()) if isinstance(weight, torch.Tensor) else shape[-1]
+    if x.axis < len(shape) and shape[x.axis] == size:
+        return x.axis, size
+    if size == shape[-1] or len(shape) < 2:
+        return len(shape) - 1, shape[-1]
+    return (1, shape[1]) if shape[1] == size else (x.axis, x.channels)
+
+
+@function("normalize")
+def unit_length(call: Call) -> State:
+    """F.normalize: divides by the length, in each mode by its own; RMS norm up to a number."""
+    x = call.x
+    scaled = self_norm(x, NormSpec("F.normalize", "rms", tracks=False, eps=0.0), None, None)
+    dim = call.arg(2, "dim", 1)
+    length = call.in_shape[int(dim)] if isinstance(dim, int) and call.in_shape else 1
+    return scaled.scaled(1 / math.sqrt(max(length, 1)))

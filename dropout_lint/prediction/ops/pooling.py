@@ -1,0 +1,320 @@
+"""Pooling over positions.
+
+Average. Over n positions, noise of separate masks falls to 1/n, noise of a mask that a whole channel or
+sample shares stays (Kim Prop. 5 and its converse for Dropout2d), and the data part falls to its mean pair
+correlation in the window. A shared mask's noise is (m - 1)·x: what is not the same at all positions in it is
+as alike at near ones as the data are (`noise_pair`).
+
+Maximum: `maximum`.
+
+Statistics (std, var, norms, Lp pooling) are made of squares or powers, an average, and a root: each is taken
+by its own rule, one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropout_lint.prediction.correlation import mean_correlation, strided
+from dropout_lint.prediction.ops.activation import pointwise
+from dropout_lint.prediction.ops.base import Call, function, module
+from dropout_lint.prediction.ops.dropout import Sources, noise_pair, tied_sources
+from dropout_lint.prediction.ops.maximum import largest_channel, maximum, rectified_parts
+from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
+from dropout_lint.prediction.state import MOMENTS_ALONE, State, replace
+
+
+def average(x: State, window: Sequence[int], tied: Sources) -> State:
+    """Mean over a window of positions."""
+    n = math.prod(window)
+    if n <= 1:
+        return x
+    if x.mask not in ("sample", "channel"):
+        x = x.collapse()
+    window = [size for size in window if size > 1]
+    return averaged(x, mean_correlation(x.rho, window), n, tied, strided(x.rho, max(window)))
+
+
+def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None = None) -> State:
+    """Weighted mean over positions: Σw² = 1/n, and the data part keeps `keep`; `rho` is the data part's
+    correlation between results, times `keep`.
+    """
+    pair = noise_pair(x, (keep * n - 1) / (n - 1) if n > 1 else 1.0, tied)
+    noise = x.noise * (pair + (1 - pair) / n)
+    total, left = x.noise.sum(0), noise.sum(0)
+    fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
+    common, t_common = (part**2 for part in x.swings)
+    x = replace(x, under=None, skew=None)
+    sig2 = x.sig**2 * keep
+    alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
+    return replace(
+        x,
+        t_var=(x.t_var - t_common) * alone + x.lifted * (x.data - common) * (keep - alone) + t_common * keep,
+        sig=np.sqrt(sig2),
+        var=sig2 + np.maximum(x.var - x.sig**2, 0.0) * fade,
+        data=x.data * keep,
+        noise=noise,
+        shared=np.divide(x.noise * x.shared, noise, out=np.zeros_like(noise), where=noise > 0),
+        rho=x.rho if rho is None else np.clip(rho / max(keep, 1e-9), 0.0, 1.0),
+        weighed=False,
+    )
+
+
+def _sizes(value: Any, dims: int) -> tuple[int, ...]:
+    if isinstance(value, (tuple, list)):
+        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
+    return (int(value),) * dims
+
+
+def _dims(call: Call) -> int:
+    digits = [c for c in (type(call.module).__name__ if call.module is not None else call.name) if c in "123"]
+    return int(digits[-1]) if digits else max(len(call.in_shape) - 2, 1)
+
+
+def _window(call: Call) -> tuple[tuple[int, ...], int]:
+    """Kernel and largest stride of a pooling call; adaptive ones from the shapes."""
+    dims = _dims(call)
+    m: Any = call.module
+    kernel = getattr(m, "kernel_size", None) if m is not None else call.arg(1, "kernel_size")
+    adaptive = "adaptive" in (type(m).__name__ if m is not None else call.name).lower() or kernel is None
+    if adaptive:
+        before, after = call.in_shape[-dims:], call.shape[-dims:]
+        window = tuple(-(-b // max(a, 1)) for b, a in zip(before, after, strict=True))
+        return window, max(window)
+    window = _sizes(kernel, dims)
+    stride = getattr(m, "stride", None) if m is not None else call.arg(2, "stride")
+    return window, max(_sizes(stride, dims)) if stride else max(window)
+
+
+@module("_AvgPoolNd", "_AdaptiveAvgPoolNd")
+@function(*(f"{kind}avg_pool{d}d" for d in "123" for kind in ("", "adaptive_")))
+def average_pool(call: Call) -> State:
+    """Average pooling, adaptive ones included."""
+    return average(call.x, _window(call)[0], tied_sources(call.ledger))
+
+
+@module("_MaxPoolNd", "_AdaptiveMaxPoolNd", "FractionalMaxPool2d", "FractionalMaxPool3d")
+@function(
+    *(
+        f"{kind}max_pool{d}d{tail}"
+        for d in "123"
+        for kind in ("", "adaptive_", "fractional_")
+        for tail in ("", "_with_indices")
+    )
+)
+def max_pool(call: Call) -> Any:
+    """Maximum pooling, adaptive and fractional ones included."""
+    window, stride = _window(call)
+    result = maximum(call.x, window, stride, tied_sources(call.ledger))
+    return (result, call.state(0)) if isinstance(call.value, (tuple, list)) else result
+
+
+@module("_LPPoolNd", "LPPool1d", "LPPool2d", "LPPool3d")
+@function("lp_pool1d", "lp_pool2d", "lp_pool3d")
+def power_pool(call: Call) -> State:
+    """Lp pooling, (Σ xᵖ)^(1/p)."""
+    m: Any = call.module
+    norm = float(m.norm_type if m is not None else call.arg(1, "norm_type", 2.0))
+    kernel = m.kernel_size if m is not None else call.arg(2, "kernel_size")
+    window = _sizes(kernel, _dims(call))
+    return _root_mean(call.x, norm, window, tied_sources(call.ledger), math.prod(window))
+
+
+def _root_mean(x: State, power: float, window: Sequence[int], tied: Sources, count: float) -> State:
+    """(count · mean of |x|ᵖ)^(1/p)."""
+    return root(average(through(x, lambda t: t.abs() ** power), window, tied).scaled(count), 1 / power)
+
+
+def root(x: State, exponent: float) -> State:
+    """xᵃ of a positive x, taken as log-normal: E[xᵃ] = mᵃ(1 + c²)^{a(a-1)/2}, c = sd/m.
+
+    It is as good as linear in x, so data and noise keep their proportion.
+    """
+
+    def moved(mean: Array, dev: Array, variance: Array) -> tuple[Array, Array, Array]:
+        m = np.maximum(mean, 1e-30)
+        spread = 1 + np.maximum(variance, 0.0) / m**2
+        first = m**exponent * spread ** (exponent * (exponent - 1) / 2)
+        second = m ** (2 * exponent) * spread ** (exponent * (2 * exponent - 1))
+        still = (mean <= 0) & (variance <= 0)  # a dropped value stays 0
+        first, second = (np.where(still, 0.0, part) for part in (first, second))
+        return first, np.where(still, 0.0, exponent * dev / m * first), np.maximum(second - first**2, 0.0)
+
+    mean, dev, var = moved(x.mean, x.dev, x.var)
+    t_mean, t_dev, t_var = moved(x.t_mean, x.t_dev, x.t_var)
+    share = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
+    sig = np.sqrt(var * np.clip(share, 0.0, 1.0))
+    before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
+    return replace(
+        x,
+        t_mean=t_mean,
+        t_dev=t_dev,
+        t_var=t_var,
+        mean=mean,
+        dev=dev,
+        var=var,
+        sig=sig,
+        data=np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0),
+        levels=(),
+        **MOMENTS_ALONE,
+        weighed=False,
+    ).balanced()
+
+
+def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
+    """f(x); f of ReLU of the normal below where the values are rectified, which is exact where f is steep."""
+    u = rectified_parts(x)
+    if u is None:
+        return pointwise(x, moments_by_quadrature(f))
+    normal = replace(
+        x,
+        mean=u.mean,
+        dev=u.dev,
+        var=u.var,
+        sig=np.sqrt(u.sig2),
+        t_mean=u.t_mean,
+        t_dev=u.t_dev,
+        t_var=u.t_var,
+        data=(x.prob @ np.sqrt(u.sig2)) ** 2,
+        rho=u.rho,
+        levels=(),
+        **MOMENTS_ALONE,
+    )
+    return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
+
+
+def _reduced(call: Call) -> tuple[tuple[int, ...], bool]:
+    dim = call.arg(1, "dim", call.kwargs.get("axis"))
+    rank = len(call.in_shape)
+    if dim is None or isinstance(dim, bool):
+        dim = tuple(range(rank))
+    dims = tuple(int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))) if rank else ()
+    return dims, len(call.shape) == rank
+
+
+def _positions(call: Call, x: State, dims: Sequence[int]) -> list[int]:
+    """Sizes of the dimensions among `dims` that hold positions."""
+    return [call.in_shape[d] for d in dims if d not in (x.axis, 0)]
+
+
+@function("mean", "sum", "nanmean")
+def mean_over(call: Call) -> State:
+    """x.mean(dim) and x.sum(dim): average pooling, and over channels a sum of independent values."""
+    dims, keepdim = _reduced(call)
+    x, shape = call.x, call.in_shape
+    if not dims or not shape:
+        return x
+    y = average(x, _positions(call, x, dims), tied_sources(call.ledger))
+    if x.axis in dims:
+        y = _over_channels(y)
+    factor = math.prod(shape[d] for d in dims) if call.name == "sum" else 1.0
+    return _without(y.scaled(float(factor)) if factor != 1 else y, dims, keepdim)
+
+
+def _over_channels(x: State) -> State:
+    """Mean over the channels. Their values are taken as independent; only a sample's mask is one for all."""
+    x = (x if x.sample_wide else x.collapse()).merged()
+    n = x.channels
+    return replace(
+        x,
+        counts=np.ones(1),
+        t_var=x.t_var / n,
+        var=x.var / n,
+        sig=x.sig / math.sqrt(n),
+        data=x.data / n,
+        noise=x.noise / n,
+        t_dev=x.t_dev / math.sqrt(n),
+        dev=x.dev / math.sqrt(n),
+        **MOMENTS_ALONE,
+        weighed=False,
+    ).balanced()
+
+
+def _without(x: State, dims: tuple[int, ...], keepdim: bool) -> State:
+    if keepdim:
+        return x
+    return replace(x, axis=max(x.axis - sum(d < x.axis for d in dims), 0))
+
+
+@function("max", "amax", "min", "amin")
+def max_over(call: Call) -> Any:
+    """x.max(dim), x.amax(dim): maximum pooling; torch.max(a, b) of two tensors: the larger of two values."""
+    from dropout_lint.prediction.ops.pairs import larger
+
+    if len(call.states()) > 1:
+        return larger(call)
+    least = call.name.endswith("min")
+    dims, keepdim = _reduced(call)
+    x = call.x.scaled(-1.0) if least else call.x
+    window = _positions(call, x, dims)
+    y = maximum(x, window, 1, tied_sources(call.ledger)) if math.prod(window) > 1 else x
+    if x.axis in dims:
+        y = largest_channel(y)
+    y = _without(y.scaled(-1.0) if least else y, dims, keepdim)
+    return (y, call.state(0)) if isinstance(call.value, (tuple, list)) else y
+
+
+def _settled(call: Call, x: State) -> None:
+    """Count a statistic of noise that has passed a weight layer.
+
+    Its power goes with the data's energy under the masks, sample by sample: a variance of the statistic
+    that the moments do not tell. Behind layers of many channels it is small, behind 24 it is not.
+    """
+    if not x.mask and np.any(x.noise):
+        call.ledger.fallback(call.name)
+
+
+@function("std", "var", "var_mean", "std_mean")
+def spread_over(call: Call) -> Any:
+    """x.var(dim) and x.std(dim): the mean square of what is left of x without the window's own mean."""
+    dims, keepdim = _reduced(call)
+    x, tied = call.x, tied_sources(call.ledger)
+    _settled(call, x)
+    window = _positions(call, x, dims)
+    middle = average(x, window, tied)
+    y = average(through_centred(x, window), window, tied)
+    if x.axis in dims:
+        y, middle = _over_channels(y), _over_channels(middle)
+    if call.name.startswith("std"):
+        y = root(y, 0.5)
+    y = _without(y, dims, keepdim)
+    return (y, _without(middle, dims, keepdim)) if isinstance(call.value, (tuple, list)) else y
+
+
+def through_centred(x: State, window: Sequence[int]) -> State:
+    """(x - mean over the window)²: without what the window has in common, positions are less alike."""
+    centre = float(x.counts @ x.train_mean / x.counts.sum())
+
+    def apart(rho: Array) -> Array:
+        common = mean_correlation(rho, window)
+        return np.clip((rho - common) / max(1 - common, 1e-6), 0.0, 1.0)
+
+    under = None if x.under is None else replace(x.under, rho=apart(x.under.rho))
+    return through(replace(x, rho=apart(x.rho), under=under), lambda t: (t - centre) ** 2)
+
+
+@function("norm", "vector_norm")
+def norm_over(call: Call) -> State:
+    """x.norm(p, dim): Lp pooling over the window; over channels too where they are among the dimensions."""
+    order = call.arg(1, "p", call.kwargs.get("ord", 2))
+    order = float(order) if isinstance(order, (int, float)) and math.isfinite(order) and order > 0 else 2.0
+    dim = call.arg(2, "dim")
+    rank = len(call.in_shape)
+    dims = tuple(
+        int(d) % rank
+        for d in (dim if isinstance(dim, (tuple, list)) else range(rank) if dim is None else (dim,))
+    )
+    x, tied = call.x, tied_sources(call.ledger)
+    _settled(call, x)
+    window = _positions(call, x, dims)
+    y = average(through(x, lambda t: t.abs() ** order), window, tied)
+    count = math.prod(call.in_shape[d] for d in dims)
+    if x.axis in dims:
+        y = _over_channels(y)
+    y = root(y.scaled(float(count)), 1 / order)
+    return _without(y, dims, len(call.shape) == rank)

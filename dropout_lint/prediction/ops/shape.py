@@ -1,0 +1,528 @@
+"""Operations that only move values: the state stays, its channel axis moves.
+
+A reshape keeps the channels together where it can be read off the sizes; where channels are split up
+(attention heads, channel shuffle) their moments are averaged, with their differences kept as spread.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
+from dropout_lint.prediction.ops.dropout import Sources, tied_sources
+from dropout_lint.prediction.ops.maximum import maximum
+from dropout_lint.prediction.ops.pooling import averaged
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import State, constant, replace
+
+
+def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911
+    """`x` after a reshape from `before` to `after`."""
+    if not before or not after or before == after or x.axis >= len(before):
+        return x
+    size, ahead = before[x.axis], math.prod(before[: x.axis])
+    seen = 1
+    for axis, length in enumerate(after):
+        if seen == ahead and length == size:
+            return replace(x, axis=axis)
+        if (
+            seen == ahead and size > 1 and length % size == 0 and length > size
+        ):  # channel first, positions behind
+            return _folded(x, axis, length // size, inner=True)
+        if (
+            seen < ahead and seen * length == ahead * size and length > size
+        ):  # positions first, channel behind
+            return _folded(x, axis, length // size, inner=False)
+        seen *= length
+    merged = x.merged()
+    split = _split_into(size, ahead, after)
+    if split is not None:  # heads, channel shuffle: the innermost part stands for the channels
+        return replace(merged, axis=split, counts=np.array([float(after[split])]))
+    for axis, length in enumerate(after):
+        if length == size and axis:
+            return replace(merged, axis=axis)
+    axis = min(max(x.axis, 0), len(after) - 1)
+    return replace(merged, axis=axis, counts=np.array([float(after[axis])]))
+
+
+def _split_into(size: int, ahead: int, after: tuple[int, ...]) -> int | None:
+    """The last of the dimensions that a dimension of `size` behind `ahead` values was split into."""
+    seen = 1
+    for axis, length in enumerate(after):
+        if seen >= ahead and seen * length == ahead * size:
+            return axis
+        seen *= length
+    return None
+
+
+def _folded(x: State, axis: int, times: int, inner: bool) -> State:
+    if x.groups == 1 or (x.groups < x.channels and inner):
+        return replace(x, axis=axis, counts=x.counts * times)
+    x = x.per_channel()
+    index = np.repeat(np.arange(x.groups), times) if inner else np.tile(np.arange(x.groups), times)
+    return replace(x.pick(index, np.ones(len(index))), axis=axis)
+
+
+@function(
+    "view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "ravel",
+    "view_as",
+    "reshape_as",
+    "flat",
+    "rearrange",
+)
+@module("Flatten", "Unflatten")
+def reshaped(call: Call) -> State:
+    """view, reshape, flatten, squeeze and the like: by the sizes before and after."""
+    x = call.x
+    if call.name in ("squeeze", "unsqueeze") and call.in_shape and call.shape:
+        return replace(x, axis=_moved(call.in_shape, call.shape, x.axis))
+    return relocated(x, call.in_shape, call.shape)
+
+
+def _moved(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int:
+    """Where `axis` is after dimensions of size 1 came or went."""
+    if axis >= len(before):
+        return max(len(after) - 1, 0)
+    rank = sum(1 for size in before[:axis] if size != 1)
+    wide = [i for i, size in enumerate(after) if size != 1]
+    return wide[rank] if before[axis] != 1 and rank < len(wide) else min(axis, max(len(after) - 1, 0))
+
+
+@function("permute", "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis", "mT", "T")
+def permuted(call: Call) -> State:
+    """permute and transpose."""
+    x, rank = call.x, len(call.in_shape)
+    if not rank or x.axis >= rank:
+        return x
+    if call.name == "permute":
+        order = (
+            call.args[1] if len(call.args) == 2 and isinstance(call.args[1], (tuple, list)) else call.args[1:]
+        )
+        order = order or call.kwargs.get("dims", ())
+        places = [int(d) % rank for d in order]
+        return replace(x, axis=places.index(x.axis)) if x.axis in places else x
+    if call.name in ("t", "T", "mT"):
+        a, b = rank - 2, rank - 1
+    else:
+        a, b = (call.arg(1, "dim0", 0), call.arg(2, "dim1", 1))
+        if not isinstance(a, int) or not isinstance(b, int):
+            return x
+    a, b = a % rank, b % rank
+    if call.name in ("movedim", "moveaxis"):
+        order = [d for d in range(rank) if d != a]
+        order.insert(b, a)
+        return replace(x, axis=order.index(x.axis))
+    return replace(x, axis={a: b, b: a}.get(x.axis, x.axis))
+
+
+@function("chunk", "split", "tensor_split", "split_with_sizes", "unbind")
+def divided(call: Call) -> Any:
+    """chunk, split and unbind: each part is that stretch of the channels, or the whole state."""
+    x = call.x
+    parts = call.value if isinstance(call.value, (tuple, list)) else ()
+    rank = len(call.in_shape)
+    dim = call.arg(2 if call.name != "unbind" else 1, "dim", 0)
+    axis = int(dim) % rank if rank and isinstance(dim, int) else -1
+    if axis != x.axis:
+        moved = replace(x, axis=x.axis - 1) if call.name == "unbind" and x.axis > axis else x
+        return tuple(moved for _ in parts)
+    if call.name == "unbind":
+        return tuple(
+            replace(chosen_channels(x, np.array([i])), axis=max(axis - 1, 0)) for i, _ in enumerate(parts)
+        )
+    result, start = [], 0
+    for part in parts:
+        length = (first_shape(part) or (0,) * rank)[axis]
+        result.append(stretch(x, start, length))
+        start += length
+    return tuple(result)
+
+
+def stretch(x: State, start: int, length: int) -> State:
+    """Channels start … start + length."""
+    ends = np.cumsum(x.counts)
+    begins = ends - x.counts
+    overlap = np.minimum(ends, start + length) - np.maximum(begins, start)
+    index = np.flatnonzero(overlap > 0)
+    return x.pick(index, overlap[index]) if len(index) else x
+
+
+def chosen_channels(x: State, index: npt.NDArray[Any]) -> State:
+    """The channels of these numbers, in this order."""
+    if x.groups == 1:
+        return replace(x, counts=np.array([float(len(index))]))
+    x = x.per_channel()
+    return x.pick(index, np.ones(len(index)))
+
+
+def _numbers(item: Any, size: int) -> npt.NDArray[Any] | None:
+    """The positions that an index stands for; None where only a run would tell."""
+    if isinstance(item, slice) and all(
+        v is None or isinstance(v, int) for v in (item.start, item.stop, item.step)
+    ):
+        return np.arange(size)[item]
+    if isinstance(item, int):
+        return np.array([item % size])
+    if isinstance(item, Parameter) and item.known and item.tensor.dim() == 1:
+        item = item.tensor.tolist()
+    if isinstance(item, (list, tuple)) and item and all(type(v) is int for v in item):
+        return np.array([v % size for v in item])
+    return None
+
+
+@function("getitem", "select", "narrow", "index_select", "take", "gather", "take_along_dim")
+def indexed(call: Call) -> Any:
+    """x[i]: an item of a tuple, or a part of a tensor."""
+    container = call.args[0]
+    key = call.arg(1, "index") if call.name in ("getitem", "take") else call.arg(1, "dim")
+    if isinstance(container, (tuple, list, dict)):
+        try:
+            return container[key]
+        except (KeyError, IndexError, TypeError):
+            return call.x
+    if container is None:  # a tuple inside a tuple, of which the trace tells nothing
+        call.ledger.fallback(call.name)
+    x, before, after = call.x, call.in_shape, call.shape
+    if call.name == "getitem":
+        keys = _without_ellipsis(key if isinstance(key, tuple) else (key,), len(before))
+        return _by_keys(x, keys, before, after)
+    dim = key % len(before) if isinstance(key, int) and before else 0
+    if dim != x.axis or call.name in ("take", "gather", "take_along_dim"):
+        if len(after) < len(before):
+            return replace(x, axis=x.axis - (dim < x.axis))
+        return x if x.axis < len(after) and after[x.axis] == x.channels else x.merged()
+    if call.name == "narrow":
+        start, length = call.arg(2, "start"), call.arg(3, "length")
+        item: Any = (
+            slice(start, start + length) if isinstance(start, int) and isinstance(length, int) else None
+        )
+    else:
+        item = call.arg(2, "index")
+    return _of_channels(x, item, before[dim], after, max(dim - 1, 0) if call.name == "select" else dim)
+
+
+def _of_channels(x: State, item: Any, size: int, after: tuple[int, ...], axis: int) -> State:
+    """Item `item` of the channels, which lie in `axis` from then on."""
+    index = _numbers(item, size)
+    if index is not None and len(index):
+        return replace(chosen_channels(x, index), axis=axis)
+    return x.on(axis, after[axis] if axis < len(after) else 1)
+
+
+def _by_keys(x: State, keys: tuple[Any, ...], before: tuple[int, ...], after: tuple[int, ...]) -> State:
+    source = target = 0
+    for item in keys:
+        if item is None:
+            target += 1
+            continue
+        if source == x.axis:
+            gone = isinstance(item, int) and not isinstance(item, bool)
+            place = max(target - 1, 0) if gone else target
+            if isinstance(item, slice) and item == slice(None):
+                return replace(x, axis=target)
+            return _of_channels(x, item, before[source], after, place)
+        source += 1
+        target += 0 if isinstance(item, int) and not isinstance(item, bool) else 1
+    return replace(x, axis=target + x.axis - source)
+
+
+def _without_ellipsis(keys: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
+    if not any(item is Ellipsis for item in keys):
+        return keys
+    at = next(i for i, item in enumerate(keys) if item is Ellipsis)
+    given = sum(1 for item in keys if item is not None and item is not Ellipsis)
+    return (*keys[:at], *(slice(None),) * max(rank - given, 0), *keys[at + 1 :])
+
+
+@module("ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "_ConstantPadNd")
+@function("pad", "constant_pad_nd")
+def padded(call: Call) -> State:
+    """Padding with a constant: a position is inside with probability f, else it holds that value; other modes
+    repeat values.
+    """
+    from dropout_lint.prediction.ops.merge import concatenate
+    from dropout_lint.prediction.ops.pairs import chosen
+
+    x, m = call.x, call.module
+    mode = call.arg(2, "mode", "constant") if m is None else "constant"
+    value = getattr(m, "value", 0.0) if m is not None else call.arg(3, "value", 0.0)
+    if not isinstance(mode, str):  # constant_pad_nd has the value in its place
+        mode, value = "constant", mode
+    inside = math.prod(call.in_shape) / max(math.prod(call.shape), 1)
+    if mode != "constant" or inside >= 1:
+        return x
+    edge = constant(float(value) if isinstance(value, (int, float)) else 0.0, len(x.noise))
+    after, before = (shape[x.axis] if x.axis < len(shape) else 0 for shape in (call.shape, call.in_shape))
+    if after > before:  # more channels: constants beside them
+        pads = m.padding if m is not None else call.arg(1, "pad", ())
+        place = 2 * (len(call.shape) - 1 - x.axis)
+        front = int(pads[place]) if isinstance(pads, (tuple, list)) and len(pads) > place else 0
+        sizes = (front, before, after - before - front)
+        parts = [(part, n) for part, n in zip((edge, x, edge), sizes, strict=True) if n > 0]
+        parts = [(replace(part, axis=x.axis), n) for part, n in parts]
+        return concatenate([part for part, _ in parts], x.axis, [n for _, n in parts])
+    return chosen(x, edge, inside)
+
+
+def rho_at(rho: Array, distance: npt.NDArray[Any]) -> Array:
+    """Correlation at any distance: 1 at 0, and between the kept ones by their logarithm."""
+    far = np.interp(np.log2(np.maximum(distance, 1.0)), np.arange(len(rho)), rho)
+    result: Array = np.where(distance < 1, 1 - (1 - rho[0]) * distance, far)
+    return result
+
+
+def filtered(x: State, overlaps: Sequence[Array], step: float, tied: Sources) -> State:
+    """Weighted sums over positions.
+
+    `overlaps` holds for each dimension D(δ) = mean over the results of Σ_i a_i·a_{i+δ}, δ ≥ 0. Then Σw² is
+    Π D(0), the data part keeps Σ_δ Π D(δ)·ρ(|δ|), over δ of both signs, and what all positions share grows by
+    Σ_δ Π D(δ), which is 1 for weights that add up to 1. `step` is the distance of neighbouring results.
+    """
+    square: Array = np.zeros(())
+    share: Array = np.ones(())
+    for overlap in overlaps:
+        both = np.concatenate([overlap[:0:-1], overlap])
+        offsets = np.arange(len(both)) - (len(overlap) - 1.0)
+        square, share = np.add.outer(square, offsets**2), np.multiply.outer(share, both)
+    whole = float(share.sum())
+    keep = float((share * rho_at(x.rho, np.sqrt(square))).sum()) / whole
+    weight = math.prod(float(overlap[0]) for overlap in overlaps) / whole
+    rho = rho_at(x.rho, step * 2.0 ** np.arange(len(x.rho)))
+    if abs(weight - 1) < 1e-6 and abs(keep - 1) < 1e-6:
+        return replace(x, rho=rho)
+    if x.mask not in ("sample", "channel"):
+        x = x.collapse()
+    y = averaged(x, keep, 1 / weight, tied)
+    y = replace(y, rho=np.maximum(rho, y.rho if step < 1 else 0.0))
+    return y if abs(whole - 1) < 1e-3 else y.scaled(math.sqrt(whole))
+
+
+MOST_SIZE = 64
+"""Above this size, weights are taken from a smaller map of the same ratio: they are all alike."""
+
+
+@functools.lru_cache(maxsize=256)
+def resampling(before: int, after: int, mode: str, corners: bool | None, smooth: bool) -> Array:
+    """D(δ) of `F.interpolate` along one dimension, from what it makes of unit vectors."""
+    if before > MOST_SIZE or after > 4 * MOST_SIZE:
+        ratio = max(before / MOST_SIZE, after / (4 * MOST_SIZE))
+        before, after = max(round(before / ratio), 2), max(round(after / ratio), 1)
+    options: dict[str, Any] = {"align_corners": corners, "antialias": smooth} if mode in SMOOTH else {}
+    unit = torch.eye(before, dtype=torch.float64)[:, None, :, None]
+    rows = F.interpolate(unit, size=(after, 1), mode=SMOOTH.get(mode, mode), **options)[:, 0, :, 0].numpy()
+    lags = [float((rows[d:] * rows[: before - d]).sum() / after) for d in range(before)]
+    last = max(i for i, value in enumerate(lags) if abs(value) > 1e-9)
+    return np.array(lags[: last + 1])
+
+
+SMOOTH = {"linear": "bilinear", "bilinear": "bilinear", "trilinear": "bilinear", "bicubic": "bicubic"}
+
+
+@module("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d")
+@function(
+    "interpolate",
+    "upsample",
+    "upsample_nearest",
+    "upsample_bilinear",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+)
+def interpolated(call: Call) -> State:
+    """Every result is a weighted mean of neighbours; the weights are those of torch itself."""
+    x, m = call.x, call.module
+    if m is not None:
+        mode, corners, smooth = getattr(m, "mode", "nearest"), getattr(m, "align_corners", None), False
+    else:
+        mode, corners = call.arg(3, "mode", "nearest"), call.arg(4, "align_corners")
+        smooth = bool(call.arg(6, "antialias", False))
+        if call.name.startswith("upsample_bilinear"):
+            mode, corners = "bilinear", True
+        if call.name.startswith("upsample_nearest") or not isinstance(mode, str):
+            mode = "nearest"
+    before, after = call.in_shape[2:], call.shape[2:]
+    corners = corners if isinstance(corners, bool) else None
+    overlaps = [resampling(n, k, mode, corners, smooth) for n, k in zip(before, after, strict=True)]
+    step = max((n / k for n, k in zip(before, after, strict=True)), default=1.0)
+    return filtered(x, overlaps, step, tied_sources(call.ledger))
+
+
+@function("grid_sample")
+def sampled(call: Call) -> State:
+    """Bilinear between the grid's positions: Σw² = E[u² + (1 - u)²] = ⅔, Σ w_i w_{i+1} = E[u(1 - u)] = ⅙."""
+    if call.arg(2, "mode", "bilinear") == "nearest":
+        return call.x
+    dims = max(len(call.in_shape) - 2, 1)
+    return filtered(call.x, [np.array([2 / 3, 1 / 6])] * dims, 1.0, tied_sources(call.ledger))
+
+
+@function("cumsum")
+def accumulated(call: Call) -> State:
+    """Sums over the first j of n positions, j = 1 … n: with weights 1/j, and then j times as large.
+
+    D(δ) = mean of max(j - δ, 0) over j. Means become a slope over the positions, a pattern in either mode.
+    """
+    x, rank = call.x, len(call.in_shape)
+    dim = call.arg(1, "dim", 0)
+    axis = int(dim) % rank if isinstance(dim, int) and rank else 0
+    if axis in (0, x.axis) or not rank:
+        call.ledger.fallback(call.name)
+        return x
+    n = call.in_shape[axis]
+    ends = np.arange(1, n + 1)
+    overlap = np.array([float(np.maximum(ends - lag, 0).mean()) for lag in range(n)])
+    if x.mask not in ("sample", "channel"):
+        x = x.collapse()
+    flat = replace(x, mean=np.zeros_like(x.mean), dev=np.zeros_like(x.dev))
+    y = filtered(flat, [overlap], 1.0, tied_sources(call.ledger))
+    middle, slope = float(ends.mean()), float(ends.var())
+    pattern = slope * (x.mean**2 + x.dev**2)
+    y = replace(
+        y,
+        t_mean=x.t_mean * middle,
+        t_dev=x.t_dev * middle,
+        t_var=y.t_var + slope * (x.t_mean**2 + x.t_dev**2),
+        mean=x.mean * middle,
+        dev=x.dev * middle,
+        var=y.var + pattern,
+        sig=np.sqrt(y.sig**2 + pattern),
+        data=y.data + slope * (x.train_mean**2 + x.train_dev**2),
+        levels=(),
+        lift=None,
+    )
+    return y.balanced()
+
+
+@function("triu", "tril")
+def triangle(call: Call) -> State:
+    """Zeros on one side of the diagonal."""
+    from dropout_lint.prediction.ops.pairs import chosen
+
+    shape, offset = call.in_shape[-2:], call.arg(1, "diagonal", 0)
+    part = torch.ones(shape)
+    kept = (torch.tril if call.name == "tril" else torch.triu)(
+        part, int(offset) if isinstance(offset, int) else 0
+    )
+    return chosen(call.x, constant(0.0, len(call.x.noise)), float(kept.mean()))
+
+
+@function("topk")
+def topmost(call: Call) -> Any:
+    """The k largest of n positions: about the largest of each of k windows of n/k."""
+    x, rank = call.x, len(call.in_shape)
+    dim, k = call.arg(2, "dim", -1), call.arg(1, "k", 1)
+    axis = int(dim) % rank if isinstance(dim, int) and rank else -1
+    if axis in (x.axis, 0) or not isinstance(k, int):
+        call.ledger.fallback(call.name)
+        return (x, call.state(0))
+    if not x.mask and np.any(x.noise):
+        call.ledger.fallback(call.name)  # its power varies with the data, and the largest show it most
+    window = max(call.in_shape[axis] // max(k, 1), 1)
+    return (maximum(x, [window], 1, tied_sources(call.ledger)), call.state(0))
+
+
+@function("fill", "zero")
+def overwritten(call: Call) -> State:
+    """x.fill_(value): nothing of x is left."""
+    value = call.arg(1, "value", 0.0)
+    return constant(float(value) if isinstance(value, (int, float)) else 0.0, len(call.ledger.dropouts))
+
+
+@function("copy")
+def copied(call: Call) -> State:
+    """x.copy_(source): what the source holds; copy.copy(x): x."""
+    return call.state(call.args[1]) if len(call.args) > 1 and isinstance(call.args[1], State) else call.x
+
+
+@function(
+    "scatter", "scatter_add", "index_put", "index_add", "index_copy", "masked_select", "index_fill", "fold"
+)
+@module("Fold")
+def rearranged(call: Call) -> State:
+    """Values put or added at positions that only a run would tell: passed as they are, and counted."""
+    call.ledger.fallback(call.name)
+    x, after = call.x, call.shape
+    return (
+        x
+        if len(after) > x.axis and after[x.axis] == x.channels
+        else x.on(min(x.axis, max(len(after) - 1, 0)), after[min(x.axis, len(after) - 1)] if after else 1)
+    )
+
+
+@module(
+    "Identity",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ChannelShuffle",
+    "Unfold",
+    "_ReflectionPadNd",
+    "_ReplicationPadNd",
+    "_CircularPadNd",
+)
+@function(
+    "contiguous",
+    "clone",
+    "detach",
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "to",
+    "type",
+    "type_as",
+    "cpu",
+    "cuda",
+    "expand",
+    "expand_as",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "broadcast_to",
+    "roll",
+    "flip",
+    "alias",
+    "requires_grad",
+    "identity",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "unfold",
+    "sort",
+    "dropout_off",
+    "checkpoint",
+    "contiguous_format",
+    "nan_to_num",
+    "data",
+    "real",
+    "diagonal",
+    "as_tensor",
+    "wrap",
+)
+def unchanged(call: Call) -> Any:
+    """Operations after which every value has the moments that it had; channels that are mixed up are
+    averaged.
+    """
+    x, after = call.x, call.shape
+    if isinstance(call.value, (tuple, list)):
+        return tuple(x for _ in call.value)
+    if len(after) > x.axis and after[x.axis] == x.channels:
+        return x
+    if call.in_shape and len(after) > len(call.in_shape) and after[-len(call.in_shape) :] == call.in_shape:
+        return replace(x, axis=x.axis + len(after) - len(call.in_shape))
+    if not after:
+        return x
+    axis = min(x.axis, len(after) - 1)
+    return x.collapse().on(axis, after[axis]) if x.mask == "element" else x.on(axis, after[axis])

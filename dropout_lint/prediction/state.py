@@ -1,0 +1,494 @@
+"""What the ledger knows about one tensor: its moments in test mode, in train mode, and the noise by dropout.
+
+Channels that cannot be told apart are kept as one group. With real weights every channel is its own group;
+with weights on meta a tensor is one group, and a concatenation is one group for each part. In such a group
+the mean of a channel is itself spread over the channels: channel mean = `mean + dev·ζ`, ζ ~ N(0, 1).
+
+In train mode a value is drawn from K components, one for each value that a pending mask can take (K = 1 where
+none is pending; a dropped and a kept one after a dropout). Within a component the value is
+
+    mean + dev·ζ  +  sig·ξ  +  noise            ξ the data, sig² + Var noise = var
+
+so the mixture gives ReLU(mask·x) = mask·ReLU(x) (Kim Prop. 1) without a special case, and works for functions
+that do not commute with a mask as well. A linear layer adds up many masks and leaves one normal component.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dropout_lint.prediction.quadrature import Array
+
+LAGS = 8
+"""Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
+
+
+STRANGE = 0.12
+"""How far noise that the data know nothing of takes part in the amplification by trained weights. Assumed."""
+LEAST_KIN = 0.05
+"""The same, at least, for the mask of a whole sample: what its channels have in common is a tide. Assumed."""
+PER_GROUP = ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
+"""Fields of every `State` whose last dimension is the groups of channels."""
+
+PER_GROUP_OR_NONE = ("lift", "swing", "t_swing", "tide", "border", "t_border", "sources")
+"""The same, of fields that not every `State` has."""
+
+MOMENTS_ALONE = dict.fromkeys((*PER_GROUP_OR_NONE, "skew", "under"), None)
+"""What is not known of a tensor whose moments alone were worked out."""
+
+SEVERAL = -2
+"""`State.source` where channels hold pending masks of different dropouts."""
+
+_T = TypeVar("_T")
+
+
+def replace(old: _T, /, **values: Any) -> _T:
+    """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
+    fields = vars(old)
+    if not values.keys() <= fields.keys():
+        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - fields.keys())}")
+    new = object.__new__(type(old))
+    vars(new).update(fields, **values)
+    return new
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Normal values behind others: moments in train mode, (G,) or (K, G) for each component of a mask, and in
+    test mode, (G,); `rho` as `State` has it.
+    """
+
+    mean: Array
+    dev: Array
+    var: Array
+    sig2: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    rho: Array
+
+    def pick(self, index: npt.NDArray[Any]) -> Normals:
+        """Groups `index`."""
+        names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
+        return replace(self, **{name: getattr(self, name)[..., index] for name in names})
+
+
+@dataclass(frozen=True)
+class Skewness:
+    """Third central moment over variance^1.5: (K, G) in train mode within a component, (K, G) of its data
+    part, (G,) in test mode.
+    """
+
+    train: Array
+    data: Array
+    test: Array
+
+    def pick(self, index: npt.NDArray[Any]) -> Skewness:
+        """Groups `index`."""
+        return Skewness(self.train[:, index], self.data[:, index], self.test[index])
+
+    def repeated(self, components: int) -> Skewness:
+        """The same in each of K components."""
+        return Skewness(
+            np.repeat(self.train, components, axis=0), np.repeat(self.data, components, axis=0), self.test
+        )
+
+    def times(self, sign: Array | float) -> Skewness:
+        """That of the same values with other signs."""
+        return Skewness(self.train * sign, self.data * sign, self.test * sign)
+
+
+@dataclass(frozen=True)
+class State:
+    """Moments of one tensor; G groups of channels, K components, S dropouts (the sources of noise).
+
+    Attributes:
+        axis: the dimension that holds the channels.
+        counts: (G,) number of channels in each group.
+        t_mean, t_dev, t_var: (G,) mean, spread of the mean over channels, and variance, in test mode.
+        prob: (K,) probability of each component.
+        mean, dev, sig, var: (K, G) train mode, within a component.
+        data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is
+            noise.
+        noise: (S, G) variance that each dropout causes in train mode.
+        shared: (S, G) share of it that is the same at all positions of a channel.
+        old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
+            for the whole sample.
+        kin: (S, 1) squared correlation of its pattern with the data's: 1 for a fresh mask of a whole sample,
+            which takes away just what the data put there; 0 for masks that the data know nothing of.
+        rho: (LAGS,) correlation of the data part between positions.
+        mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
+        source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
+        sources: (G,) the same for each channel, where they differ.
+        levels: the mask's values, while the tensor still is mask times something.
+        alike: mean squared correlation of the data part between two channels.
+        window: size of the kernel that made `uneven`.
+        uneven: relative variance, over the channels, of the data part's variance, where it is not known by
+            channel.
+        lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
+            add up, which only a trained norm's statistics tell); None: the same as `t_var / data`.
+        skew: third moments; None for 0. A weight layer adds up many inputs and leaves none, but a rectified
+            skip keeps its own.
+        swing, t_swing: (G,) how far the channel goes along, per standard deviation, with the one thing that
+            all channels have in common: how much there is to see around a position (its local energy). Its
+            square is part of `data` and `t_var`; None for 0.
+        tide: (S, G) how far the channel's mean goes along with each mask that whole samples share, per
+            standard deviation of the mask: dropping a branch moves all channels at once, each its own way.
+            Its square is part of `noise`; None for 0.
+        under: while the tensor is mask times ReLU of something, that something, as one component.
+        gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
+            layer.
+        weighed: a weight layer's output, nothing but masks since.
+        border, t_border: (G,) variance over positions of the mean, which the layer's zero padding makes; part
+            of `data` and `t_var` while the tensor is `weighed`. None for 0.
+        unrest: relative variance, over the positions, of the variance around a position (its local energy).
+        spread_over: for attention weights (softmax output), number of positions that they effectively
+            average.
+    """
+
+    axis: int
+    counts: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    prob: Array
+    mean: Array
+    dev: Array
+    sig: Array
+    var: Array
+    data: Array
+    noise: Array
+    shared: Array
+    old: Array
+    kin: Array
+    rho: Array
+    mask: str = ""
+    source: int = -1
+    sources: npt.NDArray[Any] | None = None
+    levels: tuple[float, ...] = ()
+    window: tuple[int, ...] = ()
+    spread_over: float = 0.0
+    alike: float = 0.0
+    uneven: float = 0.0
+    lift: Array | None = None
+    skew: Skewness | None = None
+    swing: Array | None = None
+    t_swing: Array | None = None
+    tide: Array | None = None
+    under: Normals | None = None
+    gain: float = 1.0
+    weighed: bool = False
+    border: Array | None = None
+    t_border: Array | None = None
+    unrest: float = 0.0
+
+    def changed(self, **values: Any) -> State:
+        """A copy with other values: `dataclasses.replace` for values that come as a dictionary."""
+        return replace(self, **values)
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return len(self.counts)
+
+    @property
+    def components(self) -> int:
+        """K."""
+        return len(self.prob)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.counts.sum())
+
+    @property
+    def train_mean(self) -> Array:
+        """(G,) mean in train mode."""
+        return self.prob @ self.mean
+
+    @property
+    def train_dev(self) -> Array:
+        """(G,) signed spread of the channel means in train mode."""
+        return self.prob @ self.dev
+
+    @property
+    def train_var(self) -> Array:
+        """(G,) variance of a channel over data, positions and masks in train mode."""
+        if self.components == 1:
+            only: Array = self.var[0]
+            return only
+        second = self.prob @ (self.var + self.mean**2 + self.dev**2)
+        result: Array = second - self.train_mean**2 - self.train_dev**2
+        return result
+
+    @property
+    def delta(self) -> float:
+        """Σ test variances / Σ train variances over the channels (Li Sec. 4); 1 for a constant, NaN where
+        weights are not finite.
+        """
+        train = float(self.counts @ self.train_var)
+        return 1.0 if train <= 0 else float(self.counts @ self.t_var) / train
+
+    @property
+    def lifted(self) -> Array:
+        """(G,) `lift`, worked out where it is not given; where a channel's own signal fades in test mode, so
+        does what it has in common with others.
+        """
+        border, t_border = self.borders
+        data, test = self.data - border, self.t_var - t_border
+        own: Array = np.divide(test, data, out=np.ones_like(data), where=data > 0)
+        if self.lift is None:
+            return own
+        fading = np.minimum(np.minimum(self.lift, 1.0), own)
+        result: Array = np.maximum(self.lift, 1.0) * fading
+        return result
+
+    @property
+    def sample_wide(self) -> bool:
+        """Whether one mask that whole samples share is pending: weight layers keep its components."""
+        return self.components > 1 and self.mask == "sample" and self.source >= 0
+
+    @property
+    def pending(self) -> npt.NDArray[Any]:
+        """(G,) index of the dropout whose mask is pending, below 0 where none or unknown."""
+        return np.full(self.groups, self.source) if self.sources is None else self.sources
+
+    @property
+    def masked(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Index into (S, G): each channel's pending mask."""
+        channels = np.flatnonzero(self.pending >= 0)
+        return self.pending[channels], channels
+
+    @property
+    def leaning(self) -> Array:
+        """(K, G) the data part's deviation in each component, against its mean over the components."""
+        mean = self.prob @ self.sig
+        return np.divide(self.sig, mean, out=np.ones_like(self.sig), where=mean > 0)
+
+    @property
+    def swings(self) -> tuple[Array, Array]:
+        """(G,) `swing` and `t_swing`, zeros where they are not known."""
+        if self.swing is None or self.t_swing is None or self.swing.shape != self.t_mean.shape:
+            return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
+        bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
+        return np.clip(self.swing, -bound, bound), np.clip(self.t_swing, -t_bound, t_bound)
+
+    @property
+    def borders(self) -> tuple[Array, Array]:
+        """(G,) `border` and `t_border`, zeros where there is none."""
+        if (
+            not self.weighed
+            or self.border is None
+            or self.t_border is None
+            or self.border.shape != self.data.shape
+        ):
+            return np.zeros_like(self.data), np.zeros_like(self.data)
+        return np.minimum(self.border, self.data), np.minimum(self.t_border, self.t_var)
+
+    @property
+    def tides(self) -> Array:
+        """(S, G) `tide`, zeros where it is not known."""
+        if self.tide is None or self.tide.shape != self.noise.shape:
+            return np.zeros_like(self.noise)
+        bound = np.sqrt(self.noise)
+        return np.clip(self.tide, -bound, bound)
+
+    @property
+    def apart(self) -> Array:
+        """(S, G) noise beside the tides."""
+        return self.noise if self.tide is None else np.maximum(self.noise - self.tides**2, 0.0)
+
+    @property
+    def rising(self) -> Array:
+        """(S, G) noise that trained weights amplify together with the data."""
+        result: Array = self.apart * self.old * self.akin
+        return result
+
+    @property
+    def akin(self) -> Array:
+        """(S, 1) how far noise takes part in what trained weights make of the data."""
+        return np.where(self.kin > 0, np.maximum(self.kin, LEAST_KIN), STRANGE)
+
+    def collapse(self) -> State:
+        """One normal component with the mixture's moments: what a sum over many masks looks like."""
+        if self.components == 1:
+            return self if not self.mask else replace(self, mask="", source=-1, levels=())
+        return replace(
+            self,
+            prob=np.ones(1),
+            mean=self.train_mean[None],
+            dev=self.train_dev[None],
+            sig=np.sqrt(self.data)[None],
+            var=np.maximum(self.train_var, 0.0)[None],
+            skew=None if self.skew is None else self._mixed(self.skew),
+            tide=self._turned(),
+            mask="",
+            source=-1,
+            sources=None,
+            levels=(),
+        )
+
+    def _turned(self) -> Array | None:
+        """`tide` with the pending mask's own: what it does to the channels' means."""
+        if self.mask != "sample":
+            return self.tide
+        spread = np.sqrt(self.prob @ (self.mean - self.train_mean) ** 2)
+        if not np.any(spread):
+            return self.tide
+        tide = self.tides.copy()
+        turned = spread * np.sign(self.mean[-1] - self.mean[0])
+        tide[self.masked] += turned[self.masked[1]]
+        return tide
+
+    def _mixed(self, skew: Skewness) -> Skewness:
+        """Skewness of the whole mixture: Σ π_k (κ₃_k + 3·d_k·Var_k + d_k³), d_k = mean_k - mean."""
+        apart = self.mean - self.train_mean
+        third = self.prob @ (skew.train * self.var**1.5 + 3 * apart * self.var + apart**3)
+        train = third / np.maximum(self.train_var, 1e-30) ** 1.5
+        return Skewness(train[None], skew.test[None], skew.test)
+
+    def balanced(self) -> State:
+        """The same with `noise` scaled so that its sum is what train mode has beyond the data part."""
+        total = np.maximum(self.train_var - self.data, 0.0)
+        now = self.noise.sum(0)
+        scale = np.divide(total, now, out=np.zeros_like(total), where=now > 0)
+        return replace(self, noise=self.noise * scale)
+
+    def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
+        """Groups `index` (repeats allowed), with `counts` channels each."""
+        take = {name: getattr(self, name)[..., index] for name in PER_GROUP}
+        for name in PER_GROUP_OR_NONE:
+            value = getattr(self, name)
+            take[name] = None if value is None else value[..., index]
+        skew = None if self.skew is None else self.skew.pick(index)
+        under = None if self.under is None else self.under.pick(index)
+        return replace(self, counts=counts, skew=skew, under=under, **take)
+
+    def per_channel(self) -> State:
+        """Every channel its own group."""
+        if np.all(self.counts == 1):
+            return self
+        index = np.repeat(np.arange(self.groups), self.counts.astype(int))
+        return self.pick(index, np.ones(len(index)))
+
+    def merged(self) -> State:
+        """All channels as one group: means over the channels, their differences kept as spread."""
+        if self.groups == 1:
+            return self
+        weight = self.counts / self.counts.sum()
+        mean, t_mean = self.mean @ weight, self.t_mean @ weight
+        dev2 = (self.dev**2 + self.mean**2) @ weight - mean**2
+        t_dev2 = (self.t_dev**2 + self.t_mean**2) @ weight - t_mean**2
+        noise = self.noise @ weight
+        shared, old = (
+            np.divide((self.noise * part) @ weight, noise, out=np.zeros_like(noise), where=noise > 0)
+            for part in (self.shared, self.old)
+        )
+        return replace(
+            self,
+            counts=self.counts.sum(keepdims=True),
+            t_mean=np.array([t_mean]),
+            t_dev=np.sqrt(np.maximum([t_dev2], 0.0)),
+            t_var=np.array([self.t_var @ weight]),
+            mean=mean[:, None],
+            dev=np.sqrt(np.maximum(dev2, 0.0))[:, None],
+            sig=np.sqrt(self.sig**2 @ weight)[:, None],
+            var=(self.var @ weight)[:, None],
+            data=np.array([self.data @ weight]),
+            noise=noise[:, None],
+            shared=shared[:, None],
+            old=old[:, None],
+            **MOMENTS_ALONE,
+        )
+
+    def on(self, axis: int, channels: int) -> State:
+        """The same with `channels` channels in dimension `axis`; merges the groups where they lie
+        elsewhere.
+        """
+        if self.axis == axis and self.channels == channels:
+            return self
+        return replace(self.merged(), axis=axis, counts=np.array([float(max(channels, 1))]))
+
+    def scaled(self, factor: Array | float, shift: Array | float = 0.0) -> State:
+        """`factor·x + shift`, per group."""
+        square = np.asarray(factor) ** 2
+        return replace(
+            self,
+            t_mean=self.t_mean * factor + shift,
+            t_dev=self.t_dev * factor,
+            t_var=self.t_var * square,
+            mean=self.mean * factor + shift,
+            dev=self.dev * factor,
+            sig=self.sig * np.abs(factor),
+            var=self.var * square,
+            data=self.data * square,
+            noise=self.noise * square,
+            levels=self.levels if np.all(np.asarray(shift) == 0) else (),
+            skew=None if self.skew is None else self.skew.times(np.sign(factor)),
+            swing=None if self.swing is None else self.swing * factor,
+            t_swing=None if self.t_swing is None else self.t_swing * factor,
+            tide=None if self.tide is None else self.tide * factor,
+            border=None if self.border is None else self.border * square,
+            t_border=None if self.t_border is None else self.t_border * square,
+            under=None,
+        )
+
+
+def constant(mean: float, sources: int, *, dev: float = 0.0, axis: int = 1, channels: int = 1) -> State:
+    """A tensor that neither data nor masks change: a parameter, an index, a number."""
+    return fresh(sources, axis=axis, channels=channels, mean=mean, var=0.0, dev=dev)
+
+
+def fresh(
+    sources: int,
+    *,
+    axis: int,
+    channels: int,
+    mean: float = 0.0,
+    var: float = 1.0,
+    dev: float = 0.0,
+    rho: Array | None = None,
+) -> State:
+    """A tensor without noise: one group of `channels` channels of the given mean and variance."""
+    one = np.ones(1)
+    return State(
+        axis=axis,
+        counts=np.array([float(max(channels, 1))]),
+        t_mean=mean * one,
+        t_dev=dev * one,
+        t_var=var * one,
+        prob=one,
+        mean=np.full((1, 1), mean),
+        dev=np.full((1, 1), dev),
+        sig=np.full((1, 1), np.sqrt(var)),
+        var=np.full((1, 1), var),
+        data=var * one,
+        noise=np.zeros((sources, 1)),
+        shared=np.zeros((sources, 1)),
+        old=np.zeros((sources, 1)),
+        kin=np.zeros((sources, 1)),
+        rho=np.zeros(LAGS) if rho is None else rho,
+    )
+
+
+def align(a: State, b: State) -> tuple[State, State]:
+    """The same groups of channels in both, for an elementwise operation; the finer grouping wins."""
+    if a.groups == b.groups and np.array_equal(a.counts, b.counts):
+        return a, b
+    if b.groups == 1:
+        return a, replace(b.pick(np.zeros(a.groups, dtype=int), a.counts), axis=a.axis)
+    if a.groups == 1:
+        return replace(a.pick(np.zeros(b.groups, dtype=int), b.counts), axis=b.axis), b
+    if a.channels != b.channels:
+        return align(a, b.merged())
+    ends = np.union1d(np.cumsum(a.counts), np.cumsum(b.counts))
+    counts = np.diff(ends, prepend=0.0)
+    middle = ends - counts / 2
+    return (
+        a.pick(np.searchsorted(np.cumsum(a.counts), middle), counts),
+        b.pick(np.searchsorted(np.cumsum(b.counts), middle), counts),
+    )

@@ -1,0 +1,158 @@
+"""One self-contained HTML file: findings with code, the model with its noise, the shift profile, the rules.
+
+Works without a network, in light and dark, with the keyboard and with a screen reader: whatever is drawn is
+there as text as well.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from dropout_lint.errors import UsageError
+from dropout_lint.report.context import Context
+from dropout_lint.report.formats.html.chart import profile
+from dropout_lint.report.formats.html.diff import diff_of
+from dropout_lint.report.formats.html.lanes import Lanes, lay_out
+from dropout_lint.report.group import Group, grouped, improves, numbered
+from dropout_lint.report.locations import frame, primary, spot
+from dropout_lint.report.schema import Report, TargetInfo
+from dropout_lint.report.words import (
+    count,
+    counts,
+    delta_range,
+    number,
+    opening,
+    set_aside,
+    severity_of_shift,
+    shorten_path,
+)
+
+
+def render(report: Report, context: Context) -> str:
+    """The document.
+
+    Raises:
+        UsageError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise UsageError(
+            "the html format needs jinja2", 'install it with pip install "dropout-lint[html]"'
+        ) from None
+    files = resources.files(__package__)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(files.joinpath("template.html").read_text(encoding="utf-8"))
+    used = sorted({finding.code for target in report.targets for finding in target.findings})
+    return template.render(
+        report=report,
+        headline=headline(report),
+        aside=set_aside(report.summary),
+        targets=[view(target, index, context) for index, target in enumerate(report.targets)],
+        rules=[rule_view(code, context) for code in used if code in context.rules],
+        style=files.joinpath("style.css").read_text(encoding="utf-8"),
+        script=files.joinpath("script.js").read_text(encoding="utf-8"),
+        threshold=context.threshold,
+    )
+
+
+def headline(report: Report) -> str:
+    """The verdict in a few words."""
+    failed = sum(target.status == "error" for target in report.targets)
+    found = counts(report.summary)
+    if found:
+        return f"{found} in {count(len(report.targets), 'target')}"
+    if failed == len(report.targets):
+        return "nothing could be linted"
+    return f"no misplaced dropout in {count(len(report.targets), 'target')}"
+
+
+def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
+    """One target as the template shows it."""
+    drawing = context.drawings.get(target.target)
+    lanes = lay_out(drawing, context.threshold) if drawing is not None and drawing.boxes else None
+    rows = {row.name: row.index for row in lanes.rows} if lanes else {}
+    return {
+        "id": f"t{index}",
+        "info": target,
+        "groups": [group_view(group, f"t{index}", rows, context) for group in grouped(target.findings)],
+        "profile": profile(target, context.threshold),
+        "lanes": lanes,
+        "lane_data": edges_of(lanes),
+        "predictions": [
+            {
+                "item": item,
+                "word": severity_of_shift(item.delta, context.threshold) if item.shifts else "remembers none",
+                "delta": number(item.delta),
+                "shares": sorted(item.shares.items(), key=lambda pair: -pair[1]),
+            }
+            for item in target.predictions
+        ],
+    }
+
+
+def edges_of(lanes: Lanes | None) -> str:
+    """The edges as `from,to` pairs, for the script that lights up what a dropout reaches."""
+    return ";".join(f"{start},{end}" for start, end in lanes.edges) if lanes else ""
+
+
+def group_view(group: Group, target: str, rows: dict[str, int], context: Context) -> dict[str, Any]:
+    """One group of findings as the template shows it."""
+    first = group.first
+    place = primary(first)
+    name = first.dropout.name if first.dropout else first.norm.name if first.norm else ""
+    shown = frame(place, name, context=3) if place else None
+    code = []
+    if shown:
+        cut = min((len(line) - len(line.lstrip()) for line in shown.lines if line.strip()), default=0)
+        for line_number, line in enumerate(shown.lines, start=shown.first):
+            meant = line_number == shown.line
+            start, end = (shown.start, shown.end) if meant else (len(line), len(line))
+            code.append((line_number, line[cut:start], line[start:end], line[end:], meant))
+    after = first.fix.delta_after if improves(first) else None
+    return {
+        "finding": first,
+        "count": len(group.findings),
+        "names": numbered(group.names_without_line, 8),
+        "place": spot(place),
+        "code": code,
+        "path": shorten_path(first.path),
+        "delta": delta_range(group.findings),
+        "word": severity_of_shift(first.delta, context.threshold),
+        "fill": percent(first.delta),
+        "trained": number(first.trained_delta) if first.trained_delta is not None else "",
+        "after": number(after) if after is not None else "",
+        "after_fill": percent(after),
+        "after_word": severity_of_shift(after, context.threshold),
+        "why": parts(opening(context.section(first.code, "Why it hurts"), 400)),
+        "advice": parts(opening(context.section(first.code, "Use instead"), 400)),
+        "diff": diff_of(first.fix.edits),
+        "explained": first.code in context.rules,
+        "row": f"{target}-r{rows[name]}" if name in rows else "",
+    }
+
+
+def parts(text: str) -> list[tuple[bool, str]]:
+    """A text cut at its backticks: whether each part is code, and the part."""
+    return [(bool(index % 2), part) for index, part in enumerate(text.split("`")) if part]
+
+
+def percent(delta: float | None) -> float:
+    """Δ as a width in percent."""
+    return 0.0 if delta is None else round(100 * max(0.0, min(1.0, delta)), 1)
+
+
+def rule_view(code: str, context: Context) -> dict[str, Any]:
+    """A rule with its sections as HTML; raw HTML in them is shown as text."""
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    rule = context.rules[code]
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return {
+        "rule": rule,
+        "sections": [(heading, Markup(markdown.render(text))) for heading, text in rule.sections.items()],
+    }

@@ -1,0 +1,202 @@
+"""SARIF 2.1.0 (OASIS Standard), as code scanning services read it: rules, results, fixes, suppressions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dropout_lint.report.context import Context
+from dropout_lint.report.locations import primary
+from dropout_lint.report.repository import path_in_repository, root_of
+from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
+from dropout_lint.report.words import opening
+from dropout_lint.suppress.baseline import key_of
+
+if TYPE_CHECKING:
+    from dropout_lint.rules.findings import Rule
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+LEVELS = {"error": "error", "warning": "warning", "info": "note", "off": "none"}
+BASE = "%SRCROOT%"
+Json = dict[str, Any]
+
+
+def render(report: Report, context: Context) -> str:
+    """The log with one run."""
+    rules = sorted(context.rules.values(), key=lambda rule: rule.code)
+    index = {rule.code: number for number, rule in enumerate(rules)}
+    root = root_of()
+    results = []
+    for target in report.targets:
+        results += [result(finding, target, index, root) for finding in target.findings]
+        results += [suppressed(entry, target, index, root) for entry in target.suppressed]
+    log: Json = {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": report.tool.name,
+                        "version": report.tool.version,
+                        "semanticVersion": report.tool.version,
+                        "rules": [descriptor(rule) for rule in rules],
+                    }
+                },
+                "invocations": [invocation(report)],
+                "originalUriBaseIds": {BASE: {"uri": root.as_uri().rstrip("/") + "/"}},
+                "columnKind": "unicodeCodePoints",
+                "results": results,
+            }
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(log), indent=2).decode() + "\n"
+
+
+def descriptor(rule: Rule) -> Json:
+    """A rule's metadata, from its file."""
+    text = "\n\n".join(f"## {heading}\n\n{body.strip()}" for heading, body in rule.sections.items())
+    what = opening(rule.sections.get("What it does", "")) or rule.name.replace("-", " ")
+    return {
+        "id": rule.code,
+        "name": "".join(part.capitalize() for part in rule.name.split("-")),
+        "shortDescription": {"text": rule.name.replace("-", " ")},
+        "fullDescription": {"text": what},
+        "help": {"text": text or what, "markdown": f"# {rule.code} {rule.name}\n\n{text}"},
+        "defaultConfiguration": {"level": LEVELS[rule.severity], "enabled": rule.severity != "off"},
+        "properties": {"tags": ["pytorch", "dropout"], "source": rule.source},
+    }
+
+
+def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], root: Path) -> Json:
+    """One finding."""
+    name = finding.dropout.name if finding.dropout else finding.norm.name if finding.norm else ""
+    entry: Json = {
+        "ruleId": finding.code,
+        "level": LEVELS[finding.severity],
+        "message": {
+            "text": f"{finding.message} ({name})" if name and name not in finding.message else finding.message
+        },
+        "partialFingerprints": {"dropoutLint/v1": fingerprint(finding, target)},
+        "properties": {
+            "target": target.target,
+            "path": finding.path,
+            "delta": finding.delta,
+            "position": finding.position,
+        },
+    }
+    if finding.code in index:
+        entry["ruleIndex"] = index[finding.code]
+    place = primary(finding) or home(target.target)
+    logical = [{"fullyQualifiedName": name, "kind": "object"}] if name else []
+    location: Json = {}
+    if place:
+        location["physicalLocation"] = physical(place, root)
+    if logical:
+        location["logicalLocations"] = logical
+    if location:
+        entry["locations"] = [location]
+    built = finding.dropout.location if finding.dropout else None
+    if built and built != place:
+        entry["relatedLocations"] = [
+            {"id": 1, "physicalLocation": physical(built, root), "message": {"text": "constructed here"}}
+        ]
+    fixes = changes(finding.fix, root)
+    if fixes:
+        entry["fixes"] = [fixes]
+    return entry
+
+
+def suppressed(entry: SuppressedInfo, target: TargetInfo, index: Mapping[str, int], root: Path) -> Json:
+    """A finding that an ignore comment or the baseline takes aside."""
+    suppression: Json = {"kind": "inSource" if entry.by == "source" else "external"}
+    if entry.reason:
+        suppression["justification"] = entry.reason
+    return {**result(entry.finding, target, index, root), "suppressions": [suppression]}
+
+
+def fingerprint(finding: FindingInfo, target: TargetInfo) -> str:
+    """A hash of target, code and qualified names, the same when lines move."""
+    text = "\0".join((target.target, *key_of(finding)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def physical(place: Place, root: Path) -> Json:
+    """A place, relative to the repository where it lies in it."""
+    return {
+        "artifactLocation": artifact(place.file, root),
+        "region": {"startLine": place.line, "startColumn": place.column},
+    }
+
+
+def home(target: str) -> Place | None:
+    """The top of the file that a target names, for findings of no line: code scanning refuses a log where a
+    result has no file. None where the target is an installed package's."""
+    name = target.partition("(")[0]
+    name = name.rpartition(":")[0] or name
+    file = Path(name) if name.endswith(".py") else Path(*name.split("."))
+    for found in (file, file.with_suffix(".py"), file / "__init__.py"):
+        if found.is_file():
+            return Place(file=str(found), line=1)
+    return None
+
+
+def artifact(file: str, root: Path) -> Json:
+    """A file, relative to the repository where it lies in it."""
+    inside = path_in_repository(file, root)
+    if inside is None:
+        return {"uri": Path(file).absolute().as_uri()}
+    return {"uri": Path("/", inside).as_uri().removeprefix("file:///"), "uriBaseId": BASE}
+
+
+def changes(fix: FixInfo, root: Path) -> Json | None:
+    """A fix as replacements of whole lines, None where it has no edits of files."""
+    if not fix.edits:
+        return None
+    files: dict[str, list[Json]] = {}
+    for edit in fix.edits:
+        files.setdefault(edit.file, []).append(
+            {
+                "deletedRegion": {
+                    "startLine": edit.first,
+                    "startColumn": 1,
+                    "endLine": edit.last + 1,
+                    "endColumn": 1,
+                },
+                "insertedContent": {
+                    "text": edit.text if edit.text.endswith("\n") or not edit.text else edit.text + "\n"
+                },
+            }
+        )
+    return {
+        "description": {"text": fix.title or "apply the fix"},
+        "artifactChanges": [
+            {"artifactLocation": artifact(file, root), "replacements": replacements}
+            for file, replacements in files.items()
+        ],
+    }
+
+
+def invocation(report: Report) -> Json:
+    """Whether the tool could do its job, and what it could not."""
+    notes = [
+        {"level": "error", "message": {"text": f"{target.target}: {target.error}"}}
+        for target in report.targets
+        if target.status == "error"
+    ]
+    notes += [
+        {
+            "level": "warning",
+            "message": {"text": f"{target.target}: could not trace {', '.join(target.trace.opaque)}"},
+        }
+        for target in report.targets
+        if target.status == "partial" and target.trace
+    ]
+    entry: Json = {"executionSuccessful": all(target.status != "error" for target in report.targets)}
+    if notes:
+        entry["toolExecutionNotifications"] = notes
+    return entry

@@ -1,0 +1,66 @@
+"""What the rules room hands on: findings, each with the rule that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # rule files are read without importing torch
+    from dropout_lint.survey.placements import Facts, Placement
+    from dropout_lint.trace.traced import DropoutSite, NormSite, UnusedDropout
+
+Severity = Literal["error", "warning", "info", "off"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info", "off")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule file.
+
+    Attributes:
+        code: `DL101`.
+        name: `dropout-before-batch-norm`: the pattern, not the cure.
+        severity: default severity; `off` runs only when selected by its code, and reports as `info` then.
+        fix: default fix strategy (`move`, `uout`, `reduce`, `remove`, `repair`) or None.
+        source: paper, section and equation.
+        match: fact name → value, list of values or comparison table.
+        message: one line with `{fact}` fields.
+        sections: heading → Markdown text, in the order of the file.
+        path: the file.
+        report: `once`: of all such rules that match a dropout call, only the severest reports it; `always`:
+            reported beside the others.
+        precedence: among equally severe `once` rules the higher one reports; then the one with more `match`
+            keys, then the lower code.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    fix: Literal["move", "uout", "reduce", "remove", "repair"] | None
+    source: str
+    match: Mapping[str, Any]
+    message: str
+    sections: Mapping[str, str]
+    path: str
+    report: Literal["once", "always"] = "once"
+    precedence: int = 0
+
+    @property
+    def reported_severity(self) -> Severity:
+        """The severity of its findings."""
+        return "info" if self.severity == "off" else self.severity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One placement (or one norm, for DL501) that a rule names."""
+
+    rule: Rule
+    severity: Severity
+    message: str
+    dropout: DropoutSite | UnusedDropout | None
+    norm: NormSite | None
+    path: tuple[str, ...]
+    facts: Facts | None
+    placement: Placement | None = None

@@ -1,0 +1,1 @@
+"""Runs over targets: check, fix and measure, in processes of their own, with a cache."""

@@ -1,0 +1,207 @@
+"""One target measured and compared with its prediction, for `measure` and for `check --validate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dropout_lint.errors import DropoutLintError, UsageError
+
+if TYPE_CHECKING:
+    from dropout_lint.config import Settings
+    from dropout_lint.measurement.validate import Validation
+    from dropout_lint.report.schema import TargetInfo
+
+
+def validated(target: TargetInfo, settings: Settings) -> TargetInfo:
+    """A target with its model measured on random batches, before and after the graph fix, or a note why not.
+
+    Args:
+        target: what was found in one model.
+        settings: the settings of all targets.
+    """
+    own = settings.for_target(target.target)
+    try:
+        found, _ = measured(
+            target=target.target,
+            input=tuple(own.input),
+            checkpoint=own.checkpoint,
+            compare_fixed=bool(target.findings),
+            quiet=True,
+        )
+    except Exception as problem:  # findings are worth more than a measurement
+        internal = f"internal error: {type(problem).__name__}: {problem}"
+        return unmeasured(target, problem.message if isinstance(problem, DropoutLintError) else internal)
+    notes = list(dict.fromkeys([*target.notes, *found.notes]))
+    return msgspec.structs.replace(
+        target, notes=notes, measurements=found.measurements, measured=found.measured
+    )
+
+
+def unmeasured(target: TargetInfo, cause: str) -> TargetInfo:
+    """A target with the note that its model was not measured, and why."""
+    return msgspec.structs.replace(target, notes=[*target.notes, f"not measured: {cause}"])
+
+
+def measured(
+    *,
+    target: str,
+    data: str | None = None,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    input: tuple[str, ...] = (),
+    checkpoint: str | None = None,
+    device: str = "auto",
+    amp: bool = False,
+    statistics: str = "auto",
+    tolerance: float = 0.01,
+    per_dropout: bool = False,
+    compare_fixed: bool = False,
+    plot: str | None = None,
+    quiet: bool = False,
+    fix_required: bool = False,
+) -> tuple[TargetInfo, Validation]:
+    """Build, measure and compare one target.
+
+    Where there is no fix to compare with, that is an error with `fix_required` and a note without.
+
+    Raises:
+        DropoutLintError: it cannot be built, run, measured or fixed.
+    """
+    del plot
+    from dropout_lint.loading.resolving import resolve
+    from dropout_lint.measurement.place import move, place
+    from dropout_lint.measurement.progress import progress_bar
+    from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
+    from dropout_lint.measurement.validate import validate
+    from dropout_lint.report.schema import MeasuredInfo, TargetInfo
+
+    if data is not None and batch_size is not None:
+        raise UsageError(
+            "--batch-size is for random batches, and --data brings its own", "leave one of them out"
+        )
+    found = resolve(target, inputs=input, checkpoint=checkpoint, prefer_meta=False)
+    if len(found) != 1:
+        names = ", ".join(built.target for built in found[:6])
+        raise UsageError(
+            f"`{target}` holds {len(found)} models, and one is measured at a time", f"name it: {names}"
+        )
+    (built,) = found
+    notes = list(built.notes)
+    where, moves = place(built.model, device)
+    if moves:
+        move(built.model, where)
+    inputs = None
+    if data is None or not quiet or compare_fixed:
+        try:
+            inputs = find_inputs(built.model, built.inputs, where)
+        except DropoutLintError:
+            if data is None:
+                raise
+    source: Any
+    if data is not None:
+        source = load_batches(data, notes)
+    else:
+        assert inputs is not None
+        source = random_batches(built.model, inputs, where, count=batches, samples=batch_size)
+        notes.append("the batches are random noise: give the model's own with --data to see its real shift")
+    before, after, fixed = predictions(built, inputs, compare_fixed, fix_required, notes)
+    # random inputs do not look like the training data, so stored statistics would show the data instead
+    chosen = "measured" if statistics == "auto" and data is None else statistics
+    with progress_bar(quiet=quiet) as progress:
+        result = validate(
+            built.model,
+            source,
+            predicted=before,
+            fixed=fixed,
+            predicted_after=after,
+            device=where,
+            max_batches=batches,
+            autocast=True if amp else None,
+            per_dropout=per_dropout,
+            tolerance=tolerance or None,
+            statistics=chosen,
+            shard=not shared_out(source),
+            progress=progress,
+        )
+    shift = result.before
+    info = TargetInfo(
+        target=built.target,
+        status="ok",
+        model=type(built.model).__name__,
+        inputs=list(shift.inputs),
+        inputs_guessed=data is None and bool(inputs and inputs.guessed),
+        inputs_origin=data if data is not None else inputs.origin if inputs else None,
+        measurements=result.measurements(),
+        notes=[*notes, *result.notes],
+        measured=MeasuredInfo(
+            batches=shift.batches,
+            samples=shift.samples,
+            device=shift.device,
+            processes=shift.world,
+            statistics=shift.statistics,
+            random_inputs=data is None,
+            gaps=dict(shift.gaps),
+            shares=shift.shares,
+        ),
+    )
+    return info, result
+
+
+def predictions(
+    built: Any, inputs: Any, compare_fixed: bool, fix_required: bool, notes: list[str]
+) -> tuple[Any, Any, Any]:
+    """Predicted Δ before and after the graph fix, and the fixed model; None for what there is not.
+
+    Raises:
+        DropoutLintError: the fix was asked for and cannot be made.
+    """
+    from dropout_lint.prediction import predict
+    from dropout_lint.trace import trace
+
+    try:
+        traced = trace(built.model, inputs, constructed=built.constructed)
+    except DropoutLintError as problem:
+        if compare_fixed and fix_required:
+            raise
+        notes.append(f"no prediction beside the measurement: {problem.message}")
+        return None, None, None
+    if not compare_fixed:
+        return predict(traced), None, None
+    try:
+        fixed = fixed_of(traced)
+    except DropoutLintError as problem:
+        if fix_required:
+            raise
+        notes.append(f"measured without a fix: {problem.message}")
+        return predict(traced), None, None
+    notes.extend(f"fixed: {one.title}" for one in fixed.applied)
+    return fixed.before, fixed.after, fixed.model
+
+
+def fixed_of(traced: Any) -> Any:
+    """The graph fix of a trace.
+
+    Raises:
+        DropoutLintError: there is nothing to fix, or nothing that can be.
+    """
+    from dropout_lint.fixes.graph.fix import fix_graph
+
+    fixed = fix_graph(traced)
+    if fixed.applied:
+        return fixed
+    left = "; ".join(f"{skip.dropout or 'model'}: {skip.reason}" for skip in fixed.skipped)
+    raise DropoutLintError(
+        f"there is no fix to compare with: {left}" if left else "nothing was found that a fix would change",
+        "see `dropout-lint fix` for what can be done by hand, or leave out --compare-fixed",
+    )
+
+
+def shared_out(loader: Any) -> bool:
+    """Whether a loader already gives each rank its own part."""
+    from torch.utils.data.distributed import DistributedSampler
+
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
