@@ -14,8 +14,8 @@ from dropout_lint.prediction.quadrature import Array
 
 @functools.lru_cache(maxsize=256)
 def mean_correlation_weights(window: tuple[int, ...], lags: int) -> tuple[float, Array]:
-    """Weights of `rho` in the mean correlation over all pairs of positions in `window`; first the pairs at
-    distance 0.
+    """Weights of `rho` in the mean correlation over all pairs of positions in `kernel_size`; first the
+    pairs at distance 0.
     """
     offsets = [np.arange(-(n - 1), n) for n in window]
     shares = [(n - np.abs(o)) / n**2 for n, o in zip(window, offsets, strict=True)]
@@ -61,7 +61,7 @@ MOST_SIDE = 7
 """Largest side of a kernel whose positions `whitened` goes through."""
 
 
-def whitened(rho: Array, window: tuple[int, ...], uneven: float) -> Array:
+def whitened(rho: Array, window: tuple[int, ...], channel_spread: float) -> Array:
     """Correlation behind a weight layer whose outputs a norm has divided by their own deviation.
 
     With C₀ and C_d the inputs' covariances over the kernel's positions, at one place and d further on, an
@@ -71,12 +71,12 @@ def whitened(rho: Array, window: tuple[int, ...], uneven: float) -> Array:
         E[wᵀC_d w / wᵀC₀w] = ρ_d·(1 + u) - u·tr(C_d C₀)/tr(C₀²),   u the relative variance of wᵀC₀w
     """
     sides = tuple(min(int(n), MOST_SIDE) for n in window if n > 1)
-    if not sides or not uneven:
+    if not sides or not channel_spread:
         return rho
     steps = (0, *(2**j for j in range(len(rho))))
     covariances = _at(rho, *_places(sides, len(rho), steps)).reshape(len(steps), -1)
     traces = covariances @ covariances[0]
-    result: Array = np.clip(rho * (1 + uneven) - uneven * traces[1:] / traces[0], rho**2, rho)
+    result: Array = np.clip(rho * (1 + channel_spread) - channel_spread * traces[1:] / traces[0], rho**2, rho)
     return result
 
 

@@ -189,7 +189,7 @@ def kim_prop5(  # noqa: PLR0917
     """Kim Prop. 5: dropout before global average pooling adds less variance than after it.
 
     Element masks before pooling add s·E[x²]/HW; one mask after pooling adds s·E[x̄²]. With one mask for a
-    whole channel (Dropout2d, `shared`) the two are the same.
+    whole channel (Dropout2d, `shared_by_positions`) the two are the same.
 
     Args:
         positions: H·W.

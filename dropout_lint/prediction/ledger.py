@@ -30,7 +30,7 @@ DECAY = 5.0
 """Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
 images.
 """
-UNREST = 0.4
+INPUT_ENERGY_VARIANCE = 0.4
 """Assumed relative variance of a natural input's local energy over the positions, as the features that a
 trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
 weights mix too many inputs for it to matter.
@@ -39,7 +39,7 @@ LEAST_BEFORE = 0.01
 """Least share of a norm's variance that is taken for what a mask before it left of its input."""
 LEAST_CAUSE = 0.01
 """Least part of a dropout's noise that counts as its share, even where its removal would lower Δ."""
-INPUT_ALIKE = 0.8
+INPUT_CHANNEL_CORRELATION = 0.8
 """Assumed squared correlation between an image's colour channels."""
 MOST_COLOURS = 4
 """An input of more channels than this is taken for features, which are not alike."""
@@ -178,7 +178,7 @@ def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledg
     """What no operation makes: an input, a parameter; or a size, a device, a flag, a tuple of tensors."""
     value = node.meta.get("value")
     if node.op == "placeholder":
-        return _input(value, len(ledger.dropouts), UNREST if ledger.trained else 0.0)
+        return _input(value, len(ledger.dropouts), INPUT_ENERGY_VARIANCE if ledger.trained else 0.0)
     if node.op == "get_attr":
         tensor = _attribute(trace.model, str(node.target))
         if isinstance(tensor, torch.Tensor):
@@ -271,12 +271,12 @@ def _attribute(model: nn.Module, name: str) -> Any:
     return value
 
 
-def _input(value: Any, rows: int, unrest: float) -> Any:
+def _input(value: Any, rows: int, energy_variance: float) -> Any:
     """Standardised inputs that are smooth over positions."""
     if isinstance(value, (tuple, list)):
-        return tuple(_input(item, rows, unrest) for item in value)
+        return tuple(_input(item, rows, energy_variance) for item in value)
     if isinstance(value, dict):
-        return {key: _input(item, rows, unrest) for key, item in value.items()}
+        return {key: _input(item, rows, energy_variance) for key, item in value.items()}
     if not isinstance(value, TensorInfo):
         return value
     shape = tuple(int(size) for size in value.shape)
@@ -287,9 +287,9 @@ def _input(value: Any, rows: int, unrest: float) -> Any:
         return fresh(rows, axis=axis, channels=shape[axis] if shape else 1)
     size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
     rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
-    state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), unrest=unrest)
+    state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), energy_variance=energy_variance)
     colours = len(shape) > 3 and shape[axis] <= MOST_COLOURS
-    return replace(state, alike=INPUT_ALIKE) if colours else state
+    return replace(state, channel_correlation=INPUT_CHANNEL_CORRELATION) if colours else state
 
 
 def _follow(call: Call, result: Any, removals: dict[fx.Node, Any], env: Mapping[fx.Node, Any]) -> None:

@@ -191,7 +191,9 @@ def _joined(call: Call, inputs: Sequence[Removal], value: State) -> Removal:
     """What the tensors that an operation reads bring to its channels, and how their noise has grown in it."""
     seen, first = Seen(value), inputs[0]
     shape = seen.noise.shape
-    mixes = call.node in call.ledger.weight_layers or (value.weighed and not first.seen.state.weighed)
+    mixes = call.node in call.ledger.weight_layers or (
+        value.from_weight_layer and not first.seen.state.from_weight_layer
+    )
     joins = function_name(call.node.target) in ("cat", "concat")
     if joins and sum(x.seen.state.groups for x in inputs) == value.groups:
         places = _side_by_side(inputs)
@@ -251,7 +253,7 @@ def _summed(x: Removal) -> tuple[Array, ...]:
 
 def _unsure(state: State) -> Array:
     """(S, 1) share of each dropout's noise whose growth in a weight layer is no plain Σ w²."""
-    old = (state.noise * state.old) @ state.counts
+    old = (state.noise * state.shared_by_channels) @ state.counts
     return _quotient(old, state.noise @ state.counts)[:, None]
 
 

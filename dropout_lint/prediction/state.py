@@ -27,17 +27,37 @@ LAGS = 8
 """Spatial correlation is kept at the distances 1, 2, 4, …, 2^(LAGS-1)."""
 
 
-STRANGE = 0.12
+INDEPENDENT_NOISE_SHARE = 0.12
 """How far noise that the data know nothing of takes part in the amplification by trained weights. Assumed."""
-LEAST_KIN = 0.05
-"""The same, at least, for the mask of a whole sample: what its channels have in common is a tide. Assumed."""
-PER_GROUP = ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data", "noise", "shared", "old")
+LEAST_DATA_CORRELATION = 0.05
+"""The same, at least, for the mask of a whole sample: its channels have a shift in common. Assumed."""
+PER_GROUP = (
+    "t_mean",
+    "t_dev",
+    "t_var",
+    "mean",
+    "dev",
+    "sig",
+    "var",
+    "data",
+    "noise",
+    "shared_by_positions",
+    "shared_by_channels",
+)
 """Fields of every `State` whose last dimension is the groups of channels."""
 
-PER_GROUP_OR_NONE = ("lift", "swing", "t_swing", "tide", "border", "t_border", "sources")
+PER_GROUP_OR_NONE = (
+    "covariance_growth",
+    "energy_slope",
+    "t_energy_slope",
+    "sample_mask_slope",
+    "border_variance",
+    "t_border_variance",
+    "sources",
+)
 """The same, of fields that not every `State` has."""
 
-MOMENTS_ALONE = dict.fromkeys((*PER_GROUP_OR_NONE, "skew", "under"), None)
+MOMENTS_ALONE = dict.fromkeys((*PER_GROUP_OR_NONE, "skew", "before_relu"), None)
 """What is not known of a tensor whose moments alone were worked out."""
 
 SEVERAL = -2
@@ -115,39 +135,42 @@ class State:
         data: (G,) variance over the data of the mean over all masks, train mode; the rest of the variance is
             noise.
         noise: (S, G) variance that each dropout causes in train mode.
-        shared: (S, G) share of it that is the same at all positions of a channel.
-        old: (S, G) share of it that channels hold in common: it has passed a weight layer, or its mask is one
-            for the whole sample.
-        kin: (S, 1) squared correlation of its pattern with the data's: 1 for a fresh mask of a whole sample,
-            which takes away just what the data put there; 0 for masks that the data know nothing of.
+        shared_by_positions: (S, G) share of it that is the same at all positions of a channel.
+        shared_by_channels: (S, G) share of it that channels hold in common: it has passed a weight layer,
+            or its mask is one for the whole sample.
+        data_correlation: (S, 1) squared correlation of its pattern with the data's: 1 for a fresh mask of
+            a whole sample, which takes away just what the data put there; 0 for masks that the data know
+            nothing of.
         rho: (LAGS,) correlation of the data part between positions.
         mask: what the components' mask is shared over: "" (none pending), "element", "channel" or "sample".
         source: index of the dropout whose mask is pending, -1 for none, `SEVERAL` where channels differ.
         sources: (G,) the same for each channel, where they differ.
         levels: the mask's values, while the tensor still is mask times something.
-        alike: mean squared correlation of the data part between two channels.
-        window: size of the kernel that made `uneven`.
-        uneven: relative variance, over the channels, of the data part's variance, where it is not known by
-            channel.
-        lift: (G,) test over train variance of whatever the data cause beyond `data` (what the weights' signs
-            add up, which only a trained norm's statistics tell); None: the same as `t_var / data`.
+        channel_correlation: mean squared correlation of the data part between two channels.
+        kernel_size: size of the kernel that made `channel_spread`.
+        channel_spread: relative variance, over the channels, of the data part's variance, where it is not
+        known by     channel.
+        covariance_growth: (G,) test over train variance of whatever the data cause beyond `data` (what the
+            weights' signs add up, which only a trained norm's statistics tell); None: the same as `t_var /
+            data`.
         skew: third moments; None for 0. A weight layer adds up many inputs and leaves none, but a rectified
             skip keeps its own.
-        swing, t_swing: (G,) how far the channel goes along, per standard deviation, with the one thing that
-            all channels have in common: how much there is to see around a position (its local energy). Its
-            square is part of `data` and `t_var`; None for 0.
-        tide: (S, G) how far the channel's mean goes along with each mask that whole samples share, per
-            standard deviation of the mask: dropping a branch moves all channels at once, each its own way.
-            Its square is part of `noise`; None for 0.
-        under: while the tensor is mask times ReLU of something, that something, as one component.
-        gain: how many times larger than Σ w²·data the last trained norm found the data part behind a weight
-            layer.
-        weighed: a weight layer's output, nothing but masks since.
-        border, t_border: (G,) variance over positions of the mean, which the layer's zero padding makes; part
-            of `data` and `t_var` while the tensor is `weighed`. None for 0.
-        unrest: relative variance, over the positions, of the variance around a position (its local energy).
-        spread_over: for attention weights (softmax output), number of positions that they effectively
-            average.
+        energy_slope, t_energy_slope: (G,) how far the channel goes along, per standard deviation, with the
+            one thing that all channels have in common: how much there is to see around a position (its
+            local energy). Its square is part of `data` and `t_var`; None for 0.
+        sample_mask_slope: (S, G) how far the channel's mean goes along with each mask that whole samples
+            share, per standard deviation of the mask: dropping a branch moves all channels at once, each
+            its own way. Its square is part of `noise`; None for 0.
+        before_relu: while the tensor is mask times ReLU of something, that something, as one component.
+        trained_gain: how many times larger than Σ w²·data the last trained norm found the data part behind
+        a weight     layer.
+        from_weight_layer: a weight layer's output, nothing but masks since.
+        border_variance, t_border_variance: (G,) variance over positions of the mean, which the layer's
+            zero padding makes; part of `data` and `t_var` while the tensor is `from_weight_layer`. None
+            for 0.
+        energy_variance: relative variance, over the positions, of the variance around a position (its
+        local energy). positions_averaged: for attention weights (softmax output), number of positions that
+        they effectively     average.
     """
 
     axis: int
@@ -162,29 +185,29 @@ class State:
     var: Array
     data: Array
     noise: Array
-    shared: Array
-    old: Array
-    kin: Array
+    shared_by_positions: Array
+    shared_by_channels: Array
+    data_correlation: Array
     rho: Array
     mask: str = ""
     source: int = -1
     sources: npt.NDArray[Any] | None = None
     levels: tuple[float, ...] = ()
-    window: tuple[int, ...] = ()
-    spread_over: float = 0.0
-    alike: float = 0.0
-    uneven: float = 0.0
-    lift: Array | None = None
+    kernel_size: tuple[int, ...] = ()
+    positions_averaged: float = 0.0
+    channel_correlation: float = 0.0
+    channel_spread: float = 0.0
+    covariance_growth: Array | None = None
     skew: Skewness | None = None
-    swing: Array | None = None
-    t_swing: Array | None = None
-    tide: Array | None = None
-    under: Normals | None = None
-    gain: float = 1.0
-    weighed: bool = False
-    border: Array | None = None
-    t_border: Array | None = None
-    unrest: float = 0.0
+    energy_slope: Array | None = None
+    t_energy_slope: Array | None = None
+    sample_mask_slope: Array | None = None
+    before_relu: Normals | None = None
+    trained_gain: float = 1.0
+    from_weight_layer: bool = False
+    border_variance: Array | None = None
+    t_border_variance: Array | None = None
+    energy_variance: float = 0.0
 
     def changed(self, **values: Any) -> State:
         """A copy with other values: `dataclasses.replace` for values that come as a dictionary."""
@@ -234,17 +257,17 @@ class State:
         return 1.0 if train <= 0 else float(self.counts @ self.t_var) / train
 
     @property
-    def lifted(self) -> Array:
-        """(G,) `lift`, worked out where it is not given; where a channel's own signal fades in test mode, so
-        does what it has in common with others.
+    def covariance_growths(self) -> Array:
+        """(G,) `covariance_growth`, worked out where it is not given; where a channel's own signal fades
+        in test mode, so does what it has in common with others.
         """
-        border, t_border = self.borders
-        data, test = self.data - border, self.t_var - t_border
+        border_variance, t_border = self.border_variances
+        data, test = self.data - border_variance, self.t_var - t_border
         own: Array = np.divide(test, data, out=np.ones_like(data), where=data > 0)
-        if self.lift is None:
+        if self.covariance_growth is None:
             return own
-        fading = np.minimum(np.minimum(self.lift, 1.0), own)
-        result: Array = np.maximum(self.lift, 1.0) * fading
+        fading = np.minimum(np.minimum(self.covariance_growth, 1.0), own)
+        result: Array = np.maximum(self.covariance_growth, 1.0) * fading
         return result
 
     @property
@@ -264,54 +287,66 @@ class State:
         return self.pending[channels], channels
 
     @property
-    def leaning(self) -> Array:
+    def component_scale(self) -> Array:
         """(K, G) the data part's deviation in each component, against its mean over the components."""
         mean = self.prob @ self.sig
         return np.divide(self.sig, mean, out=np.ones_like(self.sig), where=mean > 0)
 
     @property
-    def swings(self) -> tuple[Array, Array]:
-        """(G,) `swing` and `t_swing`, zeros where they are not known."""
-        if self.swing is None or self.t_swing is None or self.swing.shape != self.t_mean.shape:
+    def energy_slopes(self) -> tuple[Array, Array]:
+        """(G,) `energy_slope` and `t_energy_slope`, zeros where they are not known."""
+        if (
+            self.energy_slope is None
+            or self.t_energy_slope is None
+            or self.energy_slope.shape != self.t_mean.shape
+        ):
             return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
         bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
-        return np.clip(self.swing, -bound, bound), np.clip(self.t_swing, -t_bound, t_bound)
+        return np.clip(self.energy_slope, -bound, bound), np.clip(self.t_energy_slope, -t_bound, t_bound)
 
     @property
-    def borders(self) -> tuple[Array, Array]:
-        """(G,) `border` and `t_border`, zeros where there is none."""
+    def border_variances(self) -> tuple[Array, Array]:
+        """(G,) `border_variance` and `t_border_variance`, zeros where there is none."""
         if (
-            not self.weighed
-            or self.border is None
-            or self.t_border is None
-            or self.border.shape != self.data.shape
+            not self.from_weight_layer
+            or self.border_variance is None
+            or self.t_border_variance is None
+            or self.border_variance.shape != self.data.shape
         ):
             return np.zeros_like(self.data), np.zeros_like(self.data)
-        return np.minimum(self.border, self.data), np.minimum(self.t_border, self.t_var)
+        return np.minimum(self.border_variance, self.data), np.minimum(self.t_border_variance, self.t_var)
 
     @property
-    def tides(self) -> Array:
-        """(S, G) `tide`, zeros where it is not known."""
-        if self.tide is None or self.tide.shape != self.noise.shape:
+    def sample_mask_slopes(self) -> Array:
+        """(S, G) `sample_mask_slope`, zeros where it is not known."""
+        if self.sample_mask_slope is None or self.sample_mask_slope.shape != self.noise.shape:
             return np.zeros_like(self.noise)
         bound = np.sqrt(self.noise)
-        return np.clip(self.tide, -bound, bound)
+        return np.clip(self.sample_mask_slope, -bound, bound)
 
     @property
-    def apart(self) -> Array:
-        """(S, G) noise beside the tides."""
-        return self.noise if self.tide is None else np.maximum(self.noise - self.tides**2, 0.0)
+    def independent_noise(self) -> Array:
+        """(S, G) noise beside what the channels' means owe to masks of whole samples."""
+        return (
+            self.noise
+            if self.sample_mask_slope is None
+            else np.maximum(self.noise - self.sample_mask_slopes**2, 0.0)
+        )
 
     @property
-    def rising(self) -> Array:
+    def amplified_noise(self) -> Array:
         """(S, G) noise that trained weights amplify together with the data."""
-        result: Array = self.apart * self.old * self.akin
+        result: Array = self.independent_noise * self.shared_by_channels * self.amplified_share
         return result
 
     @property
-    def akin(self) -> Array:
+    def amplified_share(self) -> Array:
         """(S, 1) how far noise takes part in what trained weights make of the data."""
-        return np.where(self.kin > 0, np.maximum(self.kin, LEAST_KIN), STRANGE)
+        return np.where(
+            self.data_correlation > 0,
+            np.maximum(self.data_correlation, LEAST_DATA_CORRELATION),
+            INDEPENDENT_NOISE_SHARE,
+        )
 
     def collapse(self) -> State:
         """One normal component with the mixture's moments: what a sum over many masks looks like."""
@@ -325,7 +360,7 @@ class State:
             sig=np.sqrt(self.data)[None],
             var=np.maximum(self.train_var, 0.0)[None],
             skew=None if self.skew is None else self._mixed(self.skew),
-            tide=self._turned(),
+            sample_mask_slope=self._turned(),
             mask="",
             source=-1,
             sources=None,
@@ -333,16 +368,16 @@ class State:
         )
 
     def _turned(self) -> Array | None:
-        """`tide` with the pending mask's own: what it does to the channels' means."""
+        """`sample_mask_slope` with the pending mask's own: what it does to the channels' means."""
         if self.mask != "sample":
-            return self.tide
+            return self.sample_mask_slope
         spread = np.sqrt(self.prob @ (self.mean - self.train_mean) ** 2)
         if not np.any(spread):
-            return self.tide
-        tide = self.tides.copy()
+            return self.sample_mask_slope
+        sample_mask_slope = self.sample_mask_slopes.copy()
         turned = spread * np.sign(self.mean[-1] - self.mean[0])
-        tide[self.masked] += turned[self.masked[1]]
-        return tide
+        sample_mask_slope[self.masked] += turned[self.masked[1]]
+        return sample_mask_slope
 
     def _mixed(self, skew: Skewness) -> Skewness:
         """Skewness of the whole mixture: Σ π_k (κ₃_k + 3·d_k·Var_k + d_k³), d_k = mean_k - mean."""
@@ -365,8 +400,8 @@ class State:
             value = getattr(self, name)
             take[name] = None if value is None else value[..., index]
         skew = None if self.skew is None else self.skew.pick(index)
-        under = None if self.under is None else self.under.pick(index)
-        return replace(self, counts=counts, skew=skew, under=under, **take)
+        under = None if self.before_relu is None else self.before_relu.pick(index)
+        return replace(self, counts=counts, skew=skew, before_relu=under, **take)
 
     def per_channel(self) -> State:
         """Every channel its own group."""
@@ -386,7 +421,7 @@ class State:
         noise = self.noise @ weight
         shared, old = (
             np.divide((self.noise * part) @ weight, noise, out=np.zeros_like(noise), where=noise > 0)
-            for part in (self.shared, self.old)
+            for part in (self.shared_by_positions, self.shared_by_channels)
         )
         return replace(
             self,
@@ -400,8 +435,8 @@ class State:
             var=(self.var @ weight)[:, None],
             data=np.array([self.data @ weight]),
             noise=noise[:, None],
-            shared=shared[:, None],
-            old=old[:, None],
+            shared_by_positions=shared[:, None],
+            shared_by_channels=old[:, None],
             **MOMENTS_ALONE,
         )
 
@@ -429,12 +464,12 @@ class State:
             noise=self.noise * square,
             levels=self.levels if np.all(np.asarray(shift) == 0) else (),
             skew=None if self.skew is None else self.skew.times(np.sign(factor)),
-            swing=None if self.swing is None else self.swing * factor,
-            t_swing=None if self.t_swing is None else self.t_swing * factor,
-            tide=None if self.tide is None else self.tide * factor,
-            border=None if self.border is None else self.border * square,
-            t_border=None if self.t_border is None else self.t_border * square,
-            under=None,
+            energy_slope=None if self.energy_slope is None else self.energy_slope * factor,
+            t_energy_slope=None if self.t_energy_slope is None else self.t_energy_slope * factor,
+            sample_mask_slope=None if self.sample_mask_slope is None else self.sample_mask_slope * factor,
+            border_variance=None if self.border_variance is None else self.border_variance * square,
+            t_border_variance=None if self.t_border_variance is None else self.t_border_variance * square,
+            before_relu=None,
         )
 
 
@@ -468,9 +503,9 @@ def fresh(
         var=np.full((1, 1), var),
         data=var * one,
         noise=np.zeros((sources, 1)),
-        shared=np.zeros((sources, 1)),
-        old=np.zeros((sources, 1)),
-        kin=np.zeros((sources, 1)),
+        shared_by_positions=np.zeros((sources, 1)),
+        shared_by_channels=np.zeros((sources, 1)),
+        data_correlation=np.zeros((sources, 1)),
         rho=np.zeros(LAGS) if rho is None else rho,
     )
 

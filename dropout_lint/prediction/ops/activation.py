@@ -37,7 +37,7 @@ from dropout_lint.prediction.quadrature import (
 from dropout_lint.prediction.state import Normals, Skewness, State, replace
 
 PAIR = 0.4
-"""Assumed correlation of the channels that trained weights add up, beyond what `State.swing` says."""
+"""Assumed correlation of the channels that trained weights add up, beyond what `State.energy_slope` says."""
 
 _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
@@ -52,7 +52,7 @@ class Passed:
         data: what of the variance the data cause.
         first: the part of that which is linear in the data (a₁²·r).
         slope: E[f'].
-        swing: half the difference between the means at high and at low local energy.
+        energy_slope: half the difference between the means at high and at low local energy.
     """
 
     mean: Array
@@ -61,38 +61,46 @@ class Passed:
     data: Array
     first: Array
     slope: Array
-    swing: Array
+    energy_slope: Array
 
 
 def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
-    swing, t_swing = x.swings
-    train = _passed(moments, x.mean, x.dev, x.var, x.sig**2, swing * x.leaning, x.unrest)
-    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_swing, x.unrest)
+    energy_slope, t_energy_slope = x.energy_slopes
+    train = _passed(
+        moments, x.mean, x.dev, x.var, x.sig**2, energy_slope * x.component_scale, x.energy_variance
+    )
+    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_energy_slope, x.energy_variance)
     return _after(x, train, test, homogeneous)
 
 
 def _passed(  # noqa: PLR0917
-    moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array, swing: Array, unrest: float
+    moments: MomentFunction,
+    mean: Array,
+    dev: Array,
+    var: Array,
+    signal: Array,
+    energy_slope: Array,
+    energy_variance: float,
 ) -> Passed:
     """By the Hermite series: two draws of the noise leave a correlation of r = signal/var.
 
-    Where the variance around a position is not the same everywhere, it is (1 ± √unrest)·var, half and half,
-    and the mean goes along with it by ± swing.
+    Where the variance around a position is not the same everywhere, it is
+    (1 ± √energy_variance)·var, half and half, and the mean goes along with it by ± energy_slope.
     """
-    if not unrest:
+    if not energy_variance:
         return _hermite(moments, mean, dev, var, signal)
-    along = np.minimum(swing**2, 0.9 * np.minimum(signal, var))
+    along = np.minimum(energy_slope**2, 0.9 * np.minimum(signal, var))
     low_high = np.array([-1.0, 1.0]).reshape(2, *[1] * var.ndim)
-    louder = 1 + low_high * math.sqrt(unrest)
-    means = mean + low_high * np.copysign(np.sqrt(along), swing)
+    louder = 1 + low_high * math.sqrt(energy_variance)
+    means = mean + low_high * np.copysign(np.sqrt(along), energy_slope)
     each = _hermite(
         moments, means, np.broadcast_to(dev, means.shape), (var - along) * louder, (signal - along) * louder
     )
-    swing = (each.mean[1] - each.mean[0]) / 2
+    energy_slope = (each.mean[1] - each.mean[0]) / 2
     both = {name: getattr(each, name).mean(0) for name in ("mean", "dev", "first", "slope", "var", "data")}
-    both["var"], both["data"] = both["var"] + swing**2, both["data"] + swing**2
-    return Passed(**both, swing=swing)
+    both["var"], both["data"] = both["var"] + energy_slope**2, both["data"] + energy_slope**2
+    return Passed(**both, energy_slope=energy_slope)
 
 
 def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
@@ -111,10 +119,14 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
     data = np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0)
     weight = x.counts * test.var
     share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
-    swing, t_swing = x.swing, x.t_swing
-    if swing is not None or x.unrest:
-        swing, t_swing = x.prob @ train.swing, test.swing
-    tide = None if x.tide is None else x.tides * (x.prob @ (train.slope * x.leaning))
+    energy_slope, t_energy_slope = x.energy_slope, x.t_energy_slope
+    if energy_slope is not None or x.energy_variance:
+        energy_slope, t_energy_slope = x.prob @ train.energy_slope, test.energy_slope
+    sample_mask_slope = (
+        None
+        if x.sample_mask_slope is None
+        else x.sample_mask_slopes * (x.prob @ (train.slope * x.component_scale))
+    )
     return replace(
         x,
         t_mean=test.mean,
@@ -125,23 +137,23 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
         sig=sig,
         var=train.var,
         data=data,
-        swing=swing,
-        t_swing=t_swing,
-        tide=tide,
-        lift=_lift(x, train, test),
+        energy_slope=energy_slope,
+        t_energy_slope=t_energy_slope,
+        sample_mask_slope=sample_mask_slope,
+        covariance_growth=_lift(x, train, test),
         levels=x.levels if homogeneous else (),
         rho=share * x.rho + (1 - share) * x.rho**2,
-        alike=(share * x.alike**0.5 + (1 - share) * x.alike) ** 2,
-        weighed=False,
+        channel_correlation=(share * x.channel_correlation**0.5 + (1 - share) * x.channel_correlation) ** 2,
+        from_weight_layer=False,
         skew=None,
-        under=None,
-        spread_over=0.0,
+        before_relu=None,
+        positions_averaged=0.0,
     ).balanced()
 
 
 def _lift(x: State, train: Passed, test: Passed) -> Array:
     """Test over train covariance of two channels that correlate at `PAIR`, by the same series."""
-    rest = np.maximum(train.data - train.first - train.swing**2, 0.0)
+    rest = np.maximum(train.data - train.first - train.energy_slope**2, 0.0)
     if x.components > 1:
         weight = x.prob[:, None]
         apart = np.divide(x.data, (x.prob @ x.sig) ** 2, out=np.ones_like(x.data), where=x.data > 0)
@@ -150,9 +162,9 @@ def _lift(x: State, train: Passed, test: Passed) -> Array:
     else:
         first, other = train.first[0], rest[0]
     came = np.divide(x.t_var, x.data, out=np.ones_like(x.data), where=x.data > 0)
-    now = first + other * PAIR + (x.prob @ train.swing) ** 2
-    rest = np.maximum(test.data - test.first - test.swing**2, 0.0)
-    then = test.first * x.lifted / came + rest * PAIR + test.swing**2
+    now = first + other * PAIR + (x.prob @ train.energy_slope) ** 2
+    rest = np.maximum(test.data - test.first - test.energy_slope**2, 0.0)
+    then = test.first * x.covariance_growths / came + rest * PAIR + test.energy_slope**2
     result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
     return result
 
@@ -209,7 +221,7 @@ def relu(call: Call) -> State:
     under = Normals(
         flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
     )
-    return replace(y, under=under)
+    return replace(y, before_relu=under)
 
 
 def _skewed(x: State, skew: Skewness) -> State:
@@ -230,11 +242,13 @@ def _skewed(x: State, skew: Skewness) -> State:
         np.divide(a, np.sqrt(v), out=np.zeros_like(a), where=v > 0)
         for a, v in ((linear, x.var), (t_linear, x.t_var))
     )
-    swing, t_swing = x.swings
+    energy_slope, t_energy_slope = x.energy_slopes
     y = _after(
         x,
-        Passed(mean, none, var, data, first, slope, slope * swing),
-        Passed(t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), t_slope, t_slope * t_swing),
+        Passed(mean, none, var, data, first, slope, slope * energy_slope),
+        Passed(
+            t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), t_slope, t_slope * t_energy_slope
+        ),
         homogeneous=True,
     )
     return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))

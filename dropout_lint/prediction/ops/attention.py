@@ -48,9 +48,9 @@ def window_of(call: Call, length: int) -> tuple[int, ...]:
     return (length,)
 
 
-def attended(call: Call, v: State, length: int, spread_over: float) -> State:
-    """Weighted mean of `v` over `length` positions, effectively over `spread_over` of them."""
-    n = min(max(spread_over, 1.0), float(max(length, 1)))
+def attended(call: Call, v: State, length: int, positions_averaged: float) -> State:
+    """Weighted mean of `v` over `length` positions, effectively over `positions_averaged` of them."""
+    n = min(max(positions_averaged, 1.0), float(max(length, 1)))
     if v.mask not in ("sample", "channel"):
         v = v.collapse()
     if length <= 1:
@@ -90,7 +90,7 @@ def _by_scores(call: Call, projected: Sequence[State], length: int, width: int) 
     whole = [s if s.sample_wide else s.collapse() for s in whole]
     scores = _product_over(call, whole[0], whole[1], width, positions=False).scaled(width**-0.5)
     weights = softmax_of(scores, (-1,), length)
-    return _with_dropout(call, weighted(call, weights, v, length), v, weights.spread_over)
+    return _with_dropout(call, weighted(call, weights, v, length), v, weights.positions_averaged)
 
 
 def weighted(call: Call, weights: State, v: State, length: int) -> State:
@@ -99,7 +99,7 @@ def weighted(call: Call, weights: State, v: State, length: int) -> State:
     Noise in the weights: the weights sum to 1 in either mode, so what upstream noise does to them only mixes
     the values' differences; a dropout on the weights is not made up for, and has all of E[v²].
     """
-    over = max(weights.spread_over, 1.0)
+    over = max(weights.positions_averaged, 1.0)
     result = attended(call, v, length, over)
     whole = mean_correlation(v.rho, window_of(call, length)) if length > 1 else 1.0
     loose = v.train_var * (1 - whole)
@@ -114,12 +114,12 @@ def weighted(call: Call, weights: State, v: State, length: int) -> State:
 def _noisier(x: State, extra: Array) -> State:
     """`x` with (S, G) more noise that positions do not share."""
     noise = x.noise + extra
-    shared = np.divide(x.noise * x.shared, noise, out=np.zeros_like(noise), where=noise > 0)
-    return replace(x, noise=noise, shared=shared, var=x.var + extra.sum(0))
+    shared = np.divide(x.noise * x.shared_by_positions, noise, out=np.zeros_like(noise), where=noise > 0)
+    return replace(x, noise=noise, shared_by_positions=shared, var=x.var + extra.sum(0))
 
 
-def _with_dropout(call: Call, result: State, v: State, spread_over: float) -> State:
-    energy = (v.train_var + v.train_mean**2 + v.train_dev**2) / max(spread_over, 1.0)
+def _with_dropout(call: Call, result: State, v: State, positions_averaged: float) -> State:
+    energy = (v.train_var + v.train_mean**2 + v.train_dev**2) / max(positions_averaged, 1.0)
     extra = np.zeros_like(result.noise)
     for row, site in call.ledger.sources(call.node):
         extra[row] += min(site.spec.mask_variance, 1e6) * energy
@@ -144,7 +144,9 @@ def softmax(call: Call) -> State:
         part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
         shift = np.log(np.maximum(part * length, 1e-30))[:, None]
         t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
-        return replace(x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), under=None).balanced()
+        return replace(
+            x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), before_relu=None
+        ).balanced()
     return softmax_of(x, (axis,), length)
 
 
@@ -158,7 +160,7 @@ def softmax_of(x: State, dims: tuple[int, ...], length: int) -> State:
     power = _energy(e)[1]
     mean = float(e.t_mean @ e.counts / e.counts.sum())
     over = max(length * mean**2 / power, 1.0) if power > 0 else float(length)
-    return replace(normalised(e, dims, first=True).scaled(1 / max(length, 1)), spread_over=over)
+    return replace(normalised(e, dims, first=True).scaled(1 / max(length, 1)), positions_averaged=over)
 
 
 def _product_over(call: Call, a: State, b: State, inner: int, positions: bool) -> State:
@@ -220,7 +222,7 @@ def matmul(call: Call) -> State:
             x = a if isinstance(left, State) else b
             return linear_map(x.on(x.axis, inner), axis, inner, width, 1, ONE_TAP, values, None)
     for weights, v, first in ((a, b, True), (b, a, False)):
-        if weights.spread_over > 0:
+        if weights.positions_averaged > 0:
             result = weighted(call, weights, v, inner)
             rank = len(call.shape)
             place = axis if first else max(rank - 2, 0)  # a·v has v's columns, v·aᵀ v's rows

@@ -49,12 +49,13 @@ def tied_sources(ledger: Ledger) -> Sources:
 def noise_pair(x: State, pair: float, tied: Sources) -> Array:
     """(S, G) mean correlation of the noise over pairs whose data part correlates by `pair`.
 
-    Noise of a shared mask is (m - 1)·x. Its correlation is (c² + v·ρ)/(c² + v), of which `State.shared` is
-    the value at large distances; the rest of it goes with ρ. Noise of separate masks has the shared part.
+    Noise of a shared mask is (m - 1)·x. Its correlation is (c² + v·ρ)/(c² + v), of which
+    `State.shared_by_positions` is the value at large distances; the rest of it goes with ρ. Noise of
+    separate masks has the shared part.
     """
     far = float(np.clip(x.rho[-1], 0.0, 0.999))
     near = max((pair - far) / (1 - far), 0.0)
-    result: Array = x.shared + (1 - x.shared) * np.where(tied, near, 0.0)[:, None]
+    result: Array = x.shared_by_positions + (1 - x.shared_by_positions) * np.where(tied, near, 0.0)[:, None]
     return result
 
 
@@ -80,7 +81,10 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     column = values[:, None]
     square = prob @ values**2
     second = x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2
-    noise, shared = x.noise.copy(), x.shared.copy()  # x·m = x + x·(m - 1): older noise stays what it was
+    noise, shared = (
+        x.noise.copy(),
+        x.shared_by_positions.copy(),
+    )  # x·m = x + x·(m - 1): older noise stays what it was
     added = (square - (prob @ values) ** 2) * second
     if over != "element":
         steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]
@@ -91,11 +95,11 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     shared[row] = np.divide(
         noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
     )
-    old, kin = x.old.copy(), x.kin.copy()
+    old, data_correlation = x.shared_by_channels.copy(), x.data_correlation.copy()
     old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
     if over == "sample":
         old[row] = 1.0
-    kin[row] = float(over == "sample")
+    data_correlation[row] = float(over == "sample")
     noise[row] = total
     return replace(
         x,
@@ -105,9 +109,9 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
         sig=x.sig * column,
         var=x.var * column**2,
         noise=noise,
-        shared=shared,
-        old=old,
-        kin=kin,
+        shared_by_positions=shared,
+        shared_by_channels=old,
+        data_correlation=data_correlation,
         mask=over,
         source=row,
         skew=x.skew and x.skew.repeated(len(prob)),

@@ -31,7 +31,7 @@ class Taps:
 
     single: Array
     pair: Array
-    window: tuple[int, ...] = ()
+    kernel_size: tuple[int, ...] = ()
 
     @property
     def neighbours(self) -> bool:

@@ -11,16 +11,16 @@ taps first: Σ_tt' f_tt' w_t w_t', f_tt' the fraction at which both taps see the
 mask that all positions share has that part from the mean of x, and correlates like x for the rest of it:
 Σ_tt' f_tt' ρ_tt' w_t w_t'. So does the signal within a channel; channels are taken as separate, which for
 zero-mean weights is the expectation. Where the padding cuts taps off, a mean becomes a pattern over
-positions, and that is variance of the norm's input as well (`State.border`): with u_ot = Σ_i w_oit c_i it is
-Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
+positions, and that is variance of the norm's input as well (`State.border_variance`): with u_ot = Σ_i
+w_oit c_i it is Σ_tt' u_ot u_ot' (f_tt' - f_t f_t').
 
 With weights on meta, w has mean 0 and its initialiser's variance: kaiming_uniform(a = √5), 1/(3·fan_in), as
 torch's layers use it. The factor hardly matters, it cancels at the next norm.
 
 Zero-mean weights add up what the data do to the inputs with random signs, so the outputs' variances differ:
 with C the inputs' covariance (over channels and taps), wᵀCw has mean σ²·tr C and relative variance 2·tr
-C²/(tr C)², and two outputs have the squared correlation tr C²/(tr C)² (`State.uneven`, `State.alike`). Noise
-of separate masks has no such spread.
+C²/(tr C)², and two outputs have the squared correlation tr C²/(tr C)² (`State.channel_spread`,
+`State.channel_correlation`). Noise of separate masks has no such spread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from dropout_lint.prediction.state import State, replace
 DEFAULT_GAIN = 1 / 3
 """Weight variance times fan-in of torch's default initialiser of linear and convolution layers."""
 
-CORRELATED = ("test", "data", "lifted", "signal", "swing")
+CORRELATED = ("test", "data", "covariance_growths", "signal", "energy_slope")
 """Rows that correlate between positions like the data part."""
 
 
@@ -60,26 +60,26 @@ def linear_map(  # noqa: PLR0917
     tied: Sources | None = None,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
-    x = replace(x, under=None, skew=None)
+    x = replace(x, before_relu=None, skew=None)
     if not x.sample_wide and not (x.mask == "channel" and x.source >= 0 and groups == c_in):
         x = x.collapse()
     overlap = _overlap(x, c_in / groups, taps)
     x = replace(
         x,
-        alike=overlap if groups < c_in else x.alike * overlap,
-        uneven=2 * overlap,
-        window=taps.window,
-        border=None,
-        t_border=None,
+        channel_correlation=overlap if groups < c_in else x.channel_correlation * overlap,
+        channel_spread=2 * overlap,
+        kernel_size=taps.kernel_size,
+        border_variance=None,
+        t_border_variance=None,
     )
     if weight is None:
         return _expected(x, axis, c_in, c_out, groups, taps)
     x = x.on(x.axis, c_in).per_channel()
-    k, gain = x.components, x.gain if len(taps.single) > 1 else x.gain**POINT_GAIN
+    k, gain = x.components, x.trained_gain if len(taps.single) > 1 else x.trained_gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     means, rows = _carried_rows(x, active)
     if tied is not None and taps.neighbours and tied[active].any():
-        rows["smooth"] = x.noise[active] * (1 - x.shared[active]) * tied[active][:, None]
+        rows["smooth"] = x.noise[active] * (1 - x.shared_by_positions[active]) * tied[active][:, None]
     squared, added_up = squares(weight, taps.single, _patterns(x, taps, rows))
     power = powers(squared, rows, groups)
     if "data" in added_up:
@@ -95,11 +95,11 @@ def linear_map(  # noqa: PLR0917
     coherent = {name: apply(matrix, rows[name], groups) for name, matrix in added_up.items()}
     noise, more = _noise_behind(x, active, power, mean, coherent)
     var = var + more  # the train variance holds the same noise
-    swing = mean.get("swing", (None, None))
-    if "swing" in rows:  # what channels have in common adds up before it is squared
-        more, t_more = mean["swing"] ** 2 - power["swing"]
+    energy_slope = mean.get("energy_slope", (None, None))
+    if "energy_slope" in rows:  # what channels have in common adds up before it is squared
+        more, t_more = mean["energy_slope"] ** 2 - power["energy_slope"]
         within = more * power["signal"] / np.maximum(power["data"], 1e-300)
-        data, test, amplifies = data + more, test + t_more, amplifies - power["swing"][0]
+        data, test, amplifies = data + more, test + t_more, amplifies - power["energy_slope"][0]
         signal, var = np.maximum(signal + within, 0.0), var + within
     spread = np.sqrt(power["spread"]) if "spread" in rows else np.zeros((1 + k, c_out))
     shift = 0.0 if bias is None or bias.is_meta else bias.detach().double().numpy()
@@ -114,16 +114,18 @@ def linear_map(  # noqa: PLR0917
         sig=np.sqrt(signal),
         var=var,
         data=data,
-        swing=swing[0],
-        t_swing=swing[1],
-        lift=np.divide(power["lifted"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0),
-        border=pattern,
-        t_border=t_pattern,
+        energy_slope=energy_slope[0],
+        t_energy_slope=energy_slope[1],
+        covariance_growth=np.divide(
+            power["covariance_growths"][0], power["data"][0], out=np.ones(c_out), where=power["data"][0] > 0
+        ),
+        border_variance=pattern,
+        t_border_variance=t_pattern,
         **noise,
-        old=np.ones((len(x.noise), c_out)),
-        gain=gain,
+        shared_by_channels=np.ones((len(x.noise), c_out)),
+        trained_gain=gain,
         levels=() if bias is not None else x.levels,
-        weighed=True,
+        from_weight_layer=True,
     )
     result = amplified(result, np.full(c_out, gain), amplifies)
     # a mask on all channels moves all their means at once: those add up before they are squared
@@ -136,29 +138,33 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
     means = {"test": x.t_mean[None], "components": x.mean}
     if x.components > 1:
         means["train"] = x.train_mean[None]
-    rows = {"test": x.t_var[None], "data": x.data[None], "lifted": (x.lifted * x.data)[None]}
+    rows = {
+        "test": x.t_var[None],
+        "data": x.data[None],
+        "covariance_growths": (x.covariance_growths * x.data)[None],
+    }
     rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
-    if x.shared[active].any():
-        rows["shared"] = loud * x.shared[active]
-    if x.swing is not None:
-        means["swing"] = np.stack(x.swings)
-        rows["swing"] = means["swing"] ** 2
+    if x.shared_by_positions[active].any():
+        rows["shared_by_positions"] = loud * x.shared_by_positions[active]
+    if x.energy_slope is not None:
+        means["energy_slope"] = np.stack(x.energy_slopes)
+        rows["energy_slope"] = means["energy_slope"] ** 2
     if np.any(x.dev) or np.any(x.t_dev):
         rows["spread"] = np.concatenate([x.t_dev[None], x.dev]) ** 2
-    if x.tide is not None:
-        means["tide"] = x.tides[active]
-        rows["tide"] = means["tide"] ** 2
+    if x.sample_mask_slope is not None:
+        means["sample_mask_slope"] = x.sample_mask_slopes[active]
+        rows["sample_mask_slope"] = means["sample_mask_slope"] ** 2
     return means, rows
 
 
 def _patterns(x: State, taps: Taps, rows: Mapping[str, Array]) -> dict[str, Array]:
     """By the rows that it holds for, (T, T): how often two taps both see the input, times its correlation."""
     if not taps.neighbours:
-        return {"shared": taps.pair} if "shared" in rows else {}
-    near = between(x.rho, taps.window)
+        return {"shared_by_positions": taps.pair} if "shared_by_positions" in rows else {}
+    near = between(x.rho, taps.kernel_size)
     found = {"data": taps.pair * near}
-    if "shared" in rows:
-        found["shared"] = taps.pair
+    if "shared_by_positions" in rows:
+        found["shared_by_positions"] = taps.pair
     if "smooth" in rows:
         far = min(float(x.rho[-1]), 0.999)
         found["smooth"] = taps.pair * np.maximum((near - far) / (1 - far), 0.0)
@@ -172,25 +178,28 @@ def _noise_behind(
     mean: Mapping[str, Array],
     coherent: Mapping[str, Array],
 ) -> tuple[dict[str, Array | None], Array | float]:
-    """`noise`, `shared` and `tide` behind a layer, and how much more than Σ w²·noise the noise is.
+    """`noise`, `shared_by_positions` and `sample_mask_slope` behind a layer, and how much more than Σ
+    w²·noise the noise is.
 
     `coherent` has what neighbouring positions hold in common, added up over the taps before it is squared;
-    tides are so over all inputs.
+    those by masks of whole samples are so over all inputs.
     """
     carried, more = power["noise"], np.zeros_like(power["noise"])
     noise, shared = np.zeros((2, len(x.noise), carried.shape[1]))
     for name, added in coherent.items():
         more = more + added - power[name]
-    tide = None
-    if "tide" in power:
-        more = more + mean["tide"] ** 2 - power["tide"]
-        tide = np.zeros_like(noise)
-        tide[active] = mean["tide"]
+    sample_mask_slope = None
+    if "sample_mask_slope" in power:
+        more = more + mean["sample_mask_slope"] ** 2 - power["sample_mask_slope"]
+        sample_mask_slope = np.zeros_like(noise)
+        sample_mask_slope[active] = mean["sample_mask_slope"]
     carried = carried + more
     noise[active] = carried
-    if "shared" in coherent:
-        shared[active] = _share(coherent["shared"], carried)
-    return {"noise": noise, "shared": shared, "tide": tide}, more.sum(0)
+    if "shared_by_positions" in coherent:
+        shared[active] = _share(coherent["shared_by_positions"], carried)
+    return {"noise": noise, "shared_by_positions": shared, "sample_mask_slope": sample_mask_slope}, more.sum(
+        0
+    )
 
 
 def _share(part: Array, whole: Array) -> Array:
@@ -203,17 +212,17 @@ ones.
 """
 
 
-def amplified(x: State, factor: Array, signal: Array, rising: Array | None = None) -> State:
+def amplified(x: State, factor: Array, signal: Array, amplified_noise: Array | None = None) -> State:
     """Trained weights add up what channels hold in common: Var is `factor` times Σ w²·data for the data part.
 
-    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes), `rising` the
-    noise, (S, G): what the state says where it is not given.
+    `signal` is the part of `x.data` that this holds for (not the pattern that padding makes),
+    `amplified_noise` the noise, (S, G): what the state says where it is not given.
     """
     if np.all(factor == 1):
         return x
     more = (factor - 1) * signal
-    rising = x.rising if rising is None else rising
-    noise = x.noise + (factor - 1) * rising
+    amplified_noise = x.amplified_noise if amplified_noise is None else amplified_noise
+    noise = x.noise + (factor - 1) * amplified_noise
     data = np.maximum(x.data + more, 0.0)
     scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
     var = x.var + more + (noise - x.noise).sum(0)
@@ -223,7 +232,7 @@ def amplified(x: State, factor: Array, signal: Array, rising: Array | None = Non
         var = x.sig**2 * scale + np.maximum(x.var - x.sig**2, 0.0) * louder
     y = replace(
         x,
-        t_var=np.where(more > 0, x.t_var + x.lifted * more, x.t_var * scale),
+        t_var=np.where(more > 0, x.t_var + x.covariance_growths * more, x.t_var * scale),
         sig=x.sig * np.sqrt(scale),
         var=np.maximum(var, 0.0),
         data=data,
@@ -235,10 +244,10 @@ def amplified(x: State, factor: Array, signal: Array, rising: Array | None = Non
 def _overlap(x: State, fan_in: float, taps: Taps) -> float:
     """tr C²/(tr C)² of the data part over the inputs of one output, channels and taps taken as separable."""
     among_taps = 1.0
-    if taps.window:
-        n = float(np.prod(taps.window))
-        among_taps = mean_correlation(x.rho**2, taps.window) if n > 1 else 1.0
-    return float((1 / fan_in + (1 - 1 / fan_in) * x.alike) * among_taps)
+    if taps.kernel_size:
+        n = float(np.prod(taps.kernel_size))
+        among_taps = mean_correlation(x.rho**2, taps.kernel_size) if n > 1 else 1.0
+    return float((1 / fan_in + (1 - 1 / fan_in) * x.channel_correlation) * among_taps)
 
 
 def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917
@@ -261,8 +270,10 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         result: Array = np.sqrt(whole * power(mean**2 + dev**2) + DEFAULT_GAIN / fan_in)
         return result
 
-    lifted, plain = power(x.lifted * x.data), power(x.data)
-    x = replace(x, lift=np.divide(lifted, plain, out=np.ones(len(counts)), where=plain > 0))
+    covariance_growths, plain = power(x.covariance_growths * x.data), power(x.data)
+    x = replace(
+        x, covariance_growth=np.divide(covariance_growths, plain, out=np.ones(len(counts)), where=plain > 0)
+    )
     t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
     noise = inside * power(x.noise)
     return replace(
@@ -278,13 +289,13 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         var=inside * power(x.var) + border,
         data=inside * power(x.data) + cut * power(x.train_mean**2 + x.train_dev**2),
         noise=noise,
-        swing=None,
-        t_swing=None,
-        tide=None,
-        shared=np.divide(
-            inside * power(x.noise * x.shared), noise, out=np.zeros_like(noise), where=noise > 0
+        energy_slope=None,
+        t_energy_slope=None,
+        sample_mask_slope=None,
+        shared_by_positions=np.divide(
+            inside * power(x.noise * x.shared_by_positions), noise, out=np.zeros_like(noise), where=noise > 0
         ),
-        old=np.ones_like(noise),
+        shared_by_channels=np.ones_like(noise),
     )
 
 

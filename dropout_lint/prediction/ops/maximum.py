@@ -47,9 +47,9 @@ def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> Stat
         x = x.collapse()
     e, d = largest_of(min(n, 4096))
     pair = (mean_correlation(x.rho, window) * n - 1) / (n - 1)
-    alike = noise_pair(x, pair, tied)
+    channel_correlation = noise_pair(x, pair, tied)
     total = x.noise.sum(0)
-    held = np.divide((x.noise * alike).sum(0), total, out=np.zeros_like(total), where=total > 0)
+    held = np.divide((x.noise * channel_correlation).sum(0), total, out=np.zeros_like(total), where=total > 0)
     noise = np.maximum(x.var - x.sig**2, 0.0)
     same, free = x.sig**2 * pair + noise * held, x.sig**2 * (1 - pair) + noise * (1 - held)
     return replace(
@@ -60,11 +60,11 @@ def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> Stat
         var=same + d * free,
         sig=x.sig * math.sqrt(pair + (1 - pair) * d),
         data=x.data * (pair + (1 - pair) * d),
-        noise=x.noise * (alike + (1 - alike) * d),
+        noise=x.noise * (channel_correlation + (1 - channel_correlation) * d),
         rho=rho,
         skew=None,
-        swing=None,
-        weighed=False,
+        energy_slope=None,
+        from_weight_layer=False,
     ).balanced()
 
 
@@ -87,9 +87,11 @@ def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rect
     pair = (mean_correlation(u.rho, window) * n - 1) / (n - 1)
     apart = x.mask in ("sample", "channel") or x.components == 1
     total = x.noise.sum(0)
-    alike = (x.noise * noise_pair(x, pair, tied)).sum(0)
+    channel_correlation = (x.noise * noise_pair(x, pair, tied)).sum(0)
     held = (
-        np.divide(alike, total, out=np.zeros_like(total), where=total > 0) if apart else np.zeros_like(total)
+        np.divide(channel_correlation, total, out=np.zeros_like(total), where=total > 0)
+        if apart
+        else np.zeros_like(total)
     )
     extra = np.maximum(u.var - u.sig2, 0.0)
     same, free = u.sig2 * pair + extra * held, u.sig2 * (1 - pair) + extra * (1 - held)
@@ -127,7 +129,7 @@ def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rect
         sig=np.sqrt(sig2),
         data=(x.prob @ np.sqrt(sig2)) ** 2,
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     ).balanced()
 
 
@@ -198,7 +200,7 @@ def rectified_parts(x: State) -> Normals | None:
     mean and variance stands for x: t from mean/sd, σ from the variance. It has the long right tail that
     decides about the largest of n values.
     """
-    u = x.under
+    u = x.before_relu
     if u is not None and (x.components == 1 or x.levels):
         column = np.array(x.levels if x.components > 1 else (1.0,))[:, None]
         return Normals(
@@ -232,8 +234,8 @@ def rectified_parts(x: State) -> Normals | None:
 def largest_channel(x: State) -> State:
     """Largest over the channels, whose values are taken as independent and as one population."""
     if x.mask not in ("sample", "element"):
-        x = replace(x.collapse(), under=None)
-    merged = replace(x.merged(), rho=np.zeros_like(x.rho), shared=np.zeros((len(x.noise), 1)))
+        x = replace(x.collapse(), before_relu=None)
+    merged = replace(x.merged(), rho=np.zeros_like(x.rho), shared_by_positions=np.zeros((len(x.noise), 1)))
     merged = replace(
         merged,
         var=merged.var + merged.dev**2,
@@ -242,7 +244,7 @@ def largest_channel(x: State) -> State:
         data=merged.data + merged.train_dev**2,
         dev=np.zeros_like(merged.dev),
         t_dev=np.zeros(1),
-        lift=None,
+        covariance_growth=None,
     )
     y = maximum(merged, [merged.channels], 1, np.zeros(len(x.noise), dtype=bool))
     return replace(y, counts=np.ones(1), rho=x.rho)

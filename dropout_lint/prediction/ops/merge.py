@@ -85,17 +85,18 @@ def _mixed_rho(a: State, b: State) -> Array:
 def _mixed_spread(a: State, b: State) -> dict[str, float]:
     """Two parts whose covariances have random signs, so that squares add up.
 
-    Channels of the two parts correlate as channels of one part do, by √(alike·alike) squared. In a sum of a
-    and b a channel's variance holds 2·cov(a, b), which differs from channel to channel by 4·fg·alike.
+    Channels of the two parts correlate as channels of one part do, by the root of
+    the product of their `channel_correlation`s, squared. In a sum of a and b a channel's variance holds
+    2·cov(a, b), which differs from channel to channel by 4·fg·channel_correlation.
     """
     left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
     if left + right <= 0:
-        return {"alike": a.alike, "uneven": a.uneven}
+        return {"channel_correlation": a.channel_correlation, "channel_spread": a.channel_spread}
     f, g = left / (left + right), right / (left + right)
-    crossed = f * g * math.sqrt(a.alike * b.alike)
+    crossed = f * g * math.sqrt(a.channel_correlation * b.channel_correlation)
     return {
-        "alike": f**2 * a.alike + g**2 * b.alike + 2 * crossed,
-        "uneven": f**2 * a.uneven + g**2 * b.uneven + 4 * crossed,
+        "channel_correlation": f**2 * a.channel_correlation + g**2 * b.channel_correlation + 2 * crossed,
+        "channel_spread": f**2 * a.channel_spread + g**2 * b.channel_spread + 4 * crossed,
     }
 
 
@@ -104,9 +105,17 @@ def _mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Arr
     total = left + right
     shared, old = (
         np.divide(left * f + right * g, total, out=np.zeros_like(total), where=total > 0)
-        for f, g in ((a.shared, b.shared), (a.old, b.old))
+        for f, g in (
+            (a.shared_by_positions, b.shared_by_positions),
+            (a.shared_by_channels, b.shared_by_channels),
+        )
     )
-    return {"noise": total, "shared": shared, "old": old, "kin": np.maximum(a.kin, b.kin)}
+    return {
+        "noise": total,
+        "shared_by_positions": shared,
+        "shared_by_channels": old,
+        "data_correlation": np.maximum(a.data_correlation, b.data_correlation),
+    }
 
 
 def add(a: State, b: State, agreement: float = 0.0) -> State:
@@ -120,16 +129,26 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
     twice = 2 * agreement
     common, t_common = twice * a.sig * b.sig, twice * np.sqrt(a.t_var * b.t_var)
     var, t_var = a.var + b.var + common, a.t_var + b.t_var + t_common
-    noise, tide = _mixed_noise(a, b, a.noise, b.noise), a.tide if b.tide is None else b.tide
-    if a.tide is not None and b.tide is not None:  # one mask moves both sides at once
-        together, tide = 2 * a.tides * b.tides, a.tides + b.tides
+    noise, sample_mask_slope = (
+        _mixed_noise(a, b, a.noise, b.noise),
+        a.sample_mask_slope if b.sample_mask_slope is None else b.sample_mask_slope,
+    )
+    if (
+        a.sample_mask_slope is not None and b.sample_mask_slope is not None
+    ):  # one mask moves both sides at once
+        together, sample_mask_slope = (
+            2 * a.sample_mask_slopes * b.sample_mask_slopes,
+            a.sample_mask_slopes + b.sample_mask_slopes,
+        )
         noise["noise"], var = noise["noise"] + together, var + together.sum(0)
     if agreement:  # noise that goes along with the data agrees as far as they do
-        akin = twice * np.sqrt(a.akin * b.akin * a.apart * b.apart)
+        amplified_share = twice * np.sqrt(
+            a.amplified_share * b.amplified_share * a.independent_noise * b.independent_noise
+        )
         if a.components > 1:  # the components say so of the pending masks
-            akin[a.masked] = 0.0
-        noise["noise"], var = noise["noise"] + akin, var + akin.sum(0)
-    noise["kin"] = _joint_kin((a, b), agreement)
+            amplified_share[a.masked] = 0.0
+        noise["noise"], var = noise["noise"] + amplified_share, var + amplified_share.sum(0)
+    noise["data_correlation"] = _joint_data_correlation((a, b), agreement)
     result = a.changed(
         axis=max(a.axis, b.axis),
         t_mean=a.t_mean + b.t_mean,
@@ -141,32 +160,32 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
         var=var,
         data=a.data + b.data + twice * np.sqrt(a.data * b.data),
         **noise,
-        tide=tide,
-        weighed=False,
-        gain=1.0,
+        sample_mask_slope=sample_mask_slope,
+        from_weight_layer=False,
+        trained_gain=1.0,
         rho=_mixed_rho(a, b),
         **_mixed_spread(a, b),
-        lift=_mean_lift(a, b),
+        covariance_growth=_mean_lift(a, b),
         skew=_mixed_skewness(a, b, agreement),
         **_added_swing(a, b),
-        under=None,
+        before_relu=None,
         levels=a.levels if same else (),
-        spread_over=max(a.spread_over, b.spread_over),
-        unrest=max(a.unrest, b.unrest),
+        positions_averaged=max(a.positions_averaged, b.positions_averaged),
+        energy_variance=max(a.energy_variance, b.energy_variance),
     )
     return result.balanced() if result.components > 1 else result
 
 
-def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
-    """(S, 1) `State.kin` of a sum or a concat.
+def _joint_data_correlation(parts: Sequence[State], agreement: float = 0.0) -> Array:
+    """(S, 1) `State.data_correlation` of a sum or a concat.
 
     With N and D the power of noise and data in each part, and ρ their agreement, the covariance of noise and
     data is Σ_ij ρ_ij √(κ_i N_i D_j). Weights amplify what is strongest in the sum most, so its squared
     correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
     little.
     """
-    kins = np.stack([x.kin[:, 0] for x in parts])
-    noise = np.stack([x.apart @ x.counts for x in parts])
+    kins = np.stack([x.data_correlation[:, 0] for x in parts])
+    noise = np.stack([x.independent_noise @ x.counts for x in parts])
     data = np.array([x.counts @ x.data for x in parts])
     along, roots = np.sqrt(kins * noise), np.sqrt(data)
 
@@ -183,16 +202,16 @@ def _joint_kin(parts: Sequence[State], agreement: float = 0.0) -> Array:
 
 
 def _added_swing(a: State, b: State) -> dict[str, Array | None]:
-    if a.swing is None and b.swing is None:
-        return {"swing": None, "t_swing": None}
-    (left, t_left), (right, t_right) = a.swings, b.swings
-    return {"swing": left + right, "t_swing": t_left + t_right}
+    if a.energy_slope is None and b.energy_slope is None:
+        return {"energy_slope": None, "t_energy_slope": None}
+    (left, t_left), (right, t_right) = a.energy_slopes, b.energy_slopes
+    return {"energy_slope": left + right, "t_energy_slope": t_left + t_right}
 
 
 def _mean_lift(a: State, b: State) -> Array:
     total = a.data + b.data
-    lifted = a.lifted * a.data + b.lifted * b.data
-    return np.divide(lifted, total, out=np.ones_like(total), where=total > 0)
+    covariance_growths = a.covariance_growths * a.data + b.covariance_growths * b.data
+    return np.divide(covariance_growths, total, out=np.ones_like(total), where=total > 0)
 
 
 def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tuple[State, State]:
@@ -203,7 +222,7 @@ def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tu
     noise O: Σ Var = S + N + O·(1 + κ(q² - 1)) + q²·D + 2·agreement·q·Σ√(data·data), solved for q over all
     channels.
     """
-    branches = [x for x in (a, b) if x.weighed]
+    branches = [x for x in (a, b) if x.from_weight_layer]
     if not branches or a.channels != len(variance) or b.channels != len(variance):
         return a, b
     a, b = align(*(x if x.sample_wide else x.collapse() for x in (a, b)))
@@ -211,10 +230,10 @@ def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tu
     along = agreement * float(a.counts @ np.sqrt(a.data * b.data))
     square = fixed = 0.0
     for x in (a, b):
-        total, old = float(x.counts @ x.train_var), float(x.counts @ x.rising.sum(0))
-        if x.weighed:
-            rising = float(x.counts @ x.data) + old
-            square, fixed = square + rising, fixed + total - rising
+        total, old = float(x.counts @ x.train_var), float(x.counts @ x.amplified_noise.sum(0))
+        if x.from_weight_layer:
+            amplified_noise = float(x.counts @ x.data) + old
+            square, fixed = square + amplified_noise, fixed + total - amplified_noise
         else:
             fixed += total
     if both:
@@ -224,7 +243,7 @@ def fitted_branches(a: State, b: State, variance: Array, agreement: float) -> tu
         return a, b
     root = (math.sqrt(max(along**2 + square * missing, 0.0)) - along) / square
     factor = min(max(root**2, LEAST_FITTED), MOST_FITTED)
-    fitted = [amplified(x, np.full(x.groups, factor), x.data) if x.weighed else x for x in (a, b)]
+    fitted = [amplified(x, np.full(x.groups, factor), x.data) if x.from_weight_layer else x for x in (a, b)]
     return fitted[0], fitted[1]
 
 
@@ -298,10 +317,10 @@ def product(a: State, b: State) -> State:
         **MOMENTS_ALONE,
         data=(a_all + a.data) * (b_all + b.data) - a_all * b_all,
         **_mixed_noise(a, b, left, right),
-        weighed=False,
+        from_weight_layer=False,
         rho=_mixed_rho(a, b),
         levels=levels,
-        spread_over=max(a.spread_over, b.spread_over),
+        positions_averaged=max(a.positions_averaged, b.positions_averaged),
     ).balanced()
 
 
@@ -387,8 +406,10 @@ def _same_components(states: Sequence[State], axis: int) -> Sequence[State]:
     if len(kinds) == 1:
         return states
     masked = [s for s in states if s.components > 1]
-    alike = all(s.mask == masked[0].mask and np.array_equal(s.prob, masked[0].prob) for s in masked)
-    if not masked or not alike or any(s.axis != axis for s in states):
+    channel_correlation = all(
+        s.mask == masked[0].mask and np.array_equal(s.prob, masked[0].prob) for s in masked
+    )
+    if not masked or not channel_correlation or any(s.axis != axis for s in states):
         return [s.collapse() for s in states]
     like = replace(masked[0], source=SEVERAL)
     return [
@@ -416,26 +437,28 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
         joined: dict[str, Array | None] = dict.fromkeys(PER_GROUP_OR_NONE)
         for name in ("counts", *PER_GROUP):
             joined[name] = np.concatenate([getattr(p, name) for p in parts], axis=-1)
-        alike = float(weight @ np.sqrt([s.alike for s in states])) ** 2
-        uneven = float(weight @ np.array([s.uneven for s in states]))
+        channel_correlation = float(weight @ np.sqrt([s.channel_correlation for s in states])) ** 2
+        channel_spread = float(weight @ np.array([s.channel_spread for s in states]))
         skew = _side_by_side(parts)
-        joined["lift"] = np.concatenate([p.lifted for p in parts])
+        joined["covariance_growth"] = np.concatenate([p.covariance_growths for p in parts])
         if first.source == SEVERAL:
             joined["sources"] = np.concatenate([p.pending for p in parts])
-        if any(p.swing is not None for p in parts):
-            joined["swing"], joined["t_swing"] = np.concatenate([p.swings for p in parts], axis=-1)
-        if any(p.tide is not None for p in parts):
-            joined["tide"] = np.concatenate([p.tides for p in parts], axis=-1)
+        if any(p.energy_slope is not None for p in parts):
+            joined["energy_slope"], joined["t_energy_slope"] = np.concatenate(
+                [p.energy_slopes for p in parts], axis=-1
+            )
+        if any(p.sample_mask_slope is not None for p in parts):
+            joined["sample_mask_slope"] = np.concatenate([p.sample_mask_slopes for p in parts], axis=-1)
         return parts[0].changed(
             axis=axis,
-            unrest=max(p.unrest for p in parts),
-            kin=_joint_kin(parts),
+            energy_variance=max(p.energy_variance for p in parts),
+            data_correlation=_joint_data_correlation(parts),
             rho=rho,
             levels=levels,
-            under=None,
-            weighed=False,
-            alike=alike,
-            uneven=uneven,
+            before_relu=None,
+            from_weight_layer=False,
+            channel_correlation=channel_correlation,
+            channel_spread=channel_spread,
             skew=skew,
             **joined,
         )

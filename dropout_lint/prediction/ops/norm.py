@@ -61,7 +61,7 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
         fitted = _fit(before, mean, np.maximum(energy - mean**2, FLOOR * variance))
         noise = fitted.noise.copy()
         own = (q - 1) * energy
-        old = fitted.old.copy()
+        old = fitted.shared_by_channels.copy()
         old[x.source] = noise[x.source] * old[x.source] / np.maximum(noise[x.source] + own, 1e-30)
         noise[x.source] += own
         column = levels[:, None]
@@ -76,10 +76,10 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
             var=fitted.var * column**2,
             data=fitted.data,
             noise=noise,
-            old=old,
-            uneven=0.0,
-            lift=fitted.lift,
-            gain=fitted.gain,
+            shared_by_channels=old,
+            channel_spread=0.0,
+            covariance_growth=fitted.covariance_growth,
+            trained_gain=fitted.trained_gain,
         )
     if x.sample_wide:
         return _fit_mixture(x, mean, variance)
@@ -100,28 +100,29 @@ def _fit_mixture(x: State, mean: Array, variance: Array) -> State:
     narrow = np.minimum(1.0, np.sqrt((1 - FLOOR) * variance / np.maximum(between, 1e-30)))
     apart, between = apart * narrow, between * narrow**2
     older = np.delete(x.noise, x.source, axis=0).sum(0)
-    rising = np.delete(x.rising, x.source, axis=0).sum(0)
-    part = np.divide(rising, older, out=np.zeros_like(older), where=older > 0)
+    amplified_noise = np.delete(x.amplified_noise, x.source, axis=0).sum(0)
+    part = np.divide(amplified_noise, older, out=np.zeros_like(older), where=older > 0)
     noise = np.maximum(x.var - x.sig**2, 0.0)
     signal, still = x.prob @ (x.sig**2 + part * noise), x.prob @ ((1 - part) * noise)
     gain = np.maximum(variance - between - still, 0.25 * signal) / np.maximum(signal, 1e-30)
     squeeze = (variance - between) / np.maximum(gain * signal + still, 1e-30)
     signal2, noise = x.sig**2 * gain * squeeze, noise * (1 + part * (gain - 1)) * squeeze
     data = x.data * gain * squeeze
-    rows = (x.noise + (gain - 1) * x.rising) * squeeze
+    rows = (x.noise + (gain - 1) * x.amplified_noise) * squeeze
     rows[x.source] = 0.0
     rows[x.source] = np.maximum(variance - data - rows.sum(0), 0.0)
     return replace(
         x,
         t_mean=x.t_mean - x.train_mean + mean,
-        t_var=(x.t_var * np.minimum(gain, 1.0) + x.lifted * x.data * np.maximum(gain - 1, 0.0)) * squeeze,
+        t_var=(x.t_var * np.minimum(gain, 1.0) + x.covariance_growths * x.data * np.maximum(gain - 1, 0.0))
+        * squeeze,
         mean=mean + apart,
         sig=np.sqrt(signal2),
         var=signal2 + noise,
         data=data,
         noise=rows,
         levels=(),
-        lift=x.lifted,
+        covariance_growth=x.covariance_growths,
     )
 
 
@@ -131,9 +132,9 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
     var = x.var[kept] / level**2
     noise = x.noise.copy()
     own = (q - 1) * (var + x.mean[kept] ** 2 / level**2 + x.dev[kept] ** 2 / level**2)
-    before = noise[x.source] * x.old[x.source]
+    before = noise[x.source] * x.shared_by_channels[x.source]
     noise[x.source] = np.maximum(noise[x.source] - own, 0.0)
-    old = x.old.copy()
+    old = x.shared_by_channels.copy()
     old[x.source] = np.clip(before / np.maximum(noise[x.source], 1e-30), 0.0, 1.0)
     return replace(
         x.collapse(),
@@ -142,7 +143,7 @@ def _before_mask(x: State, levels: Array, q: float) -> State:
         sig=np.sqrt(x.data)[None],
         var=var[None],
         noise=noise,
-        old=old,
+        shared_by_channels=old,
     )
 
 
@@ -153,31 +154,37 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     weights add up than Σ w²: var = fresh + A·data + (1 + κ(A - 1))·old, which is solved for A (`amplified`).
     """
     now = x.train_var
-    if x.gain != 1 and not x.weighed:  # pooled behind a weight layer, which amplified all of it alike
-        x = replace(x, lift=None, swing=None)
+    if (
+        x.trained_gain != 1 and not x.from_weight_layer
+    ):  # pooled behind a weight layer, which amplified all of it alike
+        x = replace(x, covariance_growth=None, energy_slope=None)
     rises = (
-        x.rising if x.weighed else np.zeros_like(x.noise)
+        x.amplified_noise if x.from_weight_layer else np.zeros_like(x.noise)
     )  # after an add, the rest is covariance of its parts
-    old, rising = (x.noise * x.old).sum(0), rises.sum(0)
+    old, amplified_noise = (x.noise * x.shared_by_channels).sum(0), rises.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
     factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
-    x = replace(x, noise=x.noise * np.where(x.old < 1, factor, 1.0))
+    x = replace(x, noise=x.noise * np.where(x.shared_by_channels < 1, factor, 1.0))
     room = variance - fresh_noise * factor
     # what goes along with the local energy, and the padding's pattern, are known with the weights
-    known = np.minimum(x.swings[0] ** 2 + x.borders[0], 0.5 * np.minimum(x.data, np.maximum(room, 0.0)))
+    known = np.minimum(
+        x.energy_slopes[0] ** 2 + x.border_variances[0], 0.5 * np.minimum(x.data, np.maximum(room, 0.0))
+    )
     signal = x.data - known
-    gain = (room - known - (old - rising)) / np.maximum(signal + rising, 1e-30)
+    gain = (room - known - (old - amplified_noise)) / np.maximum(signal + amplified_noise, 1e-30)
     # with little room the old noise has to shrink with the data
     least = 0.25
     squeeze = np.where(
-        gain < least, room / np.maximum(known + least * (signal + rising) + old - rising, 1e-30), 1.0
+        gain < least,
+        room / np.maximum(known + least * (signal + amplified_noise) + old - amplified_noise, 1e-30),
+        1.0,
     )
     gain = np.maximum(gain, least)
     y = amplified(x, gain, signal, rises)
     shrink = np.minimum(squeeze, 1.0)
-    noise = y.noise * np.where(y.old > 0, shrink, 1.0)
+    noise = y.noise * np.where(y.shared_by_channels > 0, shrink, 1.0)
     data = np.maximum(variance - noise.sum(0), FLOOR * variance)
     weights = x.data
     found = float((gain * weights).sum() / weights.sum()) if weights.sum() > 0 else 1.0
@@ -192,9 +199,11 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
         var=variance[None],
         data=data,
         noise=noise,
-        uneven=0.0,
-        lift=x.lifted,
-        gain=float(np.clip(x.gain * found, 1.0, MOST_GAIN)) if x.weighed or x.under is not None else x.gain,
+        channel_spread=0.0,
+        covariance_growth=x.covariance_growths,
+        trained_gain=float(np.clip(x.trained_gain * found, 1.0, MOST_GAIN))
+        if x.from_weight_layer or x.before_relu is not None
+        else x.trained_gain,
     )
 
 
@@ -214,7 +223,7 @@ def rescaled(  # noqa: PLR0917
         mean=y.mean - centre * scale * gain + bias,
         t_mean=(x.t_mean - t_centre) * t_scale * gain + bias,
         t_dev=x.t_dev * t_scale * gain,
-        t_swing=None if x.t_swing is None else x.t_swing * t_scale * gain,
+        t_energy_slope=None if x.t_energy_slope is None else x.t_energy_slope * t_scale * gain,
         t_var=x.t_var * (t_scale * gain) ** 2,
         levels=(),
     )
@@ -245,17 +254,17 @@ def batch_norm(  # noqa: PLR0917
     gain, shift = _affine(weight, bias, x.groups)
     x = replace(x, dev=x.dev - dev, t_dev=x.t_dev - dev)
     y = rescaled(x, centre, scale, centre, scale, gain, shift)
-    return y if spec.frozen or not x.uneven else evened(y, x)
+    return y if spec.frozen or not x.channel_spread else evened(y, x)
 
 
 def evened(y: State, x: State) -> State:
-    """Batch norm divides each channel by its own variance, and channels differ (`State.uneven`).
+    """Batch norm divides each channel by its own variance, and channels differ (`State.channel_spread`).
 
     Where a channel's data part is g times the average, its noise share is noise/(g·data + noise). The average
     over g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small
     signal lose more.
     """
-    width = math.log1p(x.uneven)
+    width = math.log1p(x.channel_spread)
     g = np.exp(math.sqrt(width) * _NODES - width / 2)[:, None]
     noise = np.maximum(x.train_var - x.data, 0.0)
     total = x.data + noise
@@ -270,8 +279,8 @@ def evened(y: State, x: State) -> State:
         var=var,
         data=y.data * kept,
         noise=y.noise * added,
-        rho=whitened(y.rho, x.window, x.uneven),
-        uneven=0.0,
+        rho=whitened(y.rho, x.kernel_size, x.channel_spread),
+        channel_spread=0.0,
     )
 
 

@@ -104,7 +104,7 @@ def as_one_function(call: Call) -> State | None:
                     result: Tensor = _evaluated(node, start, t).to(t.dtype)  # noqa: B023
                     return result
 
-                return through(x, f) if x.under is not None else pointwise(x, moments_by_quadrature(f))
+                return through(x, f) if x.before_relu is not None else pointwise(x, moments_by_quadrature(f))
             root, x = _before(root, x)
     return None
 
@@ -289,7 +289,7 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
         noise=a.noise * float(a.prob @ column[:, 0] ** 2),
         levels=(),
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     ).balanced()
 
 
@@ -348,7 +348,7 @@ def chosen(a: State, b: State, f: float) -> State:
         **_mixed_noise(a, b, f * a.noise, (1 - f) * b.noise),
         levels=a.levels if not np.any(b.mean) and not np.any(b.var) and not np.any(b.dev) else (),
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     )
     return y.balanced()
 
@@ -457,7 +457,7 @@ def largest_of_two(a: State, b: State, together: bool) -> State:
         source=a.source if a.components > 1 else b.source,
         levels=(),
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     ).balanced()
     keeps = y.components == max(a.components, b.components) and (
         together or 1 in (a.components, b.components)

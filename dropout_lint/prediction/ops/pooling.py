@@ -48,20 +48,26 @@ def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None =
     noise = x.noise * (pair + (1 - pair) / n)
     total, left = x.noise.sum(0), noise.sum(0)
     fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
-    common, t_common = (part**2 for part in x.swings)
-    x = replace(x, under=None, skew=None)
+    common, t_common = (part**2 for part in x.energy_slopes)
+    x = replace(x, before_relu=None, skew=None)
     sig2 = x.sig**2 * keep
-    alone = min(1 / n, keep)  # the rest is covariance of positions, whose test/train ratio is `lift`
+    alone = min(
+        1 / n, keep
+    )  # the rest is covariance of positions, whose test/train ratio is `covariance_growth`
     return replace(
         x,
-        t_var=(x.t_var - t_common) * alone + x.lifted * (x.data - common) * (keep - alone) + t_common * keep,
+        t_var=(x.t_var - t_common) * alone
+        + x.covariance_growths * (x.data - common) * (keep - alone)
+        + t_common * keep,
         sig=np.sqrt(sig2),
         var=sig2 + np.maximum(x.var - x.sig**2, 0.0) * fade,
         data=x.data * keep,
         noise=noise,
-        shared=np.divide(x.noise * x.shared, noise, out=np.zeros_like(noise), where=noise > 0),
+        shared_by_positions=np.divide(
+            x.noise * x.shared_by_positions, noise, out=np.zeros_like(noise), where=noise > 0
+        ),
         rho=x.rho if rho is None else np.clip(rho / max(keep, 1e-9), 0.0, 1.0),
-        weighed=False,
+        from_weight_layer=False,
     )
 
 
@@ -162,7 +168,7 @@ def root(x: State, exponent: float) -> State:
         data=np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0),
         levels=(),
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     ).balanced()
 
 
@@ -231,7 +237,7 @@ def _over_channels(x: State) -> State:
         t_dev=x.t_dev / math.sqrt(n),
         dev=x.dev / math.sqrt(n),
         **MOMENTS_ALONE,
-        weighed=False,
+        from_weight_layer=False,
     ).balanced()
 
 
@@ -270,7 +276,7 @@ def _settled(call: Call, x: State) -> None:
 
 
 @function("std", "var", "var_mean", "std_mean")
-def spread_over(call: Call) -> Any:
+def positions_averaged(call: Call) -> Any:
     """x.var(dim) and x.std(dim): the mean square of what is left of x without the window's own mean."""
     dims, keepdim = _reduced(call)
     x, tied = call.x, tied_sources(call.ledger)
@@ -294,8 +300,8 @@ def through_centred(x: State, window: Sequence[int]) -> State:
         common = mean_correlation(rho, window)
         return np.clip((rho - common) / max(1 - common, 1e-6), 0.0, 1.0)
 
-    under = None if x.under is None else replace(x.under, rho=apart(x.under.rho))
-    return through(replace(x, rho=apart(x.rho), under=under), lambda t: (t - centre) ** 2)
+    under = None if x.before_relu is None else replace(x.before_relu, rho=apart(x.before_relu.rho))
+    return through(replace(x, rho=apart(x.rho), before_relu=under), lambda t: (t - centre) ** 2)
 
 
 @function("norm", "vector_norm")

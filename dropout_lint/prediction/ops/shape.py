@@ -401,7 +401,7 @@ def accumulated(call: Call) -> State:
         sig=np.sqrt(y.sig**2 + pattern),
         data=y.data + slope * (x.train_mean**2 + x.train_dev**2),
         levels=(),
-        lift=None,
+        covariance_growth=None,
     )
     return y.balanced()
 
