@@ -10,6 +10,7 @@ from dropout_lint.prediction.ops import (
     norm,
     pairs,
     pooling,
+    resampling,
     shape,
 )
 from dropout_lint.prediction.ops.base import (
@@ -41,5 +42,6 @@ __all__ = [
     "norm",
     "pairs",
     "pooling",
+    "resampling",
     "shape",
 ]

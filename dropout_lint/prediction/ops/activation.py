@@ -312,40 +312,12 @@ def prelu(call: Call) -> MomentFunction:
 
 
 MODULE_KINDS = (
-    "ReLU6",
-    "ELU",
-    "SELU",
-    "CELU",
-    "GELU",
-    "SiLU",
-    "Mish",
-    "Hardswish",
-    "Hardsigmoid",
-    "Hardtanh",
-    "Sigmoid",
-    "Tanh",
-    "Softplus",
-    "Softsign",
-    "Softshrink",
-    "Hardshrink",
-    "Tanhshrink",
-    "LogSigmoid",
-    "Threshold",
-    "QuickGELU",
-    "FastGELU",
-    "Swish",
-    "HardSwish",
-    "HardSigmoid",
-    "PytorchGELUTanh",
-    "GELUTanh",
-    "NewGELUActivation",
-    "QuickGELUActivation",
-    "GELUActivation",
-    "HardMish",
-    "GELUTanhActivation",
-    "SiLUActivation",
-    "MishActivation",
-)
+    "ReLU6", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "Hardtanh",
+    "Sigmoid", "Tanh", "Softplus", "Softsign", "Softshrink", "Hardshrink", "Tanhshrink", "LogSigmoid",
+    "Threshold", "QuickGELU", "FastGELU", "Swish", "HardSwish", "HardSigmoid", "PytorchGELUTanh",
+    "GELUTanh", "NewGELUActivation", "QuickGELUActivation", "GELUActivation", "HardMish",
+    "GELUTanhActivation", "SiLUActivation", "MishActivation",
+)  # fmt: skip
 
 
 @activation(modules=MODULE_KINDS)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from dropout_lint.prediction.algebra import add, product
 from dropout_lint.prediction.correlation import mean_correlation
 from dropout_lint.prediction.ops.activation import RELU, pointwise
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, function_name, module
@@ -24,7 +25,7 @@ from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear import linear_map
 from dropout_lint.prediction.ops.pairs import normalised
 from dropout_lint.prediction.ops.pooling import averaged
-from dropout_lint.prediction.ops.shape import filtered
+from dropout_lint.prediction.ops.resampling import filtered
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
 from dropout_lint.prediction.state import State, fresh, replace
 
@@ -165,7 +166,6 @@ def softmax_of(x: State, dims: tuple[int, ...], length: int) -> State:
 
 def _product_over(call: Call, a: State, b: State, inner: int, positions: bool) -> State:
     """Σ over `inner` of a·b: products of independent values, which correlate among positions as ρ_a·ρ_b."""
-    from dropout_lint.prediction.ops.merge import product
 
     z = product(a, b)
     if not positions or inner <= 1:
@@ -377,7 +377,6 @@ def _step(kind: str, seen: State, back: State | None, tied: Sources, relu: bool)
     running mean of the inputs, in which loose noise fades and the data, alike from step to step, add up. Uh
     comes through a random matrix: it adds in power. A plain RNN has no more than that.
     """
-    from dropout_lint.prediction.ops.merge import add, product
 
     total = seen if back is None else add(seen if seen.sample_wide else seen.collapse(), back)
     if kind == "rnn":
@@ -416,7 +415,6 @@ def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
 
 def _one_step(kind: str, seen: State, relu: bool) -> State:
     """A cell from a state that is 0: h = o·tanh(i·g), and (1 - z)·n."""
-    from dropout_lint.prediction.ops.merge import product
 
     if kind == "rnn":
         return pointwise(seen, RELU if relu else TANH, homogeneous=relu)

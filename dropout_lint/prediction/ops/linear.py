@@ -34,6 +34,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from dropout_lint.prediction.algebra import product
 from dropout_lint.prediction.correlation import between, mean_correlation, strided
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import Sources, tied_sources
@@ -432,7 +433,6 @@ def transposed_function(call: Call) -> State:
 def bilinear(call: Call) -> State:
     """x₁ᵀ W x₂: linear in each; the noise of both inputs reaches every output in proportion to its power."""
     a, b = call.state(call.args[0]).collapse().merged(), call.state(call.args[1]).collapse().merged()
-    from dropout_lint.prediction.ops.merge import product
 
     z = product(a, b)
     return linear_map(z, len(call.shape) - 1, z.channels, call.shape[-1], 1, ONE_TAP, None, None)
