@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from dropout_lint.trace.traced import TensorInfo
+from dropout_lint.trace.witness import Witness
 
 
 def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:
@@ -18,29 +19,33 @@ def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:
 
 
 class _Binding:
-    """One tensor's node, the path of indices into what that node returned, and in-place changes since."""
+    """One tensor's node, the path of indices into what that node returned, and in-place changes since; and
+    the draws that have reached it by what the graph shows.
+    """
 
-    __slots__ = ("node", "path", "pending", "reference")
+    __slots__ = ("drawn", "node", "path", "pending", "reference")
 
-    def __init__(self, tensor: torch.Tensor, node: fx.Node, path: tuple[Any, ...]) -> None:
+    def __init__(self, tensor: torch.Tensor, node: fx.Node, path: tuple[Any, ...], drawn: int) -> None:
         self.reference = weakref.ref(tensor)
         self.node = node
         self.path = path
+        self.drawn = drawn
         self.pending: list[fx.Node] = []
 
 
 class Bindings:
     """Tensor → node. Tensors are held weakly; an id is trusted only while its tensor lives."""
 
-    def __init__(self, graph: fx.Graph) -> None:
+    def __init__(self, graph: fx.Graph, witness: Witness) -> None:
         self._graph = graph
+        self._witness = witness
         self._bound: dict[int, _Binding] = {}
         self._views: dict[int, list[weakref.ref[torch.Tensor]]] = {}
 
     def bind(self, value: Any, node: fx.Node, path: tuple[Any, ...] = ()) -> None:
         """Bind every tensor inside `value`, which `node` returned."""
         if isinstance(value, torch.Tensor):
-            self._bound[id(value)] = _Binding(value, node, path)
+            self._bound[id(value)] = _Binding(value, node, path, self._witness.of(value))
             base = value._base
             if base is not None:
                 self._views.setdefault(id(base), []).append(weakref.ref(value))
@@ -79,6 +84,16 @@ class Bindings:
         binding = self._bound.get(id(tensor))
         return binding is not None and binding.reference() is tensor
 
+    def unseen(self, tensor: torch.Tensor) -> int:
+        """The draws that have reached `tensor` by a way that the graph does not show; said once."""
+        drawn = self._witness.of(tensor)
+        binding = self._bound.get(id(tensor))
+        if not drawn or binding is None or binding.reference() is not tensor:
+            return drawn
+        unseen = drawn & ~binding.drawn
+        binding.drawn |= drawn
+        return unseen
+
     def mutate(self, tensor: torch.Tensor, by: fx.Node) -> None:
         """Say that `by` changed `tensor` in place: it, its base and the other views depend on `by` now."""
         base = tensor._base if tensor._base is not None else tensor
@@ -87,4 +102,6 @@ class Bindings:
             affected.append(tensor)
         for other in affected:
             if other is not None and self.knows(other):
-                self._bound[id(other)].pending.append(by)
+                binding = self._bound[id(other)]
+                binding.pending.append(by)
+                binding.drawn |= self._witness.of(other)

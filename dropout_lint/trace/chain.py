@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from types import CodeType
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.guard.alone import at_rest
@@ -14,6 +16,7 @@ from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.loading.exported import refuse_exported
+from dropout_lint.trace.arrivals import arrivals
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
@@ -133,7 +136,7 @@ def _assemble(  # noqa: PLR0917
 ) -> Trace:
     """The trace of one recording; `blind` is what is known not to be in it."""
     in_eval = method.endswith("-eval")
-    eval_graph = None if in_eval else _eval_graph(model, method, recording, inputs, catalogue)
+    test = None if in_eval else _test_recording(model, method, recording, inputs, catalogue)
     dropouts = tuple(
         dropout_sites(
             recording.graph,
@@ -143,20 +146,32 @@ def _assemble(  # noqa: PLR0917
             training=recording.training,
             made_in_forward=recording.made_in_forward,
             always_on=recording.always_on if in_eval else always_on_dropouts(model, catalogue),
-            eval_graph=eval_graph,
+            eval_graph=test.graph if test is not None else None,
             recorded_in_eval=in_eval,
+            test_mode=recording.test_mode,
         )
+    )
+    find_norms = functools.partial(norm_sites, model=model, catalogue=catalogue, constructed=places)
+    test_norms = (
+        tuple(find_norms(test.graph, training={}, recorded_in_eval=True, test_mode={}))
+        if test is not None
+        else ()
     )
     norms = tuple(
-        norm_sites(
+        find_norms(
             recording.graph,
-            model,
-            catalogue,
-            constructed=places,
             training=recording.training,
             recorded_in_eval=in_eval,
+            test_mode=recording.test_mode,
+            in_test=frozenset((norm.name, norm.call_index) for norm in test_norms)
+            if test is not None
+            else None,
         )
     )
+    draws = {}
+    if recording.sight is not None and not in_eval:
+        test_sight = test.sight if test is not None else None
+        draws = arrivals(recording.sight, test_sight, dropouts, norms, test_norms)
     called = {site.module for site in dropouts}
     return Trace(
         model=model,
@@ -173,29 +188,48 @@ def _assemble(  # noqa: PLR0917
         exact=recording.exact,
         comparisons=recording.comparisons,
         notes=recording.notes,
+        draws=draws,
     )
 
 
-def _eval_graph(
+def _test_recording(
     model: nn.Module, method: str, recording: Recording, inputs: Inputs, catalogue: Catalogue
-) -> fx.Graph | None:
-    """The graph in test mode, recorded only where some dropout does not follow a module's mode by itself."""
+) -> Recording | None:
+    """The forward pass in test mode, recorded only where it may differ by more than its layers do."""
     by_call = bool(recording.made_in_forward) or any(
-        functional_dropout(node) is not None or _draws(node) for node in recording.graph.nodes
+        functional_dropout(node) is not None for node in recording.graph.nodes
     )
-    if not by_call:
+    draws = recording.sight is not None and recording.sight.by_hand
+    if not by_call and not draws and not _asks_for_mode(model, catalogue):
         return None
     materials: Materials = {"fake": Fake, "cpu": Real}.get(method, Materials)()
     try:
-        return record(model, inputs, catalogue, materials, train=False).graph
+        return record(model, inputs, catalogue, materials, train=False)
     except Exception:  # test mode may need other inputs; then only train mode is known
         return None
 
 
-def _draws(node: fx.Node) -> bool:
-    from dropout_lint.trace.noise_by_hand import is_random
+def _asks_for_mode(model: nn.Module, catalogue: Catalogue) -> bool:
+    """Whether code of the model's own classes, dropouts and norms aside, reads `training`."""
+    kinds = {
+        type(module)
+        for module in model.modules()
+        if catalogue.dropout(module) is None and catalogue.norm(module) is None
+    }
+    bases = {base for kind in kinds for base in kind.__mro__}
+    return any(
+        _reads_training(code)
+        for base in bases
+        if base.__module__.partition(".")[0] != "torch"
+        for value in vars(base).values()
+        if (code := getattr(value, "__code__", None)) is not None
+    )
 
-    return is_random(node)
+
+def _reads_training(code: CodeType) -> bool:
+    return "training" in code.co_names or any(
+        _reads_training(inner) for inner in code.co_consts if isinstance(inner, CodeType)
+    )
 
 
 def _unused(

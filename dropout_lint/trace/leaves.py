@@ -113,10 +113,10 @@ class Leaves:
         if isinstance(module, torch.jit.ScriptModule):
             return True
         if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
-            return _is_torchs(type(module).forward)
+            return is_torchs(type(module).forward)
         if id(module) in self._holders or isinstance(module, _CONTAINERS):
             return False
-        return _is_torchs(type(module).forward)
+        return is_torchs(type(module).forward)
 
     def keeps_shape(self, module: nn.Module) -> bool:
         """Whether `module` returns one new tensor with its first input's shape and dtype."""
@@ -127,7 +127,7 @@ class Leaves:
         return isinstance(module, SHAPE_KEEPING_MODULES)
 
 
-def _is_torchs(function: Callable[..., Any]) -> bool:
+def is_torchs(function: Callable[..., Any]) -> bool:
     module = getattr(function, "__module__", None) or ""
     return module.startswith(("torch.nn.", "torch.ao.nn.")) and not module.startswith("torch.nn.parallel")
 

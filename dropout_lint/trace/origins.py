@@ -30,6 +30,11 @@ def made_from(*origins: torch.Tensor) -> torch.Tensor:
 class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Which recorded nodes every dispatched result depends on."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As `Witness`."""
+        return False
+
     def __init__(self, bindings: Bindings) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._bindings = bindings

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx, nn
@@ -12,14 +12,17 @@ from dropout_lint.guard.eager import eager
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
 from dropout_lint.trace.materials import Materials
+from dropout_lint.trace.observer import Sight
 from dropout_lint.trace.recorder import Recorder
 from dropout_lint.trace.sizes import Comparison
 from dropout_lint.trace.staging import staged
+from dropout_lint.trace.trials import Behaviour
+from dropout_lint.trace.witness import Draw
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What one forward pass left behind."""
+    """What one forward pass left behind; `sight` is what the witness saw, None where there was none."""
 
     graph: fx.Graph
     training: Mapping[fx.Node, bool]
@@ -29,6 +32,8 @@ class Recording:
     exact: bool
     notes: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()
+    test_mode: Mapping[fx.Node, Behaviour] = field(default_factory=dict)
+    sight: Sight | None = None
 
 
 def record(
@@ -59,6 +64,7 @@ def record(
         )
     if writer.reads_values:
         notes["the model reads values of tensors: what it does at other values was not seen"] = None
+    notes.update(dict.fromkeys(chance_notes(recorder.witness.draws)))
     return Recording(
         writer.graph,
         recorder.training,
@@ -68,7 +74,19 @@ def record(
         writer.exact and not writer.reads_values,
         tuple(notes),
         tuple(writer.comparisons),
+        recorder.test_mode,
+        recorder.observer.sight(),
     )
+
+
+def chance_notes(draws: Sequence[Draw]) -> Iterator[str]:
+    """Where a random value may have decided which way the recording took."""
+    for draw in draws:
+        if draw.chance and not draw.trial:
+            yield (
+                f"{draw} becomes a value in Python, which may decide what the model does: "
+                "the graph shows one outcome"
+            )
 
 
 def always_on_dropouts(model: nn.Module, catalogue: Catalogue) -> frozenset[str]:

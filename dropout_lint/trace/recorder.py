@@ -17,19 +17,25 @@ from torch.overrides import TorchFunctionMode
 
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue, is_dropout_function
+from dropout_lint.trace.generators import watched
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
+from dropout_lint.trace.observer import Observer
 from dropout_lint.trace.origins import Origins
+from dropout_lint.trace.sites import functional_dropout, inner_dropout, is_active
 from dropout_lint.trace.sizes import Comparison, SizeInt
+from dropout_lint.trace.trials import Behaviour, Trials
 from dropout_lint.trace.values import describe, map_tensors, tensors_in
+from dropout_lint.trace.witness import Witness
 from dropout_lint.trace.writer import Writer
 
 _VALUE_READS = frozenset(
     {
-        *("item", "tolist", "numpy", "equal", "allclose"),
+        *("item", "tolist", "numpy", "__array__", "equal", "allclose"),
         *("__bool__", "__int__", "__float__", "__index__", "__contains__"),
     }
 )
+_CHECKS = frozenset({"__bool__", "equal", "allclose", "__contains__"})
 _HOLDERS = (nn.RNNBase, nn.MultiheadAttention)
 _HOLDING_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 """What may hold a dropout of its own: findings name the column of their calls."""
@@ -43,6 +49,8 @@ class Recorder(TorchFunctionMode):
         writer: holds the graph so far.
         made_in_forward: node → dropout module that the user's forward made and called.
         training: node of a leaf module → its `training` flag at the call.
+        observer: what the witness saw of each node.
+        test_mode: node of a dropout or norm whose class has a forward of its own → what that does.
     """
 
     def __init__(
@@ -50,15 +58,19 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.model = model
-        self.writer = Writer(materials, names)
+        self.witness = Witness()
+        self.writer = Writer(materials, names, self.witness)
+        self.observer = Observer(self.witness, self.writer)
         self.made_in_forward: dict[fx.Node, nn.Module] = {}
         self.training: dict[fx.Node, bool] = {}
+        self.test_mode: dict[fx.Node, Behaviour] = {}
         self._catalogue = catalogue
         self._materials = materials
         self._leaves = Leaves(model, catalogue)
         self._calls: dict[str, int] = {}
         self._depth_inside_leaf = 0
         self._constructors = device_constructors()
+        self._trials = Trials(catalogue, self.witness)
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -81,7 +93,14 @@ class Recorder(TorchFunctionMode):
         self._wrap_forwards()
         try:
             nn.Module.__call__ = call  # type: ignore[method-assign]
-            with torch.no_grad(), self._materials.active(), origins or contextlib.nullcontext(), self:
+            with (
+                torch.no_grad(),
+                self._materials.active(),
+                origins or contextlib.nullcontext(),
+                self.witness,
+                watched(self.model, self._told),
+                self,
+            ):
                 output = self.model(*args, **kwargs)
             self.writer.graph.output(self.writer.argument(output))
         finally:
@@ -126,18 +145,33 @@ class Recorder(TorchFunctionMode):
         @functools.wraps(forward)
         def entered(*args: Any, **kwargs: Any) -> Any:
             self.writer.stack.append(name)
+            before = self.witness.behind
             try:
-                return forward(*args, **kwargs)
+                result = forward(*args, **kwargs)
+                behind = self.witness.behind & ~before
             finally:
                 self.writer.stack.pop()
+                self.witness.behind = before
+            if behind:
+                self.observer.leave(result, behind)
+            return result
 
         return entered
+
+    def _told(self, name: str) -> None:
+        """Python's `random` or numpy draws: a dropout's own draw, or a value that may decide what runs."""
+        inside = self._depth_inside_leaf > 0
+        place = self.witness.draw(name, chance=not inside)
+        if not inside:
+            self.witness.behind |= 1 << place
 
     def _leaf(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values
         contiguous = isinstance(module, nn.LayerNorm)
         make = self._materials.contiguous_like if contiguous else self._materials.like
         is_dropout = id(module) in self._leaves.dropouts
+        drops = self._drops(module, is_dropout)
+        tried = self._trials.of(module, is_dropout or id(module) in self._leaves.norms)
         exact_place = is_dropout or id(module) in self._leaves.norms or isinstance(module, _HOLDERS)
 
         @functools.wraps(forward)
@@ -148,7 +182,9 @@ class Recorder(TorchFunctionMode):
                 (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
             )
             inplace = bool(getattr(module, "inplace", False)) and source is not None
+            came = self.observer.read(tensors_in((args, kwargs)))
             node_args = self.writer.argument(args), self.writer.argument(kwargs)
+            since, ran = len(self.witness.draws), False
             self._depth_inside_leaf += 1
             try:
                 with torch._C.DisableTorchFunction():
@@ -163,9 +199,17 @@ class Recorder(TorchFunctionMode):
                     ):
                         result = recurrent_output(module, source)
                     else:
+                        ran = True
                         result = _run_leaf(module, forward, args, kwargs)
                         if is_dropout and result is source:
                             result = source.view_as(source)
+                    if not ran and drops and module.training:
+                        self.witness.draw(type(module).__name__)
+                    own = (1 << len(self.witness.draws)) - (1 << since)
+                    results = tensors_in(result)
+                    for tensor in results:
+                        self.witness.reach(tensor, came | own)
+                    behaviour = self._trials.run(module, forward, args, kwargs) if tried else None
             finally:
                 self._depth_inside_leaf -= 1
             if result is source and not inplace:
@@ -176,6 +220,9 @@ class Recorder(TorchFunctionMode):
             self._calls[name] = self._calls.get(name, 0) + 1
             self.training[node] = module.training
             with torch._C.DisableTorchFunction():
+                self.observer.note(node, since, came, results, type(module).__name__)
+                if behaviour is not None:
+                    self.test_mode[node] = behaviour
                 if inplace and source is not None:
                     self.writer.bindings.mutate(source, node)
                 self.writer.bindings.bind(result, node)
@@ -204,7 +251,11 @@ class Recorder(TorchFunctionMode):
             {"p": spec.p, "training": module.training, "inplace": spec.inplace},
         )
         with torch._C.DisableTorchFunction():
+            came, since = self.observer.read([source]), len(self.witness.draws)
             result = self._materials.like(source) if not self._materials.has_values else source.clone()
+            bits = 1 << self.witness.draw(spec.kind) if module.training and spec.is_noisy else 0
+            self.witness.reach(result, came | bits)
+            self.observer.note(node, since, came, [result])
             self.writer.annotate(node, result, column=True)
             self.made_in_forward[node] = module
             self.writer.bindings.bind(result, node)
@@ -233,7 +284,28 @@ class Recorder(TorchFunctionMode):
             if not self._materials.has_values:
                 raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
             self.writer.reads_values = True
+            self._value_read(name, args)
         return self._record(func, name, args, kwargs)
+
+    def _value_read(self, name: str, args: tuple[Any, ...]) -> None:
+        """What a random tensor's value decides is not followed. A check of data that dropout has touched
+        (`if x.isnan().any()`) counts as no decision.
+        """
+        bits = self.witness.of_all(args)
+        for place, draw in enumerate(self.witness.draws):
+            if bits >> place & 1:
+                if name in _CHECKS and draw.node is not None and self._is_dropout_node(draw.node):
+                    continue
+                draw.chance = True
+                self.witness.behind |= 1 << place
+
+    def _is_dropout_node(self, node: fx.Node) -> bool:
+        return node.op == "call_module" or functional_dropout(node) is not None
+
+    def _drops(self, module: nn.Module, is_dropout: bool) -> bool:
+        """Whether a call of a leaf in train mode draws."""
+        spec = self._catalogue.dropout(module) if is_dropout else inner_dropout(module)
+        return spec is not None and spec.is_noisy
 
     def _property(self, func: Any, args: tuple[Any, ...]) -> Any:
         attribute = getattr(func.__self__, "__name__", "")
@@ -272,14 +344,17 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         run, run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)
         versions = [tensor._version for tensor in tensors]
-        if (
+        came, since = self.observer.read(tensors), len(self.witness.draws)
+        short = (
             func in SHAPE_KEEPING_FUNCTIONS
             and not self._materials.has_values
             and _is_plain(run_args, run_kwargs)
-        ):
+        )
+        if short:
             self._require_floating(run_args[0], name)
             make = self._materials.contiguous_like if func is F.layer_norm else self._materials.like
             result: Any = make(run_args[0])
+            self.witness.reach(result, came)
         else:
             result = run(*run_args, **run_kwargs)
         changed = [
@@ -293,11 +368,15 @@ class Recorder(TorchFunctionMode):
                 return result
             result = found[0].view_as(found[0])
         node = self.writer.function(func, name, args, kwargs)
+        spec = functional_dropout(node) if short and dropout else None
+        if spec is not None and spec.is_noisy and is_active(node):
+            self.witness.reach(result, 1 << self.witness.draw(f"F.{name}"))
         if dropout and any(result is tensor for tensor in changed):
             result = result.view_as(
                 result
             )  # so that a use of the input after an in-place dropout is told apart
         self.writer.annotate(node, result, column=dropout or name in _HOLDING_FUNCTIONS)
+        self.observer.note(node, since, came, [*found, *changed], operation_name(func, name))
         for tensor in changed:
             if tensor is not result or tensor._base is not None or self.writer.bindings.knows(tensor):
                 self.writer.bindings.mutate(tensor, node)
@@ -339,6 +418,13 @@ class Recorder(TorchFunctionMode):
         elif name in ("cuda", "cpu") and tensors:
             func, run_args, run_kwargs = torch.Tensor.to, (tensors[0], materials.device), {}
         return func, run_args, run_kwargs, tensors
+
+
+def operation_name(func: Callable[..., Any], name: str) -> str:
+    """`torch.rand_like`, `F.gumbel_softmax` or `Tensor.normal_`: what a reader looks for on the line."""
+    if getattr(torch.Tensor, name, None) is func:
+        return f"Tensor.{name}"
+    return f"F.{name}" if getattr(func, "__module__", "") == "torch.nn.functional" else f"torch.{name}"
 
 
 def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
 from dropout_lint.trace.noise_by_hand import find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
+from dropout_lint.trace.trials import Behaviour
 
 _NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
     F.batch_norm: "batch",
@@ -34,9 +37,10 @@ class Activity:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._active: dict[tuple[Any, ...], list[bool]] = {}
+        self._masks: Counter[tuple[Any, ...]] = Counter(_call_key(node) for node in find_masks(graph))
         for node in graph.nodes:
             if node.op in ("call_function", "call_method"):
-                self._active.setdefault(_call_key(node), []).append(_is_active(node))
+                self._active.setdefault(_call_key(node), []).append(is_active(node))
             elif node.op == "call_module":
                 self._active.setdefault(_call_key(node), []).append(True)
 
@@ -46,6 +50,10 @@ class Activity:
         if turn < len(turns):
             return turns[turn]
         return turns[-1] if turns else default
+
+    def multiplies_by_a_mask(self, node: fx.Node, turn: int) -> bool:
+        """Whether the `turn`-th product of this line is one with a random mask in this mode as well."""
+        return turn < self._masks[_call_key(node)]
 
 
 def dropout_sites(
@@ -59,12 +67,14 @@ def dropout_sites(
     always_on: frozenset[str],
     eval_graph: fx.Graph | None,
     recorded_in_eval: bool,
+    test_mode: Mapping[fx.Node, Behaviour],
 ) -> Iterator[DropoutSite]:
     """Every dropout call of `graph`, in the order of the data."""
     masks = find_masks(graph)
     draws = {mask.source for mask in masks.values()}
     other_mode = Activity(eval_graph) if eval_graph is not None else None
     turns: dict[tuple[Any, ...], int] = {}
+    mask_turns: Counter[tuple[Any, ...]] = Counter()
     for node in graph.nodes:
         key = _call_key(node)
         turn = turns.get(key, 0)
@@ -84,7 +94,7 @@ def dropout_sites(
                     name,
                     functional=False,
                     active_in_train=True if recorded_in_eval else training.get(node, True),
-                    active_in_eval=name in always_on,
+                    active_in_eval=name in always_on or test_mode.get(node, Behaviour()).draws,
                     constructed=constructed.get(name),
                     inside=inside,
                     call_index=node.meta.get("call_index", 0),
@@ -100,17 +110,18 @@ def dropout_sites(
         elif node in masks:
             spec, active = masks[node].spec, True
             mask = masks[node]
-            common["operand"] = mask.operand
+            common |= {"operand": mask.operand, "source": mask.source}
             if functional_dropout(mask.source) is None:
-                in_eval = other_mode is not None and other_mode.of(node, turn, False)
+                in_eval = other_mode is not None and other_mode.multiplies_by_a_mask(node, mask_turns[key])
+                mask_turns[key] += 1
             else:  # the product is there in test mode too: what the mask is made of follows the mode
-                active = _is_active(mask.source)
+                active = is_active(mask.source)
                 in_eval = other_mode.of(mask.source, 0, False) if other_mode else active
         else:
             spec = functional_dropout(node)
             if spec is None or node in draws:  # it makes a mask, and the product with that is the dropout
                 continue
-            active = _is_active(node)
+            active = is_active(node)
             in_eval = other_mode.of(node, turn, False) if other_mode else active
         if recorded_in_eval:
             active, in_eval = True, active
@@ -136,8 +147,14 @@ def norm_sites(
     constructed: Mapping[str, Location],
     training: Mapping[fx.Node, bool],
     recorded_in_eval: bool,
+    test_mode: Mapping[fx.Node, Behaviour],
+    in_test: frozenset[tuple[str, int]] | None = None,
 ) -> Iterator[NormSite]:
-    """Every norm call of `graph`, in the order of the data; a norm of weights alone is none."""
+    """Every norm call of `graph`, in the order of the data; a norm of weights alone is none.
+
+    Args:
+        in_test: name and number of the calls that test mode makes; None where that is not known.
+    """
     constant = _constant_nodes(graph)
     for node in graph.nodes:
         common: dict[str, Any] = {"owner": node.meta.get("owner", ""), "call": node.meta.get("call")}
@@ -147,16 +164,13 @@ def norm_sites(
             if spec is None:
                 continue
             if spec.tracks and not recorded_in_eval and training.get(node) is False:
-                spec = _frozen(spec)
-            name = str(node.target)
+                spec = replace(spec, frozen=True)
+            name, number = str(node.target), node.meta.get("call_index", 0)
+            if in_test is not None and (bare(name), number) not in in_test:
+                spec = replace(spec, tracks=False)  # there is no test mode for it to differ in
+            spec = _as_it_behaves(spec, test_mode.get(node))
             yield NormSite(
-                node,
-                bare(name),
-                spec,
-                name,
-                constructed=constructed.get(name),
-                call_index=node.meta.get("call_index", 0),
-                **common,
+                node, bare(name), spec, name, constructed=constructed.get(name), call_index=number, **common
             )
         elif node.op == "call_function" and node.target in _NORM_FUNCTIONS and node not in constant:
             yield NormSite(node, functional_name(node), _functional_norm(node), None, **common)
@@ -213,11 +227,16 @@ def _functional_norm(node: fx.Node) -> NormSpec:
     return NormSpec(kind, family, tracks=False)
 
 
-def _frozen(spec: NormSpec) -> NormSpec:
-    return NormSpec(spec.kind, spec.family, spec.tracks, frozen=True, channels=spec.channels, eps=spec.eps)
+def _as_it_behaves(spec: NormSpec, behaviour: Behaviour | None) -> NormSpec:
+    """`spec`, corrected where a class of the user's normalises by other statistics than its base does."""
+    if behaviour is None:
+        return spec
+    if behaviour.batch_statistics:
+        return replace(spec, tracks=False)
+    return replace(spec, frozen=spec.frozen or behaviour.train_statistics is False)
 
 
-def _is_active(node: fx.Node) -> bool:
+def is_active(node: fx.Node) -> bool:
     """Whether a functional dropout was called with `training=True` (and a ratio above 0)."""
     if node.op != "call_function":
         return True

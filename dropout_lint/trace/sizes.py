@@ -28,7 +28,8 @@ class Comparison:
 class SizeInt(int):
     """An int read from a tensor's shape; arithmetic on it is recorded when, and only if, it is used.
 
-    Comparisons are noted in a list that all sizes of one recording share.
+    Comparisons are noted in a list that all sizes of one recording share. A size that was kept from another
+    recording (in a cache of the user's) is a plain int to this one.
     """
 
     _operation: Callable[..., Any] | str
@@ -61,6 +62,18 @@ class SizeInt(int):
         """How it is worked out: equal for two sizes that are equal whatever the inputs."""
         operands = (side.form if isinstance(side, SizeInt) else side for side in self._operands)
         return (self._operation, *operands)
+
+    def _own(self, other: Any) -> Any:
+        """`other`, as a plain int where it is a size of another recording."""
+        return int(other) if isinstance(other, SizeInt) and other._noted is not self._noted else other
+
+    def belongs_to(self, graph: fx.Graph) -> bool:
+        """Whether it was read from a tensor of this graph."""
+        return any(
+            side.belongs_to(graph) if isinstance(side, SizeInt) else side.graph is graph
+            for side in self._operands
+            if isinstance(side, (SizeInt, fx.Node))
+        )
 
     def node(self, graph: fx.Graph) -> fx.Node:
         """The node that computes this size, created at the first use."""
@@ -98,6 +111,7 @@ def _binary(operation: Callable[[Any, Any], Any], reflected: bool) -> Callable[[
         if isinstance(other, bool) or not isinstance(other, int):
             plain = int(self)
             return operation(other, plain) if reflected else operation(plain, other)
+        other = self._own(other)
         pair = (other, self) if reflected else (self, other)
         return SizeInt._make(operation(int(pair[0]), int(pair[1])), operation, pair, self._noted)
 
@@ -122,7 +136,7 @@ def _comparison(operation: Callable[[Any, Any], bool]) -> Callable[[SizeInt, Any
         if not isinstance(other, (int, float)):
             return NotImplemented
         outcome = operation(int(self), int(other) if isinstance(other, int) else other)
-        self._noted.append(Comparison(operation, (self, other), outcome))
+        self._noted.append(Comparison(operation, (self, self._own(other)), outcome))
         return outcome
 
     return compare

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from dropout_lint.trace.generators import fixed
 from dropout_lint.trace.materials import Materials
 
 
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Put every module's class, attributes and hooks, and the random state, back afterwards."""
+    """Put every module's class, attributes and hooks back afterwards; chance plays no part in between."""
     saved = [(module, _snapshot(module)) for module in model.modules()]
-    states = random.getstate(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        for module, snapshot in saved:
-            _restore(module, snapshot)
-        random.setstate(states[0])
-        torch.set_rng_state(states[1])
+    with fixed(model):
+        try:
+            yield
+        finally:
+            for module, snapshot in saved:
+                _restore(module, snapshot)
 
 
 @contextlib.contextmanager

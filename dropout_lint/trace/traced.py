@@ -44,6 +44,7 @@ class DropoutSite:
         inside: it lives inside the node (attention, recurrent layers) and cannot be moved.
         call_index: 0 for the first call of this module, 1 for the second, …
         operand: which of the node's input nodes it drops; 0 but for masks that are written by hand.
+        source: the node that draws the mask of one that is written by hand; None for all others.
     """
 
     node: fx.Node
@@ -59,6 +60,7 @@ class DropoutSite:
     inside: bool = False
     call_index: int = 0
     operand: int = 0
+    source: fx.Node | None = None
 
     @property
     def by_hand(self) -> bool:
@@ -83,6 +85,23 @@ class NormSite:
     constructed: Location | None = None
     call: Location | None = None
     call_index: int = 0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A random draw that reaches the input of a norm in train mode, and not in test mode.
+
+    Attributes:
+        draw: for people: `net.py:31 torch.randn_like`.
+        call: the line that draws.
+        through: nodes of the dropouts that stand for it; none where it belongs to no known dropout.
+        beside: it also comes by a way on which none of these dropouts stands.
+    """
+
+    draw: str
+    call: Location | None
+    through: tuple[fx.Node, ...]
+    beside: bool
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,8 @@ class Trace:
         comparisons: the comparisons of sizes that the model made: where one comes out otherwise, it may take
             another way than the graph.
         notes: things to say aloud.
+        draws: norm node → the random draws that reach its input, as a witness saw it that knows of no
+            operation (`trace/witness.py`); empty where there was none (`symbolic`).
     """
 
     model: nn.Module
@@ -145,6 +166,7 @@ class Trace:
     exact: bool = True
     comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
+    draws: Mapping[fx.Node, tuple[Arrival, ...]] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:

@@ -15,6 +15,7 @@ from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.origins import Origins, made_from
 from dropout_lint.trace.sizes import Comparison, SizeInt
 from dropout_lint.trace.values import describe, is_named_tuple, tensors_in
+from dropout_lint.trace.witness import Witness
 
 _OPERATORS = {
     f"__{name}__": getattr(operator, f"{name}_" if name in ("and", "or") else name)
@@ -57,9 +58,9 @@ class Writer:
         origins: what tensors depend on below the level of functions, where that is tracked.
     """
 
-    def __init__(self, materials: Materials, names: Mapping[int, str]) -> None:
+    def __init__(self, materials: Materials, names: Mapping[int, str], witness: Witness) -> None:
         self.graph = fx.Graph()
-        self.bindings = Bindings(self.graph)
+        self.bindings = Bindings(self.graph, witness)
         self.stack = [""]
         self.constants: dict[str, Any] = {}
         self.notes: list[str] = []
@@ -99,7 +100,7 @@ class Writer:
         if isinstance(value, torch.Tensor):
             return self._tensor(value)
         if isinstance(value, SizeInt):
-            return value.node(self.graph)
+            return value.node(self.graph) if value.belongs_to(self.graph) else int(value)
         if isinstance(value, _PASSIVE):
             return value
         if isinstance(value, torch.device):
