@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from dropout_lint.config import Settings
+from dropout_lint.analysis import Options, analyse
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.judge import judge_with
 from dropout_lint.fixes.plan.steps import STRATEGIES, Fixed, Strategy
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import (
@@ -29,8 +28,8 @@ from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
-from dropout_lint.runs import check as pipeline
-from dropout_lint.trace import trace
+from dropout_lint.runs.check import assemble
+from dropout_lint.runs.linting import lint_built
 
 # columns below which no text can be wrapped
 _LEAST_WIDTH = 20
@@ -101,6 +100,7 @@ def lint(
     threshold: float = DEFAULT_THRESHOLD,
     fail_on: str = "warning",
     rules: Iterable[str | Path] = (),
+    catalogue: Catalogue = STANDARD,
 ) -> LintReport:
     """Trace `model`, predict Δ at every norm and match the rules. The model is left as it was.
 
@@ -114,6 +114,7 @@ def lint(
         threshold: Δ from which on a shift counts.
         fail_on: the least severity that makes `ok` false.
         rules: further rule files or folders, or a single one.
+        catalogue: which classes are dropouts and norms.
 
     Raises:
         UsageError: the model is no module, or an option is not allowed.
@@ -124,17 +125,11 @@ def lint(
     check_model(model)
     check_threshold(threshold)
     check_choice("fail_on", fail_on, _SEVERITIES)
-    settings = Settings(
-        select=as_names("select", select),
-        ignore=as_names("ignore", ignore),
-        delta_threshold=threshold,
-        rules=as_names("rules", rules),
-    )
+    options = options_of(catalogue, rules, select, ignore, threshold)
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     built = Built(type(model).__name__, model, given)
-    result = pipeline.lint_built(built, settings, pipeline.rules_of(settings))
-    run = pipeline.assemble([pipeline.outcome_of(result)], lambda _: (), None)
+    run = assemble([lint_built(built, options)], lambda _: (), None)
     return LintReport(run.report, fail_on)
 
 
@@ -147,13 +142,14 @@ def fix(
     beta: float | None = None,
     select: Iterable[str] = (),
     ignore: Iterable[str] = (),
+    rules: Iterable[str | Path] = (),
     catalogue: Catalogue = STANDARD,
 ) -> Fixed:
     """Rewrite the model's graph so that its dropouts shift no norm; `model` itself is left as it was.
 
     Args:
-        model, inputs, threshold, select, ignore: as for `lint`. Of a wrapped model what is inside is fixed;
-            `fixed.notes` tells which wrapper to put around it again.
+        model, inputs, threshold, select, ignore, rules: as for `lint`. Of a wrapped model what is inside
+            is fixed; `fixed.notes` tells which wrapper to put around it again.
         strategy: `move`, `uout`, `reduce`, `remove` or `auto`.
         beta: β for Uout; None takes it from each dropout's noise.
         catalogue: which classes are dropouts and norms.
@@ -172,16 +168,33 @@ def fix(
     check_threshold(threshold)
     if beta is not None:
         check_number("beta", beta, "above 0 and up to 1, or None", lambda number: 0 < number <= 1)
-    selected, ignored = tuple(as_names("select", select)), tuple(as_names("ignore", ignore))
+    options = options_of(catalogue, rules, select, ignore, threshold)
     wrapper = worn(model)
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
-    judge = judge_with(load_rules(), select=selected or None, ignore=ignored, threshold=threshold)
     with at_rest(model) as resting, eager():  # nothing is compiled for the sizes that the proof tries
-        traced = trace(model, given, catalogue=catalogue)
-        fixed = fix_graph(traced, strategy=strategy, threshold=threshold, beta=beta, judge=judge)
+        fixed = fix_graph(analyse(model, given, options), strategy=strategy, beta=beta)
     for name in resting:  # it was copied while they were in test mode
         fixed.model.get_submodule(name).training = True
     if not wrapper:
         return fixed
     return replace(fixed, notes=(f"it is the module inside {wrapper}: put {wrapper} around it again",))
+
+
+def options_of(
+    catalogue: Catalogue,
+    rules: Iterable[str | Path],
+    select: Iterable[str],
+    ignore: Iterable[str],
+    threshold: float,
+) -> Options:
+    """The options of an analysis from what was given.
+
+    Raises:
+        UsageError: an option is not allowed.
+        RuleError: a rule file is malformed, or a code is unknown.
+    """
+    known = load_rules(as_names("rules", rules))
+    selected, ignored = tuple(as_names("select", select)), tuple(as_names("ignore", ignore))
+    known.selected(selected or None, ignored)
+    return Options(catalogue, known, selected, ignored, threshold)

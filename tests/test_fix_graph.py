@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dropout_lint.analysis import Options, analyse, analyse_trace
 from dropout_lint.errors import UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.judge import judge_with
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.loading.resolving import resolve
@@ -21,8 +21,6 @@ from dropout_lint.measurement import measure
 from dropout_lint.prediction import Prediction, predict
 from dropout_lint.survey.surveyor import survey
 from dropout_lint.trace import Trace, trace
-
-JUDGE = judge_with()
 
 
 def traced(target: str, *, real: bool = False) -> Trace:
@@ -55,7 +53,7 @@ def positions(model: nn.Module, inputs: Inputs) -> set[str | None]:
 
 
 def codes(model: nn.Module, inputs: Inputs) -> list[str]:
-    return [finding.rule.code for finding in JUDGE(trace(model, inputs)).findings]
+    return [finding.rule.code for finding in analyse_trace(trace(model, inputs)).findings]
 
 
 def prenet(position: str, depth: int = 8, **more: str) -> str:
@@ -66,7 +64,7 @@ def prenet(position: str, depth: int = 8, **more: str) -> str:
 @pytest.mark.parametrize("position", ["P0", "P1", "P2", "P3", "P4", "P7", "P0-output"])
 def test_branch_dropouts_reach_p6(position: str) -> None:
     before = traced(prenet(position))
-    fixed = fix_graph(before, strategy="move")
+    fixed = fix_graph(analyse_trace(before), strategy="move")
     assert not fixed.skipped
     assert {item.place for item in fixed.applied} == {"P6"}
     assert codes(fixed.model, before.inputs) == []
@@ -78,7 +76,7 @@ def test_branch_dropouts_reach_p6(position: str) -> None:
 @pytest.mark.parametrize("position", ["P1", "P4", "P0-output"])
 def test_post_activation_dropouts_reach_the_end_of_the_branch(position: str) -> None:
     before = traced(f'fixtures.resnetv1:build(position="{position}", depth=8)')
-    fixed = fix_graph(before, strategy="move")
+    fixed = fix_graph(analyse_trace(before), strategy="move")
     assert {item.place for item in fixed.applied} == {"the end of the branch"}
     assert codes(fixed.model, before.inputs) == []
     assert worst(fixed.after) > worst(fixed.before)
@@ -87,7 +85,7 @@ def test_post_activation_dropouts_reach_the_end_of_the_branch(position: str) -> 
 @pytest.mark.parametrize("position", ["H1", "H2", "H5", "H6", "H7"])
 def test_head_dropouts_reach_h4(position: str) -> None:
     before = traced(f'fixtures.heads:build(position="{position}")')
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert [item.place for item in fixed.applied] == ["H4"]
     assert positions(fixed.model, before.inputs) == {"H4"}
     assert codes(fixed.model, before.inputs) == []
@@ -96,7 +94,7 @@ def test_head_dropouts_reach_h4(position: str) -> None:
 
 def test_channel_dropout_becomes_elementwise_before_pooling() -> None:
     before = traced('fixtures.heads:build(position="H2", dropout="Dropout2d")')
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     kinds = [type(module) for module in fixed.model.modules() if "Dropout" in type(module).__name__]
     assert kinds == [nn.Dropout]
 
@@ -104,7 +102,7 @@ def test_channel_dropout_becomes_elementwise_before_pooling() -> None:
 @pytest.mark.parametrize("target", [prenet("P4"), prenet("P1"), 'fixtures.heads:build(position="H2")'])
 def test_measured_shift_shrinks(target: str) -> None:
     before = traced(target, real=True)
-    fixed = fix_graph(before, strategy="move")
+    fixed = fix_graph(analyse_trace(before), strategy="move")
     (shape,) = (tuple(value.shape) for value in before.inputs.args)
     batches = [torch.randn(32, *shape[1:]) for _ in range(4)]
     old = min(measure(before.model, batches, seed=0).delta.values())
@@ -117,7 +115,7 @@ def test_the_original_is_untouched_and_eval_is_bit_identical() -> None:
     model = before.model
     state = {name: value.clone() for name, value in model.state_dict().items()}
     names = [name for name, _ in model.named_modules()]
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert names == [name for name, _ in model.named_modules()]
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert list(fixed.model.state_dict()) == list(state)
@@ -131,8 +129,8 @@ def test_the_original_is_untouched_and_eval_is_bit_identical() -> None:
 
 def test_a_second_fix_changes_nothing() -> None:
     before = traced(prenet("P0"))
-    once = fix_graph(before)
-    twice = fix_graph(trace(once.model, before.inputs))
+    once = fix_graph(analyse_trace(before))
+    twice = fix_graph(analyse(once.model, before.inputs))
     assert once.applied and not twice.applied and not twice.skipped
 
 
@@ -162,7 +160,7 @@ class Mixed(nn.Module):
 
 def fixed_mixed() -> tuple[Mixed, Fixed, torch.Tensor]:
     model = Mixed()
-    fixed = fix_graph(of(model, 6, 3, 8, 8))
+    fixed = fix_graph(analyse_trace(of(model, 6, 3, 8, 8)))
     return model.eval(), fixed, torch.randn(6, 3, 8, 8)
 
 
@@ -198,7 +196,7 @@ def test_functional_dropouts_that_were_right_become_modules_too() -> None:
             return self.fc4(F.dropout(torch.relu(self.fc3(x)), 0.2, self.training))
 
     model = Chain()
-    fixed = fix_graph(of(model, 16, 6))
+    fixed = fix_graph(analyse_trace(of(model, 16, 6)))
     assert [item.action for item in fixed.applied] == ["merge"]
     ratios = sorted(module.p for module in fixed.model.modules() if isinstance(module, nn.Dropout))
     assert ratios == [0.2, 0.4]
@@ -250,17 +248,17 @@ def test_compile_ddp_and_further_training(tmp_path: object) -> None:
 
 def test_a_module_with_two_verdicts_is_split_and_not_deleted() -> None:
     before = traced("fixtures.written.reused:TwoPlaces")
-    moved = fix_graph(before)
+    moved = fix_graph(analyse_trace(before))
     assert [item.action for item in moved.applied] == ["merge"]
     assert len(trace(moved.model, before.inputs).dropouts) == 1
-    swapped = fix_graph(before, strategy="uout")
+    swapped = fix_graph(analyse_trace(before), strategy="uout")
     kinds = [site.spec.kind for site in trace(swapped.model, before.inputs).dropouts]
     assert kinds == ["Uout", "Dropout"]
 
 
 def test_several_dropouts_of_a_branch_become_one() -> None:
     before = traced(prenet("P3+P6"))
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert {item.action for item in fixed.applied} == {"merge"}
     assert len(trace(fixed.model, before.inputs).dropouts) == 3
     assert codes(fixed.model, before.inputs) == []
@@ -271,7 +269,7 @@ def test_strategies_by_name() -> None:
     found = {}
     for strategy in ("move", "uout", "reduce", "remove"):
         before = traced(target)
-        fixed = fix_graph(before, strategy=strategy)  # type: ignore[arg-type]
+        fixed = fix_graph(analyse_trace(before), strategy=strategy)  # type: ignore[arg-type]
         assert [item.action for item in fixed.applied] == [strategy]
         assert "DL101" not in codes(fixed.model, before.inputs)
         assert worst(fixed.after) > 0.9
@@ -285,8 +283,8 @@ def test_strategies_by_name() -> None:
 
 def test_reduce_finds_the_largest_ratio_above_the_threshold() -> None:
     before = traced('fixtures.heads:build(position="H2")')
-    loose = fix_graph(before, strategy="reduce", threshold=0.9, judge=judge_with(threshold=0.9))
-    tight = fix_graph(before, strategy="reduce", threshold=0.95)
+    loose = fix_graph(analyse_trace(before, Options(threshold=0.9)), strategy="reduce")
+    tight = fix_graph(analyse_trace(before), strategy="reduce", threshold=0.95)
     (p_loose,) = (site.spec.p for site in trace(loose.model, before.inputs).dropouts)
     (p_tight,) = (site.spec.p for site in trace(tight.model, before.inputs).dropouts)
     assert worst(loose.after) >= 0.9 and worst(tight.after) >= 0.95
@@ -294,13 +292,13 @@ def test_reduce_finds_the_largest_ratio_above_the_threshold() -> None:
 
 
 def test_beta_is_given() -> None:
-    fixed = fix_graph(traced('fixtures.pairs:build(norm="batch")'), strategy="uout", beta=0.3)
+    fixed = fix_graph(analyse_trace(traced('fixtures.pairs:build(norm="batch")')), strategy="uout", beta=0.3)
     (uout,) = (module for module in fixed.model.modules() if type(module).__name__ == "Uout")
     assert uout.beta == 0.3
 
 
 def test_auto_says_what_it_weighed() -> None:
-    fixed = fix_graph(traced('fixtures.pairs:build(norm="batch")'))
+    fixed = fix_graph(analyse_trace(traced('fixtures.pairs:build(norm="batch")')))
     assert [item.strategy for item in fixed.weighed] == ["move", "uout", "reduce", "remove"]
     assert [item.strategy for item in fixed.weighed if item.chosen] == ["move"]
     assert "move keeps 100%" in str(fixed)
@@ -308,7 +306,7 @@ def test_auto_says_what_it_weighed() -> None:
 
 def test_always_on_dropout_follows_eval_afterwards() -> None:
     before = traced("fixtures.defects:ActiveInEval", real=True)
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert [item.action for item in fixed.applied] == ["repair"]
     x = torch.randn(4, 3, 8, 8)
     fixed.model.eval()
@@ -317,7 +315,7 @@ def test_always_on_dropout_follows_eval_afterwards() -> None:
 
 def test_in_place_dropout_on_a_skip_is_repaired() -> None:
     before = traced("fixtures.defects:InPlaceOnSkip", real=True)
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert [item.action for item in fixed.applied] == ["repair"]
     assert not any(getattr(module, "inplace", False) for module in fixed.model.modules())
 
@@ -340,7 +338,7 @@ class Auxiliary(nn.Module):
 
 def test_modules_are_exchanged_where_the_graph_is_not_the_model() -> None:
     model = Auxiliary()
-    fixed = fix_graph(of(model, 8, 8))
+    fixed = fix_graph(analyse_trace(of(model, 8, 8)))
     assert fixed.method == "modules" and isinstance(fixed.model, Auxiliary)
     assert list(fixed.model.state_dict()) == list(model.state_dict())
     x = torch.randn(8, 8)
@@ -371,7 +369,7 @@ class Keywords(nn.Module):
 def test_dict_inputs_and_optional_arguments() -> None:
     model = Keywords()
     inputs = Inputs(({"x": torch.randn(4, 4)},), {"mask": torch.ones(4)})
-    fixed = fix_graph(trace(model, inputs))
+    fixed = fix_graph(analyse(model, inputs))
     assert fixed.method == "graph"
     batch = {"x": torch.randn(9, 4)}
     expected = model.eval()(batch)
@@ -396,14 +394,14 @@ def test_dict_inputs_and_optional_arguments() -> None:
 )
 def test_published_networks_are_fixed_whole(target: str) -> None:
     before = traced(target)
-    fixed = fix_graph(before)
+    fixed = fix_graph(analyse_trace(before))
     assert fixed.applied and not fixed.skipped
     assert codes(fixed.model, before.inputs) == []
     assert worst_when_trained(fixed.after) >= worst_when_trained(fixed.before)
 
 
 def test_what_has_no_fix_is_left_with_words() -> None:
-    fixed = fix_graph(traced("fixtures.defects:DropsEverything"))
+    fixed = fix_graph(analyse_trace(traced("fixtures.defects:DropsEverything")))
     assert not fixed.applied and fixed.method == "none"
     (left,) = fixed.skipped
     assert left.codes == ("DL403",) and "0 < p < 1" in left.advice
@@ -412,9 +410,9 @@ def test_what_has_no_fix_is_left_with_words() -> None:
 def test_bad_options() -> None:
     before = traced("fixtures.defects:ActiveInEval")
     with pytest.raises(UsageError, match="unknown strategy"):
-        fix_graph(before, strategy="sideways")  # type: ignore[arg-type]
+        fix_graph(analyse_trace(before), strategy="sideways")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="outside"):
-        fix_graph(before, beta=3.0)
+        fix_graph(analyse_trace(before), beta=3.0)
 
 
 class Rows(nn.Module):
@@ -441,7 +439,7 @@ class Rows(nn.Module):
 )
 def test_fixed_models_take_any_batch(way: str, method: str, capfd: pytest.CaptureFixture[str]) -> None:
     model = Rows(way).eval()
-    fixed = fix_graph(of(model, 4, 8))
+    fixed = fix_graph(analyse_trace(of(model, 4, 8)))
     assert fixed.applied and fixed.method == method
     assert "eval-mode outputs are bit-identical for a larger batch" in fixed.checks
     assert capfd.readouterr() == ("", "")
@@ -464,7 +462,7 @@ class Flattened(nn.Module):
 
 
 def test_a_graph_for_one_image_size_says_so() -> None:
-    fixed = fix_graph(of(Flattened(), 2, 3, 8, 8))
+    fixed = fix_graph(analyse_trace(of(Flattened(), 2, 3, 8, 8)))
     sized = [check for check in fixed.checks if "height, width or length alone" in check]
     assert bool(sized) == (fixed.method == "graph")
     if not sized:
@@ -473,10 +471,10 @@ def test_a_graph_for_one_image_size_says_so() -> None:
 
 def test_no_dropout_is_moved_onto_what_may_be_the_predictions() -> None:
     vectors = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))
-    (applied,) = fix_graph(of(vectors, 4, 8)).applied
+    (applied,) = fix_graph(analyse_trace(of(vectors, 4, 8))).applied
     assert applied.action in ("uout", "reduce")
     features = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.3), nn.BatchNorm2d(8))
-    assert [item.action for item in fix_graph(of(features, 4, 3, 8, 8)).applied] == ["move"]
+    assert [item.action for item in fix_graph(analyse_trace(of(features, 4, 3, 8, 8))).applied] == ["move"]
 
 
 class Crowded(nn.Module):
@@ -498,5 +496,5 @@ class Crowded(nn.Module):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_place_beside_a_dropout_that_goes_too(seed: int) -> None:
     torch.manual_seed(seed)
-    fixed = fix_graph(of(Crowded(), 4, 3, 8, 8))
-    assert fixed.applied and not fix_graph(trace(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied
+    fixed = fix_graph(analyse_trace(of(Crowded(), 4, 3, 8, 8)))
+    assert fixed.applied and not fix_graph(analyse(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied

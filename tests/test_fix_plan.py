@@ -6,22 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from dropout_lint.analysis import analyse_trace
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.info import plan
-from dropout_lint.fixes.plan.judge import judge_with
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.schema import FixInfo
 from dropout_lint.trace import trace
 
-JUDGE = judge_with()
-
 
 def planned(target: str) -> list[tuple[str, FixInfo]]:
     (built,) = resolve(target)
     traced = trace(built.model, built.inputs, constructed=built.constructed)
-    findings = JUDGE(traced).findings
-    infos = plan(traced, findings)
+    analysis = analyse_trace(traced)
+    findings, infos = analysis.findings, plan(analysis)
     return [(finding.rule.code, infos[id(finding)]) for finding in findings]
 
 
@@ -75,9 +73,9 @@ class Discriminator(nn.Module):
 
 def test_no_move_is_promised_that_the_graph_fix_does_not_make() -> None:
     traced = trace(Discriminator(), Inputs((torch.randn(4, 1, 32, 32),)))
-    findings = JUDGE(traced).findings
-    infos = plan(traced, findings, JUDGE)
-    assert not any(item.action == "move" for item in fix_graph(traced, findings).applied)
+    analysis = analyse_trace(traced)
+    findings, infos = analysis.findings, plan(analysis)
+    assert not any(item.action == "move" for item in fix_graph(analysis, findings).applied)
     for finding in findings:
         info = infos[id(finding)]
         assert (info.strategy, info.delta_after) == ("auto", None)

@@ -10,8 +10,8 @@ import torch
 from fix_models import sources
 from hypothesis import given, settings
 
+from dropout_lint.analysis import analyse, analyse_trace
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.judge import judge_with
 from dropout_lint.fixes.source.engine import fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
@@ -21,7 +21,6 @@ from dropout_lint.trace import trace
 pytestmark = pytest.mark.filterwarnings("ignore:dropout2d")
 
 NUMBERS = itertools.count()
-JUDGE = judge_with()
 
 
 def built_from(text: str, folder: Path) -> Built:
@@ -34,20 +33,20 @@ def built_from(text: str, folder: Path) -> Built:
 def check_graph(text: str, folder: Path) -> None:
     built = built_from(text, folder)
     before = trace(built.model, built.inputs, constructed=built.constructed)
-    fixed = fix_graph(before, judge=JUDGE)
+    fixed = fix_graph(analyse_trace(before))
     assert list(fixed.model.state_dict()) == list(built.model.state_dict())
     fixed.model.load_state_dict(built.model.state_dict(), strict=True)
     x = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(built.model.eval()(x), fixed.model.eval()(x))
-    again = fix_graph(trace(fixed.model, before.inputs), judge=JUDGE)
+    again = fix_graph(analyse(fixed.model, before.inputs))
     assert not again.applied, [item.title for item in again.applied]
 
 
 def check_source(text: str, folder: Path) -> None:
     built = built_from(text, folder)
     before = trace(built.model, built.inputs, constructed=built.constructed)
-    result = fix_source(built, before, judge=JUDGE)
+    result = fix_source(built, analyse_trace(before))
     if not result.changes:
         assert not result.applied
         return
@@ -58,7 +57,7 @@ def check_source(text: str, folder: Path) -> None:
     with torch.no_grad():
         assert torch.equal(built.model.eval()(x), edited.model.eval()(x))
     traced = trace(edited.model, edited.inputs, constructed=edited.constructed)
-    again = fix_source(edited, traced, judge=JUDGE)
+    again = fix_source(edited, analyse_trace(traced))
     assert not again.changes, again.diff
 
 

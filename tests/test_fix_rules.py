@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dropout_lint.analysis import analyse_trace
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.judge import judge_with
 from dropout_lint.fixes.source.engine import fix_source
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.rules import Rule, load_rules
 from dropout_lint.trace import trace
 
-JUDGE = judge_with()
 FIXABLE = [rule for rule in load_rules() if rule.fix is not None and rule.severity != "off"]
 
 
@@ -30,11 +29,11 @@ def test_the_example_of_a_rule_is_fixed(rule: Rule, tmp_path: Path) -> None:
     file.write_text(example(rule))
     (built,) = resolve(str(file))
     before = trace(built.model, built.inputs, constructed=built.constructed)
-    findings = JUDGE(before).findings
+    findings = analyse_trace(before).findings
     assert rule.code in {finding.rule.code for finding in findings}
-    fixed = fix_graph(before, findings, judge=JUDGE)
+    fixed = fix_graph(analyse_trace(before), findings)
     assert fixed.applied and not fixed.skipped
-    assert not JUDGE(trace(fixed.model, before.inputs)).findings
+    assert not analyse_trace(trace(fixed.model, before.inputs)).findings
 
 
 @pytest.mark.slow
@@ -44,5 +43,5 @@ def test_the_example_of_a_rule_is_fixed_in_source(rule: Rule, tmp_path: Path) ->
     file.write_text(example(rule))
     (built,) = resolve(str(file))
     before = trace(built.model, built.inputs, constructed=built.constructed)
-    result = fix_source(built, before, judge=JUDGE)
+    result = fix_source(built, analyse_trace(before))
     assert result.changes and not result.skipped

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dropout_lint.analysis import analyse_trace
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.source.diff import unified
 from dropout_lint.fixes.source.engine import SourceFix, fix_source
@@ -35,7 +36,7 @@ example_inputs = (torch.randn(4, 3, 8, 8),)
 def fix(target: str, **options: object) -> SourceFix:
     (built,) = resolve(target)
     traced = trace(built.model, built.inputs, constructed=built.constructed)
-    return fix_source(built, traced, **options)  # type: ignore[arg-type]
+    return fix_source(built, analyse_trace(traced), **options)  # type: ignore[arg-type]
 
 
 def written(folder: Path, body: str, name: str = "model.py") -> Path:

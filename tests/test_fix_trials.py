@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dropout_lint.analysis import Analysis, Options, analyse, analyse_trace
 from dropout_lint.errors import FixError
-from dropout_lint.fixes.plan.judge import Verdict, judge_with
 from dropout_lint.fixes.plan.planner import BETAS, Planner
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.fixes.source.prover import Prover, shared
+from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
+from dropout_lint.rules.findings import Finding
 from dropout_lint.trace import Trace, trace
 
 MODEL = """\
@@ -44,23 +49,25 @@ class Net(nn.Module):
 """
 
 
-class Judge:
-    """The judge, counting what it is asked."""
+@dataclass(frozen=True)
+class Counted(Analysis):
+    """An analysis that counts how often it was made again, and how often it was surveyed for findings."""
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.surveyed = 0
-        self._judge = judge_with()
+    counts: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, traced: Trace) -> Verdict:
-        self.asked += 1
-        verdict = self._judge(traced)
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        self.counts["surveyed"] += 1
+        return super().findings
 
-        def find() -> Any:
-            self.surveyed += 1
-            return verdict.findings
+    def again(self, rewritten: Trace) -> Analysis:
+        self.counts["asked"] += 1
+        return counted(super().again(rewritten), self.counts)
 
-        return Verdict(verdict.prediction, find)
+
+def counted(analysis: Analysis, counts: Counter[str] | None = None) -> Counted:
+    counts = Counter(asked=1) if counts is None else counts
+    return Counted(analysis.trace, analysis.options, analysis.prediction, counts)
 
 
 class Recorder(Prover):
@@ -85,9 +92,14 @@ class Idle(Prover):
         raise AssertionError("started for nothing")
 
 
-def fix(file: Path, **options: Any) -> SourceFix:
+def built_of(file: Path) -> tuple[Built, Counted]:
     (built,) = resolve(f"{file}:Net")
-    return fix_source(built, trace(built.model, built.inputs, constructed=built.constructed), **options)
+    return built, counted(analyse(built.model, built.inputs, constructed=built.constructed))
+
+
+def fix(file: Path, **options: Any) -> SourceFix:
+    built, analysis = built_of(file)
+    return fix_source(built, analysis, **options)
 
 
 @pytest.fixture
@@ -101,10 +113,10 @@ def test_what_stands_in_an_installed_package_is_not_weighed(tmp_path: Path) -> N
     folder = tmp_path / "site-packages"
     folder.mkdir()
     (folder / "theirs.py").write_text(MODEL)
-    judge = Judge()
-    result = fix(folder / "theirs.py", judge=judge, prover=Idle())
+    built, analysis = built_of(folder / "theirs.py")
+    result = fix_source(built, analysis, prover=Idle())
     assert not result.changes and {item.dropout for item in result.skipped} == {"drop1", "drop2"}
-    assert judge.asked == 1, "the findings themselves"
+    assert analysis.counts["asked"] == 1, "the findings themselves"
     (note,) = result.notes
     assert note.startswith("drop1, drop2: cannot be changed in source: it is made in theirs.py")
 
@@ -146,24 +158,21 @@ def test_own_dropouts_are_fixed_beside_those_of_a_package(
 
 
 def test_the_verdict_that_is_known_is_not_asked_for_again(file: Path) -> None:
-    (built,) = resolve(f"{file}:Net")
-    traced = trace(built.model, built.inputs, constructed=built.constructed)
-    judge = Judge()
-    before = judge(traced)
-    trials = Trials(traced, judge, before)
-    assert trials.before is before and trials.verdict(()) is before
+    _, before = built_of(file)
+    trials = Trials(before)
+    assert trials.before is before and trials.analysis(()) is before
     Planner(trials, before.findings).plan()
-    weighed = judge.asked
+    weighed = before.counts["asked"]
     Planner(trials, before.findings).plan()
-    assert judge.asked <= weighed + 1, "at most the chosen set, whose copy may not have been kept"
-    assert judge.surveyed < judge.asked, "where Δ decides, nothing is surveyed"
+    counts = before.counts
+    assert counts["asked"] <= weighed + 1, "at most the chosen set, whose copy may not have been kept"
+    assert counts["surveyed"] < counts["asked"], "where Δ decides, nothing is surveyed"
 
 
 def test_sets_of_steps_that_differ_are_told_apart(file: Path) -> None:
-    (built,) = resolve(f"{file}:Net")
-    traced = trace(built.model, built.inputs, constructed=built.constructed)
-    trials = Trials(traced, judge_with())
-    first, second = traced.dropouts
+    _, analysis = built_of(file)
+    trials = Trials(analysis)
+    first, second = analysis.trace.dropouts
     sets = [
         (),
         (Step(first, "remove"),),
@@ -185,8 +194,8 @@ def test_the_largest_beta_that_fits_is_taken(file: Path) -> None:
     traced = trace(built.model, built.inputs, constructed=built.constructed)
     chosen = []
     for threshold in (0.79, 0.83, 0.88, 0.92, 0.95, 0.99):
-        trials = Trials(traced, judge_with(threshold=threshold))
-        plan = Planner(trials, trials.before.findings, strategy="uout", threshold=threshold).plan()
+        trials = Trials(analyse_trace(traced, Options(threshold=threshold)))
+        plan = Planner(trials, trials.before.findings, strategy="uout").plan()
         (beta,) = {step.value for step in plan.steps}
 
         def worst(beta: float, trials: Trials = trials) -> float:
@@ -200,13 +209,13 @@ def test_the_largest_beta_that_fits_is_taken(file: Path) -> None:
 
 def test_without_a_comparison_the_fix_is_the_same(file: Path) -> None:
     file.write_text(MODEL.replace("self.conv2(self.drop2(x))", "self.conv2(x)"))
-    judges = Judge(), Judge()
-    full, short = fix(file, judge=judges[0]), fix(file, judge=judges[1], compare=False)
+    (built, one), (_, other) = built_of(file), built_of(file)
+    full, short = fix_source(built, one), fix_source(built, other, compare=False)
     assert short.diff == full.diff != ""
     assert (short.applied, short.skipped) == (full.applied, full.skipped)
     assert [item.strategy for item in full.weighed] == ["move", "uout", "reduce", "remove"]
     assert [(item.strategy, item.chosen) for item in short.weighed] == [("move", True)]
-    assert judges[1].asked < judges[0].asked
+    assert other.counts["asked"] < one.counts["asked"]
 
 
 def test_the_original_is_run_once_for_all_edits(file: Path) -> None:

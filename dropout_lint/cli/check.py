@@ -25,11 +25,14 @@ from dropout_lint.runs.check import (
     Run,
     active_codes,
     active_in,
+    assemble,
     check,
     exit_status,
     lint_target,
+    read_baseline,
     rules_of,
     unseen,
+    words_of,
 )
 from dropout_lint.suppress.baseline import DEFAULT_FILE, encode
 
@@ -230,7 +233,7 @@ def command(
             if fixes:
                 run = replace(run, report=fixed_report(run.report, names, settings, rules, pool))
             if validate:
-                run = replace(run, report=measured_report(run.report, names, settings, pool))
+                run = replace(run, report=measured_report(run.report, names, settings, rules, pool))
         report_failures(run, verbose)
         report_unseen(run, settings)
         if write_baseline and run.known is not None:
@@ -303,13 +306,15 @@ def fixed_report(
     return changed(report, pool.edit(requests_for(wanted, names, settings)))
 
 
-def measured_report(report: Report, names: list[str], settings: Settings, pool: Pool | None) -> Report:
+def measured_report(
+    report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
+) -> Report:
     """The report with each model measured on random batches, before and after the graph fix."""
     from dropout_lint.runs.measure import validated
 
     wanted = [target for target in report.targets if target.status != "error"]
     if pool is None:
-        return changed(report, [validated(target, settings) for target in wanted])
+        return changed(report, [validated(target, settings, rules) for target in wanted])
     return changed(report, pool.measure(requests_for(wanted, names, settings)))
 
 
@@ -365,7 +370,6 @@ def save_baseline(run: Run, settings: Settings) -> None:
 
 def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     """Write ignore comments for all findings, and the report as it is after that."""
-    from dropout_lint.runs.check import assemble, read_baseline, words_of
     from dropout_lint.suppress.add_ignores import add_ignores
 
     written, skipped = add_ignores(run.report)

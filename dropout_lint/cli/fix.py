@@ -15,6 +15,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.runs.check import rules_of
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.plan.steps import Strategy
@@ -80,8 +81,6 @@ def command(
     """
     loaded = options.settings(config, **given)
     names = options.chosen_targets(targets, loaded.settings, "dropout-lint fix")
-    from dropout_lint.runs.check import rules_of
-
     rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
         from dropout_lint.loading.compat import own_process

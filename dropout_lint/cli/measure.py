@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from dropout_lint import __version__
 from dropout_lint.cli import console, options
-from dropout_lint.runs.measure import measured
+from dropout_lint.report.convert import report_of
+from dropout_lint.runs.check import rules_of
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.validate import Validation
@@ -69,8 +71,21 @@ FORMATS = click.Choice(["text", "json"])
     "--output-format", type=FORMATS, default="text", show_default=True, help="Format of the report."
 )
 @click.option("--output-file", metavar="FILE", help="Write the report there instead of to stdout.")
+@options.selection()
+@options.config()
 @options.verbosity()
-def command(*, output_format: str, output_file: str | None, quiet: bool, verbose: bool, **given: Any) -> int:
+def command(
+    *,
+    output_format: str,
+    output_file: str | None,
+    config: str | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    delta_threshold: float | None,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> int:
     """Measure the variance shift between train and test mode at every norm that remembers its variance.
 
     TARGET is as for `check`. Nothing is trained and the model is left as it was. For every norm: Δ =
@@ -84,16 +99,36 @@ def command(*, output_format: str, output_file: str | None, quiet: bool, verbose
     Exit status: 0 measured, 2 it could not be measured.
     """
     del verbose  # read by the group, which shows tracebacks
+    loaded = options.settings(
+        config,
+        select=select,
+        ignore=ignore,
+        delta_threshold=delta_threshold,
+        input=given.pop("input"),
+        checkpoint=given.pop("checkpoint"),
+    )
+    own = loaded.settings.for_target(given["target"])
+    rules = rules_of(own)
     from dropout_lint.loading.compat import own_process
 
     own_process()
+    from dropout_lint.runs.linting import options_of
+    from dropout_lint.runs.measure import measured
+
     for file in (output_file, given["plot"]):
         if file:
             console.require_folder(file)
     with ExitStack() as stack:
         stdout = stack.enter_context(console.report_stream())
         rank = stack.enter_context(process_group(given["device"]))
-        info, result = measured(quiet=quiet or rank != 0, fix_required=True, **given)
+        info, result = measured(
+            quiet=quiet or rank != 0,
+            fix_required=True,
+            input=tuple(own.input),
+            checkpoint=own.checkpoint,
+            options=options_of(own, rules),
+            **given,
+        )
         if rank != 0:
             return 0
         if given["plot"]:
@@ -136,15 +171,11 @@ def process_group(device: str) -> Iterator[int]:
 
 def as_json(info: TargetInfo) -> str:
     """The JSON report (schema version 1) with one target."""
-    from dropout_lint.report.convert import report_of
-
     return report_of([info], __version__).to_json() + "\n"
 
 
 def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_file: bool) -> str:
     """The report for people."""
-    from dataclasses import replace
-
     from dropout_lint.measurement.table import table
 
     shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -41,12 +42,9 @@ class Catalogue:
         """The dropout that `module` is, or None. A dropout has no parameters and no children of its own."""
         kind = type(module).__name__
         inplace = bool(getattr(module, "inplace", False))
-        for base in type(module).__mro__:
-            extra = self.extra_dropouts.get(base.__name__) or self.extra_dropouts.get(
-                f"{base.__module__}.{base.__qualname__}"
-            )
-            if extra is not None:
-                return DropoutSpec(kind, extra.noise, ratio_of(module, (extra.p,), extra.keeps), inplace)
+        extra = self._extra(module)
+        if extra is not None:
+            return DropoutSpec(kind, extra.noise, ratio_of(module, (extra.p,), extra.keeps), inplace)
         for cls, noise in MODULES.items():
             if isinstance(module, cls):
                 return DropoutSpec(kind, noise, ratio_of(module, ("p",)), inplace)
@@ -61,6 +59,43 @@ class Catalogue:
                 channelwise = bool(getattr(module, "channelwise", False))
                 return DropoutSpec(kind, noise, ratio_of(module, attributes, keeps), inplace, channelwise)
         return None
+
+    def set_ratio(self, module: nn.Module, value: float) -> None:
+        """Set the drop ratio of a dropout module, under the attribute that `dropout` reads it from.
+
+        Raises:
+            ValueError: no attribute of it holds the ratio, or it is computed.
+        """
+        for attribute, keeps in self._ratio_attributes(module):
+            old = getattr(module, attribute, None)
+            if isinstance(old, (int, float)) and not isinstance(old, bool):
+                setattr(module, attribute, 1 - value if keeps else value)
+                spec = self.dropout(module)
+                if spec is not None and math.isclose(spec.p, value):
+                    return
+                setattr(module, attribute, old)
+        raise ValueError(f"the ratio of a {type(module).__name__} cannot be set")
+
+    def _extra(self, module: nn.Module) -> ExtraDropout | None:
+        """How the project says that a module of this class, or of one that it is made from, is read."""
+        for base in type(module).__mro__:
+            extra = self.extra_dropouts.get(base.__name__) or self.extra_dropouts.get(
+                f"{base.__module__}.{base.__qualname__}"
+            )
+            if extra is not None:
+                return extra
+        return None
+
+    def _ratio_attributes(self, module: nn.Module) -> Iterator[tuple[str, bool]]:
+        """Attributes that may hold the ratio, and whether it is the keep probability there."""
+        extra = self._extra(module)
+        if extra is not None:
+            yield extra.p, extra.keeps
+        for base in type(module).__mro__:
+            named = NAMED_MODULES.get(base.__name__)
+            if named is not None:
+                yield from ((attribute, named[2]) for attribute in named[1])
+        yield "p", False
 
     def norm(self, module: nn.Module) -> NormSpec | None:
         """The norm that `module` is, or None."""

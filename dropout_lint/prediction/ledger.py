@@ -21,8 +21,10 @@ from dropout_lint.prediction.ops.norm import calibrated, values
 from dropout_lint.prediction.prior import prior_deltas
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
-from dropout_lint.prediction.shifts import NOT_FINITE, Basis, NormShift, Prediction
+from dropout_lint.prediction.shifts import Basis, NormShift, Prediction
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
+from dropout_lint.prediction.unknown import with_unknowns
+from dropout_lint.terms import NOT_FINITE
 from dropout_lint.trace.noise_by_hand import is_random
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
@@ -104,7 +106,8 @@ def predict(
     prior: Mapping[tuple[str, str], float] = {}
     if chosen == "initialisation":
         prior = prior_deltas(trace, ledger)
-    return Prediction(basis=chosen, norms=shifts, prior=prior, fallbacks=dict(ledger.fallbacks))
+    found = Prediction(basis=chosen, norms=shifts, prior=prior, fallbacks=dict(ledger.fallbacks))
+    return with_unknowns(trace, found)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-NOT_FINITE = "values that are not finite"
-"""Stands in `Prediction.fallbacks` where weights or statistics are NaN, infinite, or too large to square."""
-
 Basis = Literal["initialisation", "weights", "checkpoint", "prior"]
 
 

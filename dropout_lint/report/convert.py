@@ -24,6 +24,7 @@ from dropout_lint.report.schema import (
     TraceInfo,
 )
 from dropout_lint.report.words import count, number
+from dropout_lint.terms import NOT_FINITE
 
 if TYPE_CHECKING:
     from torch import fx
@@ -226,8 +227,6 @@ def rounded(value: float) -> float:
 
 def fallback_note(fallbacks: Mapping[str, int]) -> str:
     """What the prediction passed over, in words; operations by name, with how often they came."""
-    from dropout_lint.prediction.shifts import NOT_FINITE
-
     passed = {name: times for name, times in fallbacks.items() if name != NOT_FINITE}
     parts = []
     if NOT_FINITE in fallbacks:

@@ -83,6 +83,12 @@ def load_rules(extra: Iterable[str | Path] = ()) -> RuleSet:
     return RuleSet(tuple(sorted(rules, key=lambda rule: rule.code)))
 
 
+def own_files(rules: RuleSet) -> list[str]:
+    """The files of the rules that a project has beside those that come with the tool."""
+    known = {rule.path for rule in _builtin()}
+    return [rule.path for rule in rules if rule.path not in known]
+
+
 @cache
 def _builtin() -> tuple[Rule, ...]:
     folder = builtin_folder()

@@ -1,51 +1,28 @@
-"""Ties the rooms together: target → trace → predict → survey → match → ignores → baseline → report.
+"""A run over targets: what each gave, less what ignore comments and the baseline name, as one report.
 
-Pure functions that return results; nothing here prints. torch is imported when the first model is built.
+Nothing here prints, and torch is imported when the first model is built.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from dropout_lint import __version__
 from dropout_lint.config import Settings
-from dropout_lint.errors import DropoutLintError, NoModelError
-from dropout_lint.report.convert import error_info, place, report_of, target_info
+from dropout_lint.errors import DropoutLintError
+from dropout_lint.report.convert import report_of
 from dropout_lint.report.drawing import Drawing
 from dropout_lint.report.outcome import Outcome
-from dropout_lint.report.schema import FixInfo, Place, Report, StaleInfo, TargetInfo
+from dropout_lint.report.schema import Place, Report, StaleInfo, TargetInfo
+from dropout_lint.rules import RuleSet, load_rules
 from dropout_lint.suppress import baseline, ignores
 
-if TYPE_CHECKING:
-    from dropout_lint.inputs.example import Built
-    from dropout_lint.layers import Catalogue
-    from dropout_lint.prediction.shifts import Prediction
-    from dropout_lint.rules import RuleSet
-    from dropout_lint.rules.findings import Finding
-    from dropout_lint.survey.placements import Survey
-    from dropout_lint.trace.traced import Trace
-
-
-Lint = Callable[[str, Settings, "RuleSet"], list[Outcome]]
+Lint = Callable[[str, Settings, RuleSet], list[Outcome]]
 # the codes of the rules that run for a target
 Active = Callable[[str], Sequence[str]]
-
-
-@dataclass(frozen=True)
-class TargetResult:
-    """Everything that linting one built model gave, room by room."""
-
-    built: Built
-    trace: Trace
-    prediction: Prediction
-    survey: Survey
-    findings: tuple[Finding, ...]
-    info: TargetInfo
 
 
 @dataclass(frozen=True)
@@ -65,154 +42,22 @@ class Run:
     known: baseline.Baseline | None = None
 
 
-def catalogue_of(settings: Settings) -> Catalogue:
-    """The dropout and norm classes, with those that the settings name."""
-    from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout, Noise
-
-    if not settings.dropouts:
-        return STANDARD
-    return Catalogue(
-        {
-            name: ExtraDropout(noise=Noise(entry.noise), p=entry.p, keeps=entry.keeps)
-            for name, entry in settings.dropouts.items()
-        }
-    )
-
-
 def rules_of(settings: Settings) -> RuleSet:
     """The rules that the settings name, built-in and own; the selection has been checked.
 
     Raises:
         RuleError: a rule file is malformed, or `select` or `ignore` name an unknown code.
     """
-    from dropout_lint.rules import load_rules
-
     rules = load_rules(settings.rules)
     rules.selected(settings.select or None, settings.ignore)
     return rules
 
 
-def lint_built(built: Built, settings: Settings, rules: RuleSet) -> TargetResult:
-    """Lint one built model.
-
-    Raises:
-        TraceError: nothing of it could be traced.
-        InputError: the example inputs do not fit, or none could be guessed.
-    """
-    from dropout_lint.guard.alone import at_rest
-    from dropout_lint.prediction import predict
-    from dropout_lint.survey.exempt import exempt_shifts
-    from dropout_lint.survey.surveyor import survey
-    from dropout_lint.survey.unknown import with_unknowns
-    from dropout_lint.trace import trace
-
-    with at_rest(built.model):
-        traced = trace(
-            built.model, built.inputs, catalogue=catalogue_of(settings), constructed=built.constructed
-        )
-        prediction = with_unknowns(traced, predict(traced))
-        facts = survey(traced, prediction)
-        findings = rules.match(
-            facts,
-            select=settings.select or None,
-            ignore=settings.ignore,
-            threshold=settings.delta_threshold,
-        )
-        fixes = planned_fixes(traced, findings, settings, rules)
-    exempt = exempt_shifts(facts, findings, settings.delta_threshold)
-    info = target_info(built, traced, prediction, findings, fixes, exempt=exempt)
-    return TargetResult(built, traced, prediction, facts, tuple(findings), info)
-
-
-def planned_fixes(
-    trace: Trace, findings: Sequence[Finding], settings: Settings, rules: RuleSet
-) -> Mapping[int, FixInfo]:
-    """What the fix room would do about each finding, by `id(finding)`."""
-    if not findings:
-        return {}
-    try:
-        from dropout_lint.fixes.plan.info import plan
-        from dropout_lint.fixes.plan.judge import judge_with
-    except ImportError:
-        return {}
-    try:
-        judge = judge_with(
-            rules, select=settings.select or None, ignore=settings.ignore, threshold=settings.delta_threshold
-        )
-        plans: Mapping[int, FixInfo] = plan(trace, findings, judge)
-    except DropoutLintError:  # no plan is no reason to withhold the findings
-        return {}
-    return plans
-
-
-def outcome_of(result: TargetResult) -> Outcome:
-    """What of a result is reported, as plain data."""
-    from dropout_lint.report.draw import draw
-
-    trace = result.trace
-    locations = [
-        *trace.constructed.values(),
-        *(site.constructed for site in trace.dropouts),
-        *(site.call for site in trace.dropouts),
-        *(site.call for site in trace.norms),
-    ]
-    visited = {found for location in locations if (found := place(location)) is not None}
-    return Outcome(
-        info=result.info,
-        visited=sorted(visited, key=lambda item: (item.file, item.line, item.column)),
-        drawing=draw(trace, result.prediction),
-        unseen=list(result.built.unseen),
-    )
-
-
 def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
-    """Build and lint one target; a folder gives one outcome for each model in it.
+    """`linting.lint_target`, which imports torch: a run whose results are all kept never comes here."""
+    from dropout_lint.runs import linting
 
-    What goes wrong becomes an outcome of status `error`, so that it does not take other targets along.
-    """
-    from dropout_lint.loading.resolving import resolve
-
-    own = settings.for_target(target)
-    try:
-        models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
-    except NoModelError as problem:
-        return empty(target, problem) if own.allow_empty else [failure(target, problem)]
-    except Exception as problem:
-        return [failure(target, problem)]
-    outcomes = []
-    for built in models:
-        try:
-            outcomes.append(outcome_of(lint_built(built, own, rules)))
-        except Exception as problem:
-            outcomes.append(failure(built.target, problem, built))
-    return outcomes
-
-
-def empty(target: str, problem: NoModelError) -> list[Outcome]:
-    """What a file or folder that may hold no model gives: nothing, unless a part could not be looked at."""
-    if not problem.unseen:
-        return []
-    info = TargetInfo(target=target, status="partial", notes=list(problem.passed))
-    return [Outcome(info=info, unseen=list(problem.unseen))]
-
-
-def failure(target: str, problem: Exception, built: Built | None = None) -> Outcome:
-    """The outcome of a target that could not be linted, with the notes of its model where one was built."""
-    notes, unseen = (built.notes, built.unseen) if built else ((), ())
-    if isinstance(problem, DropoutLintError):
-        hint = problem.hint or "run again with -v for the traceback"
-        info = error_info(target, problem.message, hint, notes)
-        details = problem.details
-    else:
-        info = error_info(
-            target,
-            f"internal error: {type(problem).__name__}: {problem}",
-            "this is a bug in dropout-lint; run again with -v for the traceback and report it",
-            notes,
-        )
-        details = None
-    trouble = "".join(traceback.format_exception(problem))
-    return Outcome(info=info, details=details, trouble=trouble, unseen=list(unseen))
+    return linting.lint_target(target, settings, rules)
 
 
 def check(

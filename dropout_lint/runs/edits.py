@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from dropout_lint.config import Settings
-from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.errors import UsageError
+from dropout_lint.fixes.source.engine import SourceFix
+from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import relative, rounded
 from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, TargetInfo
-
-if TYPE_CHECKING:
-    from dropout_lint.fixes.source.engine import SourceFix
-    from dropout_lint.rules import RuleSet
+from dropout_lint.rules import RuleSet
+from dropout_lint.runs.failures import unfixed
+from dropout_lint.runs.fix import repair
 
 
 def with_edits(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
@@ -29,21 +29,12 @@ def with_edits(target: TargetInfo, settings: Settings, rules: RuleSet) -> Target
     try:
         result = source_fix(target.target, settings.for_target(target.target), rules)
     except Exception as problem:  # findings are worth more than edits
-        internal = f"internal error: {type(problem).__name__}: {problem}"
-        return unfixed(target, problem.message if isinstance(problem, DropoutLintError) else internal)
+        return unfixed(target, problem)
     return edited(target, result)
-
-
-def unfixed(target: TargetInfo, cause: str) -> TargetInfo:
-    """A target with the note that its model got no fix in source, and why."""
-    return msgspec.structs.replace(target, notes=[*target.notes, f"no fix in source: {cause}"])
 
 
 def source_fix(target: str, settings: Settings, rules: RuleSet) -> SourceFix:
     """The proven source fix of one target."""
-    from dropout_lint.loading.resolving import resolve
-    from dropout_lint.runs.fix import repair
-
     models = resolve(target, inputs=tuple(settings.input), checkpoint=settings.checkpoint)
     if len(models) != 1:
         raise UsageError(f"{target} names {len(models)} models now", "lint it again")

@@ -1,18 +1,17 @@
-"""Ties the rooms together for a repair: target → trace → findings → the proven fix in the source."""
+"""One target repaired: its findings, less the ignored ones, and the proven fix of them in the source."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dropout_lint.config import Settings
-
-if TYPE_CHECKING:
-    from dropout_lint.fixes.plan.steps import Strategy
-    from dropout_lint.fixes.source.engine import SourceFix
-    from dropout_lint.inputs.example import Built
-    from dropout_lint.rules import RuleSet
-    from dropout_lint.rules.findings import Finding
+from dropout_lint.fixes.plan.steps import Strategy
+from dropout_lint.fixes.source.engine import SourceFix, fix_source
+from dropout_lint.inputs.example import Built
+from dropout_lint.rules import RuleSet
+from dropout_lint.rules.findings import Finding
+from dropout_lint.runs.linting import analyse_built, options_of
+from dropout_lint.suppress.ignores import read
 
 
 def repair(
@@ -42,34 +41,17 @@ def repair(
         TraceError: nothing of the model could be traced.
         FixError: no edit of the source could be proven harmless.
     """
-    from dropout_lint.fixes.plan.judge import judge_with
-    from dropout_lint.fixes.source.engine import fix_source
-    from dropout_lint.runs.check import catalogue_of
-    from dropout_lint.trace import trace
-
-    catalogue = catalogue_of(settings)
-    traced = trace(built.model, built.inputs, catalogue=catalogue, constructed=built.constructed)
-    judge = judge_with(
-        rules, select=settings.select or None, ignore=settings.ignore, threshold=settings.delta_threshold
-    )
-    before = judge(traced)
-    findings = [finding for finding in before.findings if not is_ignored(finding)]
+    analysis = analyse_built(built, options_of(settings, rules))
+    findings = [finding for finding in analysis.findings if not is_ignored(finding)]
     result = fix_source(
         built,
-        traced,
+        analysis,
         findings,
         resolve=typed,
         strategy=strategy,
-        threshold=settings.delta_threshold,
         beta=beta,
-        judge=judge,
-        before=before,
         compare=compare,
         texts=settings.input,
-        rules=settings.rules,
-        select=settings.select or None,
-        ignore=settings.ignore,
-        dropouts=catalogue.extra_dropouts,
         batches=batches,
     )
     left = tuple(finding for finding in result.left if not is_ignored(finding))
@@ -78,8 +60,6 @@ def repair(
 
 def is_ignored(finding: Finding) -> bool:
     """Whether an ignore comment stands on the line of the dropout's construction or call."""
-    from dropout_lint.suppress.ignores import read
-
     site = finding.dropout
     if site is None:
         return False

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from torch import nn
+from torch.utils.data.distributed import DistributedSampler
 
+from dropout_lint.analysis import Analysis, Options, analyse
+from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.steps import Fixed
+from dropout_lint.inputs.example import Built, Inputs
+from dropout_lint.loading.resolving import resolve
+from dropout_lint.measurement.place import move, place
+from dropout_lint.measurement.progress import progress_bar
+from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
+from dropout_lint.measurement.validate import Validation, validate
+from dropout_lint.prediction.shifts import Prediction
+from dropout_lint.report.schema import MeasuredInfo, TargetInfo
+from dropout_lint.rules import RuleSet
+from dropout_lint.runs.failures import unmeasured
+from dropout_lint.runs.linting import options_of
 
-if TYPE_CHECKING:
-    from dropout_lint.config import Settings
-    from dropout_lint.measurement.validate import Validation
-    from dropout_lint.report.schema import TargetInfo
 
-
-def validated(target: TargetInfo, settings: Settings) -> TargetInfo:
+def validated(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
     """A target with its model measured on random batches, before and after the graph fix, or a note why not.
 
     Args:
         target: what was found in one model.
         settings: the settings of all targets.
+        rules: the rules that may run.
     """
     own = settings.for_target(target.target)
     try:
@@ -29,19 +42,14 @@ def validated(target: TargetInfo, settings: Settings) -> TargetInfo:
             checkpoint=own.checkpoint,
             compare_fixed=bool(target.findings),
             quiet=True,
+            options=options_of(own, rules),
         )
     except Exception as problem:  # findings are worth more than a measurement
-        internal = f"internal error: {type(problem).__name__}: {problem}"
-        return unmeasured(target, problem.message if isinstance(problem, DropoutLintError) else internal)
+        return unmeasured(target, problem)
     notes = list(dict.fromkeys([*target.notes, *found.notes]))
     return msgspec.structs.replace(
         target, notes=notes, measurements=found.measurements, measured=found.measured
     )
-
-
-def unmeasured(target: TargetInfo, cause: str) -> TargetInfo:
-    """A target with the note that its model was not measured, and why."""
-    return msgspec.structs.replace(target, notes=[*target.notes, f"not measured: {cause}"])
 
 
 def measured(
@@ -61,6 +69,7 @@ def measured(
     plot: str | None = None,
     quiet: bool = False,
     fix_required: bool = False,
+    options: Options | None = None,
 ) -> tuple[TargetInfo, Validation]:
     """Build, measure and compare one target.
 
@@ -70,13 +79,6 @@ def measured(
         DropoutLintError: it cannot be built, run, measured or fixed.
     """
     del plot
-    from dropout_lint.loading.resolving import resolve
-    from dropout_lint.measurement.place import move, place
-    from dropout_lint.measurement.progress import progress_bar
-    from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
-    from dropout_lint.measurement.validate import validate
-    from dropout_lint.report.schema import MeasuredInfo, TargetInfo
-
     if data is not None and batch_size is not None:
         raise UsageError(
             "--batch-size is for random batches, and --data brings its own", "leave one of them out"
@@ -106,7 +108,14 @@ def measured(
         assert inputs is not None
         source = random_batches(built.model, inputs, where, count=batches, samples=batch_size)
         notes.append("the batches are random noise: give the model's own with --data to see its real shift")
-    before, after, fixed = predictions(built, inputs, compare_fixed, fix_required, notes)
+    before, after, fixed = predictions(
+        built,
+        inputs,
+        options or Options(),
+        compare_fixed=compare_fixed,
+        fix_required=fix_required,
+        notes=notes,
+    )
     # random inputs do not look like the training data, so stored statistics would show the data instead
     chosen = "measured" if statistics == "auto" and data is None else statistics
     with progress_bar(quiet=quiet) as progress:
@@ -117,6 +126,7 @@ def measured(
             fixed=fixed,
             predicted_after=after,
             device=where,
+            catalogue=(options or Options()).catalogue,
             max_batches=batches,
             autocast=True if amp else None,
             per_dropout=per_dropout,
@@ -150,45 +160,46 @@ def measured(
 
 
 def predictions(
-    built: Any, inputs: Any, compare_fixed: bool, fix_required: bool, notes: list[str]
-) -> tuple[Any, Any, Any]:
+    built: Built,
+    inputs: Inputs | None,
+    options: Options,
+    *,
+    compare_fixed: bool,
+    fix_required: bool,
+    notes: list[str],
+) -> tuple[Prediction | None, Prediction | None, nn.Module | None]:
     """Predicted Δ before and after the graph fix, and the fixed model; None for what there is not.
 
     Raises:
         DropoutLintError: the fix was asked for and cannot be made.
     """
-    from dropout_lint.prediction import predict
-    from dropout_lint.trace import trace
-
     try:
-        traced = trace(built.model, inputs, constructed=built.constructed)
+        analysis = analyse(built.model, inputs, options, constructed=built.constructed)
     except DropoutLintError as problem:
         if compare_fixed and fix_required:
             raise
         notes.append(f"no prediction beside the measurement: {problem.message}")
         return None, None, None
     if not compare_fixed:
-        return predict(traced), None, None
+        return analysis.prediction, None, None
     try:
-        fixed = fixed_of(traced)
+        fixed = fixed_of(analysis)
     except DropoutLintError as problem:
         if fix_required:
             raise
         notes.append(f"measured without a fix: {problem.message}")
-        return predict(traced), None, None
+        return analysis.prediction, None, None
     notes.extend(f"fixed: {one.title}" for one in fixed.applied)
     return fixed.before, fixed.after, fixed.model
 
 
-def fixed_of(traced: Any) -> Any:
-    """The graph fix of a trace.
+def fixed_of(analysis: Analysis) -> Fixed:
+    """The graph fix of a model.
 
     Raises:
         DropoutLintError: there is nothing to fix, or nothing that can be.
     """
-    from dropout_lint.fixes.graph.fix import fix_graph
-
-    fixed = fix_graph(traced)
+    fixed = fix_graph(analysis)
     if fixed.applied:
         return fixed
     left = "; ".join(f"{skip.dropout or 'model'}: {skip.reason}" for skip in fixed.skipped)
@@ -200,8 +211,6 @@ def fixed_of(traced: Any) -> Any:
 
 def shared_out(loader: Any) -> bool:
     """Whether a loader already gives each rank its own part."""
-    from torch.utils.data.distributed import DistributedSampler
-
     batch_sampler = getattr(loader, "batch_sampler", None)
     samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     return any(isinstance(sampler, DistributedSampler) for sampler in samplers)

@@ -16,8 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -26,15 +25,17 @@ from dropout_lint.config import Settings
 from dropout_lint.report.convert import error_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
-from dropout_lint.runs.check import failure
-from dropout_lint.runs.edits import unfixed, with_edits
-from dropout_lint.runs.measure import unmeasured, validated
+from dropout_lint.runs.failures import failure, unfixed, unmeasured
 
 T = TypeVar("T")
 
 # resident size above which a worker is renewed before its next target
 MOST_MEMORY = 3 * 2**30
-SERVE = "from dropout_lint.runs.processes import serve; serve()"
+# how torch starts in the process is said before it is imported
+SERVE = (
+    "from dropout_lint.loading.compat import own_process; own_process();"
+    "from dropout_lint.runs.worker import serve; serve()"
+)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -319,80 +320,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def serve() -> None:
-    """The worker's side: answer requests until stdin ends."""
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)
-        from dropout_lint.loading.compat import own_process
-
-        own_process()
-        import torch
-
-        import dropout_lint.loading
-
-        # loaded now, so that the first target's time is its own
-        import dropout_lint.prediction
-        import dropout_lint.survey
-        import dropout_lint.trace  # noqa: F401 - see above
-
-        torch.set_num_threads(1)
-        answers.write(b"ready\n")
-        answers.flush()
-        for line in sys.stdin.buffer:
-            for outcomes in answers_to(msgspec.json.decode(line, type=Request)):
-                answers.write(msgspec.json.encode(Answer(outcomes, memory())) + b"\n")
-                answers.flush()
-
-
-def answers_to(request: Request) -> Iterator[list[Outcome]]:
-    """What came of a lint; or each model that was found, with its edits or measured."""
-    from dropout_lint.runs.check import rules_of
-
-    if request.task == "lint":
-        yield lint(request)
-        return
-    if request.task == "measure":
-        import torch
-
-        torch.set_num_threads(request.threads)
-        for info in request.found:
-            yield [Outcome(info=validated(info, request.settings))]
-        return
-    from dropout_lint.fixes.source.prover import shared
-
-    shared().scratch = request.scratch
-    rules = rules_of(request.settings)
-    for info in request.found:
-        yield [Outcome(info=with_edits(info, request.settings, rules))]
-
-
-def lint(request: Request) -> list[Outcome]:
-    """Lint one target, or take what is known of it from the cache."""
-    from dropout_lint.runs.cache import Cache
-    from dropout_lint.runs.check import Lint, lint_target, rules_of
-
-    way: Lint = lint_target
-    if request.cache_dir is not None:
-        way = Cache(Path(request.cache_dir), request.written).wrap(lint_target)
-    try:
-        return way(request.target, request.settings, rules_of(request.settings))
-    except Exception as problem:
-        return [failure(request.target, problem)]
-
-
-def memory() -> int:
-    """Highest resident size of this process in bytes, 0 where the system does not say.
-
-    Linux's `ru_maxrss` begins with what the process that started this one held; /proc tells its own.
-    """
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return 0
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024

@@ -19,7 +19,6 @@ from dropout_lint.survey.initialisation import is_plain
 from dropout_lint.survey.placements import Placement, Survey
 from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
-from dropout_lint.survey.unknown import with_unknowns
 from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
 WHOLE_BRANCH = (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
@@ -45,7 +44,7 @@ class Surveyor:
 
     def __init__(self, trace: Trace, prediction: Prediction | None) -> None:
         self._trace = trace
-        self._prediction = None if prediction is None else with_unknowns(trace, prediction)
+        self._prediction = prediction
         self._flow = Flow(trace)
         self._branches = Branches(trace, self._flow)
         self._reach = Reach(self._flow)

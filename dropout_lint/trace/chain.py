@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from types import CodeType
 
@@ -53,7 +54,7 @@ def trace(
     model = unwrapped(model)
     refuse_exported(model)
     with at_rest(model):
-        return _trace(model, inputs, catalogue, constructed)
+        return replace(_trace(model, inputs, catalogue, constructed), catalogue=catalogue)
 
 
 def _trace(

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from dropout_lint.inputs.example import Inputs, Location
-from dropout_lint.layers import DropoutSpec, NormSpec
+from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, NormSpec
 from dropout_lint.trace.sizes import Comparison
 
 
@@ -151,6 +151,7 @@ class Trace:
         notes: things to say aloud.
         draws: norm node → the random draws that reach its input, as a witness saw it that knows of no
             operation (`trace/witness.py`); empty where there was none (`symbolic`).
+        catalogue: which classes were taken for dropouts and norms.
     """
 
     model: nn.Module
@@ -167,6 +168,7 @@ class Trace:
     comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     draws: Mapping[fx.Node, tuple[Arrival, ...]] = field(default_factory=dict)
+    catalogue: Catalogue = STANDARD
 
     @property
     def partial(self) -> bool:

@@ -7,7 +7,7 @@ import math
 
 from torch import nn
 
-from dropout_lint.layers import STANDARD, DropoutSpec, Noise
+from dropout_lint.layers import Catalogue, DropoutSpec, Noise
 from dropout_lint.remedies.uout import Uout
 
 CLASSES: dict[str, type[nn.Module]] = {
@@ -49,7 +49,9 @@ def make(kind: str, value: float) -> nn.Module:
     return CLASSES[kind](value)
 
 
-def copy_with(module: nn.Module, value: float | None, inplace: bool | None = None) -> nn.Module:
+def copy_with(
+    module: nn.Module, catalogue: Catalogue, value: float | None, inplace: bool | None = None
+) -> nn.Module:
     """A copy of a user's own dropout module with another ratio.
 
     Raises:
@@ -59,25 +61,8 @@ def copy_with(module: nn.Module, value: float | None, inplace: bool | None = Non
     if inplace is not None and hasattr(twin, "inplace"):
         vars(twin)["inplace"] = inplace
     if value is not None:
-        set_ratio(twin, value)
+        catalogue.set_ratio(twin, value)
     return twin
-
-
-def set_ratio(module: nn.Module, value: float) -> None:
-    """Set the drop ratio of a dropout module of any known class.
-
-    Raises:
-        ValueError: no attribute of it holds the ratio that the catalogue reads.
-    """
-    for attribute in ("p", "drop_prob", "beta", "alpha", "drop_path_prob", "survival_rate", "dropout"):
-        old = getattr(module, attribute, None)
-        if isinstance(old, (int, float)) and not isinstance(old, bool):
-            setattr(module, attribute, value)
-            spec = STANDARD.dropout(module)
-            if spec is not None and math.isclose(spec.p, value):
-                return
-            setattr(module, attribute, old)
-    raise ValueError(f"the ratio of a {type(module).__name__} cannot be set")
 
 
 def beta_for(spec: DropoutSpec) -> float:

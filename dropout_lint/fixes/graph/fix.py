@@ -9,13 +9,13 @@ from typing import Literal
 
 from torch import fx, nn
 
+from dropout_lint.analysis import Analysis
 from dropout_lint.errors import DropoutLintError, FixError, UsageError
 from dropout_lint.fixes.graph.assumed import check_assumptions
 from dropout_lint.fixes.graph.module import FixedModule
 from dropout_lint.fixes.graph.rewrite import Rewriter, own_tree
 from dropout_lint.fixes.graph.surgery import operate
 from dropout_lint.fixes.graph.switch import follow_mode
-from dropout_lint.fixes.plan.judge import Judge, Verdict, default_judge
 from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import STRATEGIES, Applied, Fixed, Step, Strategy
 from dropout_lint.fixes.plan.trials import Trials
@@ -26,24 +26,20 @@ from dropout_lint.trace.traced import Trace
 
 
 def fix_graph(
-    trace: Trace,
+    analysis: Analysis,
     findings: Sequence[Finding] | None = None,
     *,
     strategy: Strategy = "auto",
-    threshold: float = 0.95,
     beta: float | None = None,
-    judge: Judge = default_judge,
 ) -> Fixed:
-    """Fix what was found, in the graph of a trace.
+    """Fix what was found, in the graph of the trace.
 
     Args:
-        trace: the model as it was traced; neither it nor its model changes.
-        findings: what to fix; None for everything that `judge` finds.
+        analysis: the model as it was linted; neither its trace nor its model changes.
+        findings: what of its findings to fix; None for all.
         strategy: `move` to the guideline's place, `uout`, `reduce` (largest p that keeps Δ above the
             threshold), `remove`, or `auto`: the one that answers most findings and keeps most noise.
-        threshold: Δ from which on a shift counts.
         beta: β for Uout; None takes it from the dropout's noise, within 0.2–0.5 (Li et al. 2019, Sec. 5.2).
-        judge: predicts Δ and matches the rules on a trace.
 
     Returns:
         the fixed model, what was applied and what was left.
@@ -53,15 +49,14 @@ def fix_graph(
         FixError: no proof could be given that eval mode and state_dict are unchanged.
     """
     check_options(strategy, beta)
-    trials = Trials(trace, judge)
-    found = tuple(findings) if findings is not None else trials.before.findings
-    plan = Planner(trials, found, strategy=strategy, threshold=threshold, beta=beta).plan()
+    found = tuple(findings) if findings is not None else analysis.findings
+    plan = Planner(Trials(analysis), found, strategy=strategy, beta=beta).plan()
     method: Method | Literal["none"] = "none"
     if not plan.steps:
-        model = own_tree(trace.model)
+        model = own_tree(analysis.trace.model)
         checks: tuple[str, ...] = ("nothing had to be changed",)
     else:
-        model, method, checks = _build(trace, plan, judge)
+        model, method, checks = _build(analysis.trace, plan)
     return Fixed(
         model=model,
         applied=tuple(applied(step) for step in plan.steps),
@@ -96,7 +91,7 @@ def applied(step: Step) -> Applied:
 Method = Literal["graph", "modules"]
 
 
-def _build(trace: Trace, plan: Plan, judge: Judge) -> tuple[nn.Module, Method, tuple[str, ...]]:
+def _build(trace: Trace, plan: Plan) -> tuple[nn.Module, Method, tuple[str, ...]]:
     """The first way to build the fixed model that passes every proof."""
     ways: list[tuple[Method, Callable[[], nn.Module]]] = []
     if trace.runnable:
@@ -109,7 +104,7 @@ def _build(trace: Trace, plan: Plan, judge: Judge) -> tuple[nn.Module, Method, t
         try:
             model = build()
             checks = prove(trace.model, model, trace.inputs, repaired=repaired)
-            return model, method, (*checks, check_findings(model, trace, plan.after, judge))
+            return model, method, (*checks, check_findings(model, plan.after))
         except DropoutLintError as error:
             failures.append(f"{method}: {error.message}")
         except Exception as error:  # the user's own forward may raise anything
@@ -145,15 +140,13 @@ def keep_defaults(model: nn.Module, graph: fx.Graph) -> None:
             node.args = (parameter.default,)
 
 
-def check_findings(model: nn.Module, trace: Trace, expected: Verdict, judge: Judge) -> str:
+def check_findings(model: nn.Module, expected: Analysis) -> str:
     """Trace and lint the fixed model itself: nothing may be found that the plan did not expect.
 
     Raises:
         FixError: a finding is still there, or new.
     """
-    from dropout_lint.trace import trace as record
-
-    again = judge(record(model, trace.inputs))
+    again = expected.of(model)
     surplus = Counter(item.rule.code for item in again.findings) - Counter(
         item.rule.code for item in expected.findings
     )

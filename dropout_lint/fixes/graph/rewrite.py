@@ -10,7 +10,6 @@ from torch import fx, nn
 
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fixes.plan.steps import Step
-from dropout_lint.layers import STANDARD
 from dropout_lint.trace.traced import DropoutSite, Trace, module_of
 
 
@@ -201,7 +200,7 @@ class Rewriter:
                 raise ValueError(f"torch has no module for the noise of {site.spec.kind}")
             module = make(kind, site.spec.p if step.value is None else step.value)
         else:
-            module = copy_with(old, step.value, inplace=False)
+            module = copy_with(old, self.old.catalogue, step.value, inplace=False)
         nodes = {self.mapped[other.site.node] for other in alike}
         if old is not None and site.module is not None and all(node in nodes for node in self._callers(old)):
             name = site.module
@@ -216,7 +215,7 @@ class Rewriter:
         return name
 
     def _record(self, site: DropoutSite, new: fx.Node, name: str) -> None:
-        spec = STANDARD.dropout(module_at(self.model, name)) or site.spec
+        spec = self.old.catalogue.dropout(module_at(self.model, name)) or site.spec
         self.sites[new] = [
             dataclasses.replace(
                 site,
@@ -236,7 +235,7 @@ class Rewriter:
             if site.module is None or site.inside or site.functional:
                 continue
             module = module_at(self.model, site.module)
-            if STANDARD.dropout(module) is not None and not self._callers(module):
+            if self.old.catalogue.dropout(module) is not None and not self._callers(module):
                 put_module(self.model, site.module, nn.Identity())
 
     def _trace(self) -> Trace:

@@ -17,6 +17,7 @@ from dropout_lint.errors import FixError
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fixes.graph.rewrite import module_at, put_module
 from dropout_lint.fixes.plan.steps import Anchor, Step
+from dropout_lint.layers import Catalogue
 from dropout_lint.trace.traced import Trace
 
 
@@ -68,12 +69,12 @@ def operate(trace: Trace, steps: Sequence[Step]) -> nn.Module:
         assert step.site.module is not None
         old = module_at(trace.model, step.site.module)
         if step.action in ("uout", "reduce", "repair"):
-            put_module(model, step.site.module, _module(step, old))
+            put_module(model, step.site.module, _module(step, old, trace.catalogue))
             continue
         put_module(model, step.site.module, nn.Identity())
         if step.action == "move":
             assert step.anchor is not None
-            _hook(model, step.anchor, _module(step, old), calls)
+            _hook(model, step.anchor, _module(step, old, trace.catalogue), calls)
     return model
 
 
@@ -86,13 +87,13 @@ def _doing(step: Step | None) -> tuple[object, ...]:
     return (step.action, step.value, step.kind)
 
 
-def _module(step: Step, old: nn.Module) -> nn.Module:
+def _module(step: Step, old: nn.Module, catalogue: Catalogue) -> nn.Module:
     if step.kind is not None:
         value = step.site.spec.p if step.value is None else step.value
         return make(step.kind, value)
     if class_name(step.site.spec) is None and step.value is not None:
-        return copy_with(old, step.value)
-    return copy_with(old, step.value, inplace=False)
+        return copy_with(old, catalogue, step.value)
+    return copy_with(old, catalogue, step.value, inplace=False)
 
 
 def _hook(model: nn.Module, anchor: Anchor, dropout: nn.Module, calls: dict[str, list[fx.Node]]) -> None:

@@ -7,17 +7,17 @@ from typing import Literal
 
 from torch import fx
 
+from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.dropmodules import MOVABLE, beta_for
 from dropout_lint.fixes.graph.rewrite import Rewriter
 from dropout_lint.fixes.plan.anchors import anchors_for
 from dropout_lint.fixes.plan.flow import Flow
-from dropout_lint.fixes.plan.judge import Judge, default_judge
 from dropout_lint.fixes.plan.merging import at_place
 from dropout_lint.fixes.plan.steps import Action, Anchor, Step
 from dropout_lint.fixes.plan.words import advice_for, target_name
 from dropout_lint.report.schema import FixInfo
 from dropout_lint.rules.findings import Finding
-from dropout_lint.trace.traced import DropoutSite, Trace
+from dropout_lint.trace.traced import DropoutSite
 
 # Above this many nodes Δ after the fix is not predicted in a lint run: it costs a second prediction.
 PREDICT_LIMIT = 1500
@@ -25,17 +25,18 @@ PREDICT_LIMIT = 1500
 WEIGHED = "no first choice answers all findings; other places, Uout, a lower ratio and removal are weighed"
 
 
-def plan(trace: Trace, findings: Sequence[Finding], judge: Judge = default_judge) -> Mapping[int, FixInfo]:
+def plan(analysis: Analysis) -> Mapping[int, FixInfo]:
     """What the graph fix can do about each finding, by `id(finding)`.
 
     The strategy is the rule's own where the dropout can follow it. `delta_after` is Δ at the finding's norm
     after all of these fixes, from one more prediction; None where no norm is concerned or the graph is large.
-    Where `judge` still finds something about these dropouts then, or something new, the title promises no
+    Where the rules still find something about these dropouts then, or something new, the title promises no
     more than that the strategies are weighed (one plan holds for all), and `delta_after` is None.
     """
+    findings = analysis.findings
     if not findings:
         return {}
-    flow = Flow(trace)
+    flow = Flow(analysis.trace)
     infos: dict[int, FixInfo] = {}
     steps: dict[fx.Node, Step] = {}
     for finding in findings:
@@ -44,7 +45,7 @@ def plan(trace: Trace, findings: Sequence[Finding], judge: Judge = default_judge
         if step is not None:
             steps.setdefault(step.site.node, step)
     if steps and len(flow.nodes) <= PREDICT_LIMIT:
-        after, left = _after(trace, list(steps.values()), judge)
+        after, left = _after(analysis, list(steps.values()))
         sites = ((item.dropout, item.rule.code) for item in findings)
         known = {(site.node, code) for site, code in sites if isinstance(site, DropoutSite)}
         undecided = any(node in steps or (node, code) not in known for node, code in left)
@@ -105,9 +106,7 @@ def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[FixInfo, Step]
     return FixInfo(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
 
 
-def _after(
-    trace: Trace, steps: Sequence[Step], judge: Judge
-) -> tuple[dict[str, float], set[tuple[fx.Node, str]]]:
+def _after(analysis: Analysis, steps: Sequence[Step]) -> tuple[dict[str, float], set[tuple[fx.Node, str]]]:
     """Δ after these steps by the norms' old node names, one dropout for each place; and what is found then,
     as old nodes of dropouts with rule codes."""
     places: set[tuple[str, ...]] = set()
@@ -119,14 +118,14 @@ def _after(
                 continue
             places.add(step.anchor.key)
         kept.append(step)
-    rewriter = Rewriter(trace)
+    rewriter = Rewriter(analysis.trace)
     rewritten = rewriter.apply(kept)
-    old = {rewriter.mapped[site.node].name: site.node.name for site in trace.norms}
-    verdict = judge(rewritten)
-    deltas = {old[shift.node]: shift.delta for shift in verdict.prediction.norms if shift.node in old}
+    old = {rewriter.mapped[site.node].name: site.node.name for site in analysis.trace.norms}
+    after = analysis.again(rewritten)
+    deltas = {old[shift.node]: shift.delta for shift in after.prediction.norms if shift.node in old}
     found = {
         (rewriter.origin.get(item.dropout.node, item.dropout.node), item.rule.code)
-        for item in verdict.findings
+        for item in after.findings
         if isinstance(item.dropout, DropoutSite)
     }
     return deltas, found

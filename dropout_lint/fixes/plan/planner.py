@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.dropmodules import BETA_RANGE, MOVABLE, beta_for, class_name
 from dropout_lint.fixes.plan.anchors import anchors_for
-from dropout_lint.fixes.plan.judge import Verdict
 from dropout_lint.fixes.plan.merging import at_place, merge
 from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Strategy, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
@@ -45,8 +45,8 @@ class Plan:
 
     steps: tuple[Step, ...]
     skipped: tuple[Skipped, ...]
-    before: Verdict
-    after: Verdict
+    before: Analysis
+    after: Analysis
     weighed: tuple[Weighed, ...] = ()
 
 
@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A set of steps with what the judge says about it: Δ at the norms that shift, and what is left."""
+    """A set of steps with what comes of it: Δ at the norms that shift, and what is left."""
 
     steps: tuple[Step, ...]
     deltas: Mapping[str, float]
@@ -83,7 +83,6 @@ class Planner:
         trials: carries out steps on the trace that was linted, and judges them.
         findings: what was found.
         strategy: what the user asked for.
-        threshold: Δ from which on a shift counts.
         beta: β for Uout, None to take it from the dropout's noise.
         barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
         compare: weigh every strategy, though none could do better than the one before it.
@@ -95,7 +94,6 @@ class Planner:
         findings: Sequence[Finding],
         *,
         strategy: Strategy = "auto",
-        threshold: float = 0.95,
         beta: float | None = None,
         barred: Collection[tuple[str, str]] = (),
         compare: bool = True,
@@ -104,7 +102,7 @@ class Planner:
         self.flow = trials.flow
         self.before = trials.before
         self.strategy = strategy
-        self.threshold = threshold
+        self.threshold = trials.before.options.threshold
         self.beta = beta
         self.barred = frozenset(barred)
         self.compare = compare
@@ -169,7 +167,7 @@ class Planner:
             steps,
             (*self.skipped, *self._left_over(outcome)),
             self.before,
-            self.trials.verdict(steps),
+            self.trials.analysis(steps),
             weighed if self.strategy == "auto" else (),
         )
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.rewrite import Rewriter
 from dropout_lint.fixes.plan.flow import Flow
-from dropout_lint.fixes.plan.judge import Judge, Verdict
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.rules.findings import Severity
-from dropout_lint.trace.traced import DropoutSite, Trace
+from dropout_lint.trace.traced import DropoutSite
 
 Key = tuple[tuple[object, ...], ...]
 
@@ -37,7 +37,7 @@ class _Carried:
     """Steps that were carried out, with all that they brought: too large to be kept for every set."""
 
     key: Key
-    verdict: Verdict
+    analysis: Analysis
     origin: Mapping[fx.Node, fx.Node]
 
 
@@ -48,16 +48,13 @@ class Trials:
     answered from what is known: the numbers of all sets stay, the copy of the last one alone.
 
     Args:
-        trace: the model that was linted.
-        judge: predicts Δ and matches the rules.
-        before: what `judge` said about `trace`; None to ask it.
+        before: the model as it was linted.
     """
 
-    def __init__(self, trace: Trace, judge: Judge, before: Verdict | None = None) -> None:
-        self.trace = trace
-        self.flow = Flow(trace)
-        self.before = judge(trace) if before is None else before
-        self._judge = judge
+    def __init__(self, before: Analysis) -> None:
+        self.before = before
+        self.trace = before.trace
+        self.flow = Flow(before.trace)
         self._last = _Carried((), self.before, {})
         self._deltas: dict[Key, Mapping[str, float]] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
@@ -66,7 +63,7 @@ class Trials:
         """Predicted Δ at every norm that shifts, by node name."""
         key = _key(steps)
         if key not in self._deltas:
-            norms = self._carried(key, steps).verdict.prediction.norms
+            norms = self._carried(key, steps).analysis.prediction.norms
             self._deltas[key] = {shift.node: shift.delta for shift in norms if shift.shifts}
         return self._deltas[key]
 
@@ -79,22 +76,21 @@ class Trials:
                 Remaining(
                     carried.origin.get(item.dropout.node, item.dropout.node), item.rule.code, item.severity
                 )
-                for item in carried.verdict.findings
+                for item in carried.analysis.findings
                 if isinstance(item.dropout, DropoutSite)
             )
         return self._remaining[key]
 
-    def verdict(self, steps: Sequence[Step]) -> Verdict:
-        """All that the judge says."""
-        return self._carried(_key(steps), steps).verdict
+    def analysis(self, steps: Sequence[Step]) -> Analysis:
+        """All that is known after some steps."""
+        return self._carried(_key(steps), steps).analysis
 
     def _carried(self, key: Key, steps: Sequence[Step]) -> _Carried:
         if not key:
             return _Carried(key, self.before, {})
         if self._last.key != key:
             rewriter = Rewriter(self.trace)
-            verdict = self._judge(rewriter.apply(steps))
-            self._last = _Carried(key, verdict, rewriter.origin)
+            self._last = _Carried(key, self.before.again(rewriter.apply(steps)), rewriter.origin)
         return self._last
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from dropout_lint.analysis import Analysis
 from dropout_lint.errors import DropoutLintError, FixError
 from dropout_lint.fixes.graph.fix import applied, check_options
-from dropout_lint.fixes.plan.judge import Judge, Verdict, default_judge
 from dropout_lint.fixes.plan.planner import Plan, Planner, can_be_fixed
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Strategy, Weighed
 from dropout_lint.fixes.plan.trials import Trials
@@ -20,11 +20,10 @@ from dropout_lint.fixes.source.places import holder_of
 from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
 from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.inputs.example import Built
-from dropout_lint.layers import ExtraDropout
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.group import numbered
 from dropout_lint.rules.findings import Finding
-from dropout_lint.trace.traced import DropoutSite, Trace
+from dropout_lint.trace.traced import DropoutSite
 
 ROUNDS = 24
 GRAPH_FIX = "use the graph fix, `dropout_lint.fix(model, inputs)`"
@@ -76,21 +75,14 @@ class SourceFix:
 
 def fix_source(
     built: Built,
-    trace: Trace,
+    analysis: Analysis,
     findings: Sequence[Finding] | None = None,
     *,
     resolve: str | None = None,
     strategy: Strategy = "auto",
-    threshold: float = 0.95,
     beta: float | None = None,
-    judge: Judge = default_judge,
-    before: Verdict | None = None,
     compare: bool = True,
     texts: Sequence[str] = (),
-    rules: Sequence[str] = (),
-    select: Sequence[str] | None = None,
-    ignore: Sequence[str] = (),
-    dropouts: Mapping[str, ExtraDropout] | None = None,
     batches: int = 0,
     prover: Prover | None = None,
 ) -> SourceFix:
@@ -98,18 +90,13 @@ def fix_source(
 
     Args:
         built: the target as it was resolved.
-        trace: its trace, with the lines that constructed its modules.
-        findings: what to fix; None for everything that `judge` finds.
+        analysis: the target as it was linted, its trace with the lines that constructed its modules.
+        findings: what of its findings to fix; None for all.
         resolve: the target as the user typed it, where that names several models.
         strategy: see `fix_graph`.
-        threshold: Δ from which on a shift counts.
         beta: β for Uout.
-        judge: predicts Δ and matches the rules on a trace.
-        before: what `judge` said about `trace`, where it was asked already.
         compare: weigh every strategy for `weighed`, though none could do better than the one before it.
         texts: the `--input` options.
-        rules, select, ignore: folders of own rules and the selection, for the check of the edited source.
-        dropouts: further dropout classes that the project names.
         batches: random batches to measure Δ with, before and after.
         prover: the proof process; None for the shared one.
 
@@ -120,33 +107,27 @@ def fix_source(
         UsageError: an unknown strategy, or β outside (0, 1].
     """
     check_options(strategy, beta)
-    trials = Trials(trace, judge, before)
-    found = tuple(findings) if findings is not None else trials.before.findings
+    trials = Trials(analysis)
+    found = tuple(findings) if findings is not None else analysis.findings
     blank = Question(
         resolve=resolve or built.target,
         target=built.target,
-        inputs=trace.inputs,
+        inputs=analysis.trace.inputs,
         files={},
         expected=(),
         texts=texts,
         checkpoint=built.checkpoint,
         meta=built.on_meta,
-        rules=rules,
-        select=select,
-        ignore=ignore,
-        threshold=threshold,
-        dropouts=dropouts or {},
+        options=analysis.options,
         batches=batches,
     )
 
     def plan(barred: Collection[tuple[str, str]]) -> Plan:
-        return Planner(
-            trials, found, strategy=strategy, threshold=threshold, beta=beta, barred=barred, compare=compare
-        ).plan()
+        return Planner(trials, found, strategy=strategy, beta=beta, barred=barred, compare=compare).plan()
 
     prover = prover or shared()
     with prover.originals() as original:
-        return _Search(Sources(trace), found, plan, prover, original, blank).run()
+        return _Search(Sources(analysis.trace), found, plan, prover, original, blank).run()
 
 
 @dataclass

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dropout_lint.analysis import Options
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.source.worker import FORK
 from dropout_lint.inputs.example import Inputs
-from dropout_lint.layers import ExtraDropout
+from dropout_lint.rules.loader import own_files
 
 TIMEOUT = 600.0
 # what torchvision and others take long to import; where this process has it, the jobs will want it too
@@ -39,8 +40,7 @@ class Question:
         checkpoint: weights to load.
         meta: the model was linted without weights.
         repaired: an always-on dropout was repaired (then the original runs with functional dropouts off).
-        rules, select, ignore, threshold: as the user linted.
-        dropouts: further dropout classes that the project names.
+        options: as the user linted.
         batches: number of random batches to measure Δ with before and after, 0 for none.
     """
 
@@ -53,11 +53,7 @@ class Question:
     checkpoint: str | None = None
     meta: bool = True
     repaired: bool = False
-    rules: Sequence[str] = ()
-    select: Sequence[str] | None = None
-    ignore: Sequence[str] = ()
-    threshold: float = 0.95
-    dropouts: Mapping[str, ExtraDropout] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
     batches: int = 0
 
 
@@ -204,6 +200,20 @@ class Prover:
         process.wait()
 
 
+def options_as_data(options: Options) -> dict[str, Any]:
+    """The options as JSON can hold them; `worker.options_of` reads them."""
+    return {
+        "rules": own_files(options.rules),
+        "select": options.select,
+        "ignore": options.ignore,
+        "threshold": options.threshold,
+        "dropouts": {
+            name: {"noise": extra.noise.value, "p": extra.p, "keeps": extra.keeps}
+            for name, extra in options.catalogue.extra_dropouts.items()
+        },
+    }
+
+
 def job_of(question: Question, folder: Path) -> dict[str, Any]:
     """The job on the original, as the process reads it; the inputs are put beside it."""
     import torch
@@ -221,14 +231,7 @@ def job_of(question: Question, folder: Path) -> dict[str, Any]:
         "repaired": question.repaired,
         "files": dict(question.files),
         "expected": list(question.expected),
-        "rules": list(question.rules),
-        "select": list(question.select) if question.select else None,
-        "ignore": list(question.ignore),
-        "threshold": question.threshold,
-        "dropouts": {
-            name: {"noise": extra.noise.value, "p": extra.p, "keeps": extra.keeps}
-            for name, extra in question.dropouts.items()
-        },
+        "options": options_as_data(question.options),
         "batches": question.batches,
         "cwd": str(Path.cwd()),
         "path": list(sys.path),

@@ -145,33 +145,35 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
 
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
-    from dropout_lint.fixes.plan.judge import judge_with
+    from dropout_lint.analysis import analyse
     from dropout_lint.fixes.plan.words import linted_again
-    from dropout_lint.rules import load_rules
-    from dropout_lint.trace import trace
 
-    model = build(job, meta=job["meta"])
-    judge = judge_with(
-        load_rules(job["rules"]), select=job["select"], ignore=job["ignore"], threshold=job["threshold"]
-    )
-    traced = trace(model.model, model.inputs, catalogue=catalogue_of(job), constructed=model.constructed)
-    verdict = judge(traced)
-    surplus = Counter(item.rule.code for item in verdict.findings) - Counter(job["expected"])
+    built = build(job, meta=job["meta"])
+    found = analyse(built.model, built.inputs, options_of(job["options"]), constructed=built.constructed)
+    surplus = Counter(item.rule.code for item in found.findings) - Counter(job["expected"])
     if surplus:
         return {"failed": f"the edited model still has findings: {', '.join(sorted(surplus.elements()))}"}
-    checks.append(linted_again("edited source", len(verdict.findings)))
+    checks.append(linted_again("edited source", len(found.findings)))
     return {"checks": checks}
 
 
-def catalogue_of(job: dict[str, Any]) -> Any:
-    """The catalogue with the dropout classes that the project names."""
+def options_of(data: dict[str, Any]) -> Any:
+    """The options that `prover.options_as_data` wrote."""
+    from dropout_lint.analysis import Options
     from dropout_lint.layers import Catalogue, ExtraDropout, Noise
+    from dropout_lint.rules import load_rules
 
     extra = {
         name: ExtraDropout(Noise(entry["noise"]), entry["p"], entry["keeps"])
-        for name, entry in job["dropouts"].items()
+        for name, entry in data["dropouts"].items()
     }
-    return Catalogue(extra)
+    return Options(
+        catalogue=Catalogue(extra),
+        rules=load_rules(data["rules"]),
+        select=tuple(data["select"]),
+        ignore=tuple(data["ignore"]),
+        threshold=data["threshold"],
+    )
 
 
 def do(path: str) -> None:
@@ -202,11 +204,8 @@ def main(*modules: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    import dropout_lint.fixes.plan.judge
-    import dropout_lint.fixes.proof
-    import dropout_lint.prediction
-    import dropout_lint.survey.surveyor
-    import dropout_lint.trace  # noqa: F401 - loaded ahead of the job that uses them
+    import dropout_lint.analysis
+    import dropout_lint.fixes.proof  # noqa: F401 - loaded ahead of the job that uses them
     from dropout_lint.loading.compat import plain_python
 
     sys.stdout.flush()

@@ -15,19 +15,18 @@ import msgspec
 
 from dropout_lint import __version__
 from dropout_lint.config import Settings
+from dropout_lint.config.settings import SHOWN
 from dropout_lint.loading.roots import root
 from dropout_lint.report.outcome import Outcome
+from dropout_lint.rules import RuleSet, builtin_folder
 from dropout_lint.runs.cache.manifest import Manifest, digest, file_state, manifest_of, stamps
 from dropout_lint.runs.cache.reads import watching
 
 if TYPE_CHECKING:
-    from dropout_lint.rules import RuleSet
     from dropout_lint.runs.check import Lint
 
 FORMAT = 2
 MOST_ENTRIES = 512
-# settings that change what is linted or found; the others change how it is shown
-DECISIVE = ("select", "ignore", "rules", "dropouts", "input", "checkpoint", "delta_threshold", "allow_empty")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -102,7 +101,8 @@ class Cache:
 def key_of(target: str, settings: Settings) -> str:
     """What a result is kept under: target, settings, versions, this tool's own code, and the rules' texts."""
     own = settings.for_target(target)
-    decisive = {name: msgspec.to_builtins(getattr(own, name)) for name in DECISIVE}
+    names = sorted(set(Settings.__struct_fields__) - SHOWN)
+    decisive = {name: msgspec.to_builtins(getattr(own, name)) for name in names}
     parts = [
         f"{FORMAT} {__version__} {sys.version}".encode(),
         target.encode(errors="surrogateescape"),
@@ -120,8 +120,6 @@ def key_of(target: str, settings: Settings) -> str:
 
 def own_code() -> list[bytes]:
     """The state of this tool's own files: a development version changes without its number."""
-    from dropout_lint.rules import builtin_folder
-
     return stamps([str(Path(__file__).parents[2]), str(builtin_folder())], (".py", ".md", ".html"))
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from torch import fx
+
+from dropout_lint.layers import is_weight_layer
+from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.drawing import Box, Drawing, Kind
-
-if TYPE_CHECKING:
-    from torch import fx
-
-    from dropout_lint.prediction.shifts import Prediction
-    from dropout_lint.trace.traced import Trace
+from dropout_lint.trace.traced import Trace, module_of, shape_of
 
 MERGES = frozenset({"add", "iadd", "add_", "cat", "concat", "concatenate", "stack", "mul", "sub"})
 SILENT = frozenset({"getitem", "getattr", "size", "dim"})
@@ -22,9 +20,6 @@ def draw(trace: Trace, prediction: Prediction) -> Drawing:
 
     Noise runs from every active dropout along the edges and through norms, which rescale but do not stop it.
     """
-    from dropout_lint.layers import is_weight_layer
-    from dropout_lint.trace.traced import module_of, shape_of
-
     dropouts = {site.node: site for site in trace.dropouts}
     norms = {site.node: site for site in trace.norms}
     boxes: list[Box] = []

@@ -1,0 +1,114 @@
+"""One target linted: it is built, analysed, and what was found is put into the report's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dropout_lint.analysis import Analysis, Options, analyse
+from dropout_lint.config import Settings
+from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.fixes.plan.info import plan
+from dropout_lint.guard.alone import at_rest
+from dropout_lint.inputs.example import Built
+from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout, Noise
+from dropout_lint.loading.resolving import resolve
+from dropout_lint.report.convert import place, target_info
+from dropout_lint.report.outcome import Outcome
+from dropout_lint.report.schema import FixInfo
+from dropout_lint.rules import RuleSet
+from dropout_lint.runs.draw import draw
+from dropout_lint.runs.failures import empty, failure
+
+
+def options_of(settings: Settings, rules: RuleSet) -> Options:
+    """What the settings of one target say about its analysis."""
+    return Options(
+        catalogue=catalogue_of(settings),
+        rules=rules,
+        select=tuple(settings.select),
+        ignore=tuple(settings.ignore),
+        threshold=settings.delta_threshold,
+    )
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """The dropout and norm classes, with those that the settings name."""
+    if not settings.dropouts:
+        return STANDARD
+    return Catalogue(
+        {
+            name: ExtraDropout(noise=Noise(entry.noise), p=entry.p, keeps=entry.keeps)
+            for name, entry in settings.dropouts.items()
+        }
+    )
+
+
+def analyse_built(built: Built, options: Options) -> Analysis:
+    """Analyse a built target.
+
+    Raises:
+        TraceError, InputError: see `analyse`.
+    """
+    return analyse(built.model, built.inputs, options, constructed=built.constructed)
+
+
+def lint_built(built: Built, options: Options) -> Outcome:
+    """Lint one built model.
+
+    Raises:
+        TraceError, InputError: see `analyse`.
+    """
+    with at_rest(built.model):
+        analysis = analyse_built(built, options)
+        info = target_info(
+            built,
+            analysis.trace,
+            analysis.prediction,
+            analysis.findings,
+            planned_fixes(analysis),
+            exempt=analysis.exempt,
+        )
+    trace = analysis.trace
+    locations = [
+        *trace.constructed.values(),
+        *(site.constructed for site in trace.dropouts),
+        *(site.call for site in trace.dropouts),
+        *(site.call for site in trace.norms),
+    ]
+    visited = {found for location in locations if (found := place(location)) is not None}
+    return Outcome(
+        info=info,
+        visited=sorted(visited, key=lambda item: (item.file, item.line, item.column)),
+        drawing=draw(trace, analysis.prediction),
+        unseen=list(built.unseen),
+    )
+
+
+def planned_fixes(analysis: Analysis) -> Mapping[int, FixInfo]:
+    """What the fix room would do about each finding, by `id(finding)`."""
+    try:
+        return plan(analysis)
+    except DropoutLintError:  # no plan is no reason to withhold the findings
+        return {}
+
+
+def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
+    """Build and lint one target; a folder gives one outcome for each model in it.
+
+    What goes wrong becomes an outcome of status `error`, so that it does not take other targets along.
+    """
+    own = settings.for_target(target)
+    try:
+        models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
+    except NoModelError as problem:
+        return empty(target, problem) if own.allow_empty else [failure(target, problem)]
+    except Exception as problem:
+        return [failure(target, problem)]
+    options = options_of(own, rules)
+    outcomes = []
+    for built in models:
+        try:
+            outcomes.append(lint_built(built, options))
+        except Exception as problem:
+            outcomes.append(failure(built.target, problem, built.notes, built.unseen))
+    return outcomes
