@@ -7,8 +7,8 @@
 # pass that is differentiated, which draws new masks. With y1 = x1 + dropout(x2) the gradient reaches about half of the
 # elements that were dropped, and misses about half of those that were kept, with and without keep_input.
 #
-#   keep_input=True: gradient where the forward pass kept .49 of elements, where it dropped .50
-#   keep_input=False: gradient where the forward pass kept .51 of elements, where it dropped .50
+#   keep_input=True: gradient where the forward pass kept .49 of elements, where it dropped .49
+#   keep_input=False: gradient where the forward pass kept .50 of elements, where it dropped .49
 set -euo pipefail
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT

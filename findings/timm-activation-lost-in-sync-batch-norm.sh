@@ -7,8 +7,8 @@
 # it is printed and counted as before but never called. The network loses its rectifiers in both modes; parameters and
 # state_dict stay the same. timm's own conversion keeps them.
 #
-#   efficientnet_b0: activations called 65, after torch's conversion 16, after timm's 65; listed 49, 49, 49
-#   smallest output of the stem's norm (SiLU ends at -0.28): -0.28, -2.3, -0.28
+#   efficientnet_b0: activations called 50, after torch's conversion 16, after timm's 50; listed 49, 49, 49
+#   smallest output of the stem's norm (SiLU ends at -0.28): -0.28, -2.1, -0.28
 set -euo pipefail
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
