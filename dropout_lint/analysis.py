@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +34,7 @@ class Options:
         select: codes, names or prefixes of those that do; none: all that are not off.
         ignore: the same, to leave out.
         threshold: Δ below which a shift counts.
+        compared: the fixed network is to be measured, so that `again` works out its `delta_initial` too.
     """
 
     catalogue: Catalogue = STANDARD
@@ -42,6 +42,7 @@ class Options:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     threshold: float = DEFAULT_THRESHOLD
+    compared: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,8 @@ class Analysis:
     @property
     def worst(self) -> float | None:
         """Lowest predicted Δ over the norms that shift, None where none is known."""
-        deltas = [
-            shift.delta for shift in self.prediction.norms if shift.shifts and not math.isnan(shift.delta)
-        ]
-        return min(deltas) if deltas else None
+        found = self.prediction.lowest
+        return None if found is None else found.delta
 
     def about(self, names: frozenset[str]) -> list[Finding]:
         """The findings about dropouts with these names."""
@@ -98,7 +97,7 @@ class Analysis:
 
     def again(self, rewritten: Trace) -> Analysis:
         """The analysis of a rewritten graph of the same model, under the same options."""
-        return analyse_trace(rewritten, self.options)
+        return analyse_trace(rewritten, self.options, initially=self.options.compared)
 
     def of(self, model: nn.Module) -> Analysis:
         """The analysis of another model with the same inputs, under the same options."""
@@ -132,7 +131,9 @@ def analyse(
         return analyse_trace(traced, options)
 
 
-def analyse_trace(traced: Trace, options: Options | None = None) -> Analysis:
-    """Predict Δ at every norm of a trace; `Analysis` works out the rest when it is asked for."""
+def analyse_trace(traced: Trace, options: Options | None = None, *, initially: bool = True) -> Analysis:
+    """Predict Δ at every norm of a trace, with the weights of the start as well where that is asked for;
+    `Analysis` works out the rest when it is asked for.
+    """
     with at_rest(traced.model):
-        return Analysis(traced, options or Options(), predict(traced))
+        return Analysis(traced, options or Options(), predict(traced, initially=initially))

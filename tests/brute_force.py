@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lint.inputs.example import Inputs
-from dropout_lint.prediction import Prediction, predict
+from dropout_lint.prediction import NormShift, Prediction, predict
 from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 
@@ -48,8 +48,15 @@ def predicted(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> Predict
     return predict(trace(model, Inputs(inputs)), basis=basis)  # type: ignore[arg-type]
 
 
+def now(shift: NormShift) -> float:
+    """Predicted Δ with the weights as they are: those of the start, or trained ones."""
+    assert shift.delta_now is not None
+    return shift.delta_now
+
+
 def deltas(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> dict[str, float]:
-    return {shift.norm: shift.delta for shift in predicted(model, *inputs, basis=basis).norms}
+    """`now` of every norm."""
+    return {shift.norm: now(shift) for shift in predicted(model, *inputs, basis=basis).norms}
 
 
 def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:

@@ -66,7 +66,7 @@ def finding(
         width=16,
         position="P3",
         delta=delta,
-        basis="initialisation",
+        basis="trained-estimate",
         fix=FixInfo(
             applicability="automatic",
             strategy="move",
@@ -89,10 +89,10 @@ def target(name: str = "model.py:Net", **changes: object) -> TargetInfo:
         "findings": [finding(0, 0.5), finding(1, 0.42), finding(2, 0.61)],
         "predictions": [
             PredictionInfo(
-                norm="blocks.0.bn2", delta=0.5, basis="initialisation", shares={"blocks.0.drop": 1.0}
+                norm="blocks.0.bn2", delta=0.5, basis="trained-estimate", shares={"blocks.0.drop": 1.0}
             ),
-            PredictionInfo(norm="blocks.1.bn2", delta=0.42, basis="initialisation", shares={}),
-            PredictionInfo(norm="head.norm", delta=0.7, basis="initialisation", shares={}, shifts=False),
+            PredictionInfo(norm="blocks.1.bn2", delta=0.42, basis="trained-estimate", shares={}),
+            PredictionInfo(norm="head.norm", delta=0.7, basis="trained-estimate", shares={}, shifts=False),
         ],
     }
     return TargetInfo(target=name, **{**fields, **changes})  # type: ignore[arg-type]

@@ -292,6 +292,6 @@ def test_validate_measures_before_and_after_the_fix(here: Path, capsys: pytest.C
     assert run(["net.py:Bad(depth=1)", "--input", "4x3x8x8", "--validate", "--output-format", "json"]) == 1
     target = json.loads(capsys.readouterr().out)["targets"][0]
     measured = {entry["norm"]: entry for entry in target["measurements"]}
-    predicted = {entry["norm"]: entry["delta"] for entry in target["predictions"]}
+    predicted = {entry["norm"]: entry["delta_initial"] for entry in target["predictions"]}
     assert measured["blocks.0.bn"]["delta"] == pytest.approx(predicted["blocks.0.bn"], abs=0.1)
     assert measured["blocks.0.bn"]["after_fix"] == pytest.approx(1, abs=0.02)

@@ -113,7 +113,7 @@ def test_dropout_on_the_same_input_twice_in_place() -> None:
 def test_validation_puts_prediction_and_measurement_side_by_side_worst_first() -> None:
     batches = data()
     predicted = Prediction(
-        "weights", (NormShift("bn1", "bn1", 0.5, "weights"), NormShift("bn2", "bn2", 0.7, "weights"))
+        "checkpoint", (NormShift("bn1", "bn1", 0.5, "checkpoint"), NormShift("bn2", "bn2", 0.7, "checkpoint"))
     )
     result = validate(
         Net(0.5),

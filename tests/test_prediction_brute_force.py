@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import NOISES, FlatProbe, Function, Probe, SequenceProbe, measured, predicted, smooth
+from brute_force import NOISES, FlatProbe, Function, Probe, SequenceProbe, measured, now, predicted, smooth
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,8 +41,8 @@ def check(
         found = predicted(model, x[:4], basis=basis)
         assert found.fallbacks == (fallbacks or {})
         for shift in found.norms:
-            if shift.norm in truth and abs(shift.delta - truth[shift.norm]) > tolerance:
-                errors[basis, shift.norm] = (round(shift.delta, 3), round(truth[shift.norm], 3))
+            if shift.norm in truth and abs(now(shift) - truth[shift.norm]) > tolerance:
+                errors[basis, shift.norm] = (round(now(shift), 3), round(truth[shift.norm], 3))
     assert not errors, f"(predicted, measured): {errors}"
 
 
@@ -362,14 +362,14 @@ def delta(op: nn.Module, *, kind: str = "Dropout", out: int = WIDTH) -> Predicti
 def test_one_function_written_with_two_tensors(
     by_hand: Callable[[Tensor], Tensor], module: nn.Module
 ) -> None:
-    ours, its = (delta(op).norms[-1].delta for op in (Function(by_hand), module))
+    ours, its = (now(delta(op).norms[-1]) for op in (Function(by_hand), module))
     assert ours == pytest.approx(its, abs=2e-3)
 
 
 def test_a_mask_beside_another_part_of_itself_is_another_mask() -> None:
-    twice = delta(Function(lambda x: x + x)).norms[1].delta
-    apart = delta(Function(lambda x: x + x.flip(3))).norms[1].delta
-    assert twice == pytest.approx(delta(nn.Identity()).norms[1].delta, abs=1e-9)
+    twice = now(delta(Function(lambda x: x + x)).norms[1])
+    apart = now(delta(Function(lambda x: x + x.flip(3))).norms[1])
+    assert twice == pytest.approx(now(delta(nn.Identity()).norms[1]), abs=1e-9)
     assert apart >= twice
 
 
@@ -388,13 +388,13 @@ def test_a_mask_beside_another_part_of_itself_is_another_mask() -> None:
 def test_what_only_a_run_would_tell_is_counted(op: Callable[[Tensor], Tensor], name: str) -> None:
     result = delta(Function(op))
     assert result.fallbacks == {name: 1}
-    assert result.norms[1].delta < 0.95
+    assert now(result.norms[1]) < 0.95
 
 
 def test_an_attention_mask_is_no_pattern() -> None:
-    plain = delta(nn.Identity()).norms[1].delta
+    plain = now(delta(nn.Identity()).norms[1])
     masked = delta(Function(lambda x: x.masked_fill(torch.arange(8) > 3, float("-inf"))))
-    assert masked.norms[1].delta == plain
+    assert now(masked.norms[1]) == plain
     assert masked.fallbacks == {}
 
 

@@ -195,20 +195,17 @@ def test_among_equals_more_precedence_then_more_keys_then_the_lower_code(tmp_pat
     ("known", "words"),
     [
         (
-            {"weights_between": 1, "basis": "initialisation", "prior_delta": 0.92, "judged_delta": 0.92},
-            "through 1 weight layer; Δ = 0.92 expected after training (0.73 at initialisation)",
+            {"weights_between": 1, "delta_low": 0.6, "delta_high": 0.85, "basis": "trained-estimate"},
+            "through 1 weight layer; Δ = 0.73 (0.60–0.85)",
         ),
         (
-            {"weights_between": 2, "basis": "initialisation", "prior_delta": 0.6, "judged_delta": 0.73},
-            "through 2 weight layers; Δ = 0.73 at initialisation",
+            {"weights_between": 2, "delta_low": 0.7, "delta_high": 0.96, "basis": "trained-estimate"},
+            "through 2 weight layers; Δ = 0.73 (0.70–0.96), may be harmless",
         ),
-        (
-            {"weights_between": 2, "basis": "checkpoint", "prior_delta": 0.92, "judged_delta": 0.73},
-            "through 2 weight layers; Δ = 0.73",
-        ),
+        ({"weights_between": 2, "basis": "checkpoint"}, "through 2 weight layers; Δ = 0.73"),
     ],
 )
-def test_a_headline_says_of_when_its_delta_is(known: dict[str, Any], words: str) -> None:
+def test_a_headline_says_how_sure_its_delta_is(known: dict[str, Any], words: str) -> None:
     rule = load_rules().get("DL102")
     message = render_message(rule, Facts(delta=0.73, **known), 0.95, norm_name="bn", norm_kind="BatchNorm2d")
     assert message.endswith(f"BatchNorm2d bn {words}")

@@ -132,7 +132,7 @@ def test_without_a_prediction_the_facts_about_delta_are_unknown() -> None:
     model = Model(lambda m, x: m.bn(m.drop(x)), drop=nn.Dropout(0.5), bn=nn.BatchNorm2d(8))
     surveyed = survey(trace(model, Inputs(args=(IMAGE,))))
     facts = surveyed.placements[0].facts
-    assert facts.delta is None and facts.judged_delta is None and facts.share is None
+    assert facts.delta is None and facts.delta_low is None and facts.share is None
     assert codes(surveyed) == ["DL101"]
 
 

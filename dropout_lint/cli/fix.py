@@ -15,6 +15,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.figures import with_interval
 from dropout_lint.runs.check import rules_of
 
 if TYPE_CHECKING:
@@ -260,8 +261,10 @@ def _left(result: SourceFix) -> Iterator[str]:
 
 def _worst(result: SourceFix, after: bool) -> str:
     prediction = result.after if after else result.before
-    deltas = [shift.delta for shift in prediction.norms if shift.shifts]
-    return f"{min(deltas):.2f}" if deltas else "no norm that shifts"
+    if not any(shift.shifts for shift in prediction.norms):
+        return "no norm that shifts"
+    found = prediction.lowest
+    return "unknown" if found is None else with_interval(found.delta, found.interval)
 
 
 def _status(result: SourceFix, findings: list[Finding], settings: Settings, write: bool) -> int:

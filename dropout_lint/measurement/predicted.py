@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 
 def predicted_deltas(predicted: Prediction | Mapping[str, float] | None) -> dict[str, float]:
-    """Δ by norm name; of a norm that is called several times the one furthest from 1."""
+    """Δ by norm name with the weights as they are; unknown ones left out; of several calls of a norm the one furthest from 1."""
     if predicted is None:
         return {}
     if isinstance(predicted, Mapping):
         return dict(predicted)
     deltas: dict[str, float] = {}
     for shift in predicted.norms:
+        delta = shift.delta_now
+        if delta is None:
+            continue
         known = deltas.get(shift.norm)
-        if known is None or abs(shift.delta - 1) > abs(known - 1):
-            deltas[shift.norm] = shift.delta
+        if known is None or abs(delta - 1) > abs(known - 1):
+            deltas[shift.norm] = delta
     return deltas

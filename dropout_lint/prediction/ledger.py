@@ -6,25 +6,21 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from dropout_lint.errors import UsageError
 from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
 from dropout_lint.prediction.ops.base import first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.norm import calibrated, values
-from dropout_lint.prediction.prior import prior_deltas
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
-from dropout_lint.prediction.shifts import Basis, NormShift, Prediction
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
-from dropout_lint.prediction.unknown import with_unknowns
-from dropout_lint.terms import NOT_FINITE
 from dropout_lint.trace.noise_by_hand import is_random
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
@@ -47,33 +43,15 @@ MOST_COLOURS = 4
 """An input of more channels than this is taken for features, which are not alike."""
 
 
-def predict(
-    trace: Trace, *, basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto"
-) -> Prediction:
-    """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
-
-    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
-    know without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
-
-    Args:
-        trace: a traced model. Every node's shape is read from its meta data.
-        basis: what to work from. `initialisation`: shapes only; `weights`: the weights' values; `checkpoint`:
-            the running variances of its batch norms too, which are Var_train. `auto` takes the best there is.
-
-    Raises:
-        UsageError: `basis` asks for values that the model does not have (it is on the meta device).
-    """
-    have = available_basis(trace.model)
-    chosen: Basis = have if basis == "auto" else basis
-    if chosen not in ("initialisation", "weights", "checkpoint"):
-        raise UsageError(
-            f"unknown basis {basis!r}", "use one of auto, initialisation, weights and checkpoint"
-        )
-    if have == "initialisation" and chosen != "initialisation":
-        raise UsageError(
-            f"basis {basis!r} needs weights, but the model is on the meta device",
-            "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
-        )
+def kept(
+    trace: Trace,
+    *,
+    real: bool = False,
+    trained: bool = False,
+    training: Training | None = None,
+    shares: bool = True,
+) -> Ledger:
+    """A ledger that has walked over the whole trace."""
     dropouts = tuple(
         site
         for site in trace.dropouts
@@ -83,68 +61,40 @@ def predict(
         dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
         silent=frozenset(site.node for site in trace.dropouts if not site.inside),
-        real=chosen != "initialisation",
-        trained=chosen == "checkpoint",
+        real=real,
+        trained=trained,
+        training=training,
         weight_layers=frozenset(
             node
             for node in trace.graph.nodes
             if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
         ),
-        measured=_measured(trace, dropouts) if chosen == "checkpoint" else {},
+        measured=_measured(trace, dropouts) if trained else {},
         reestimated=frozenset(
             site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
         ),
     )
     with np.errstate(all="ignore"):
-        _walk(trace, ledger)
-    if ledger.real and not all(math.isfinite(delta) for delta, _ in ledger.shifts.values()):
-        # weights or statistics that are not finite tell nothing: shapes do
-        shapes = predict(trace, basis="initialisation")
-        return replace(shapes, fallbacks={**shapes.fallbacks, NOT_FINITE: 1})
-    names = _row_names(ledger)
-    shifts = tuple(_shift(site, ledger, chosen, names) for site in trace.norms)
-    prior: Mapping[tuple[str, str], float] = {}
-    if chosen == "initialisation":
-        prior = prior_deltas(trace, ledger)
-    found = Prediction(basis=chosen, norms=shifts, prior=prior, fallbacks=dict(ledger.fallbacks))
-    return with_unknowns(trace, found)
+        _walk(trace, ledger, shares)
+    return ledger
 
 
-def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
-    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained
-    one.
-    """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return "initialisation"
-    for name, buffer in model.named_buffers():
-        if buffer.is_meta:
-            return "initialisation"
-        if name.rpartition(".")[2] == "running_var" and not bool((buffer == 1).all()):
-            return "checkpoint"
-    return "weights"
+def finite(ledger: Ledger) -> bool:
+    """Whether every Δ is: weights or statistics that are not finite tell nothing."""
+    return all(math.isfinite(delta) for delta, _ in ledger.shifts.values())
 
 
-def _row_names(ledger: Ledger) -> tuple[str, ...]:
-    return tuple(site.name for site in ledger.dropouts)
-
-
-def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
-    delta, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+def delta_at(site: NormSite, ledger: Ledger) -> float:
+    """Δ that a ledger found at a norm."""
     if site.node in ledger.reestimated:  # it divides by what test mode shows
-        delta = 1.0
-    total = float(noise.sum())
-    shares: dict[str, float] = {}
-    if total > 0 and delta < 1:
-        for name, part in zip(names, noise, strict=True):
-            if part > 0:
-                shares[name] = shares.get(name, 0.0) + float(part) / total
-    return NormShift(site.name, site.node.name, delta, basis, shares, shifts=site.spec.shifts)
+        return 1.0
+    return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
 
-def _walk(trace: Trace, ledger: Ledger) -> None:
+def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
     env: dict[fx.Node, Any] = {}
     removals: dict[fx.Node, Any] = {}
-    several = len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
+    several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
     sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
     needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
     for node in trace.graph.nodes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Basis = Literal["initialisation", "weights", "checkpoint", "prior"]
+Basis = Literal["trained-estimate", "checkpoint"]
+"""What Δ is: expected after training, from shapes alone; or read from a trained checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -16,22 +17,32 @@ class NormShift:
     Attributes:
         norm: qualified name of the norm (`NormSite.name`).
         node: name of the graph node.
-        delta: Var_test / Var_train of its input, averaged over channels as Li et al. Sec. 4 does
-            (mean of test variances over mean of train variances).
+        delta: Var_test / Var_train of its input in the trained network, averaged over channels as Li et al.
+            Sec. 4 does (mean of test variances over mean of train variances); None where it is unknown.
         basis: what the number was worked out from.
         shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1. Each is the log
             of the factor by which its removal would raise Δ, with all statistics estimated anew, against that
             of the others: two dropouts with a norm between them make Δ a product.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for
             information.
+        interval: where Δ lies nine times in ten, on the basis `trained-estimate`.
+        delta_initial: Δ with the weights that the network has before it is trained; None with a checkpoint,
+            and where it was not asked for.
     """
 
     norm: str
     node: str
-    delta: float
+    delta: float | None
     basis: Basis
     shares: Mapping[str, float] = field(default_factory=dict)
     shifts: bool = True
+    interval: tuple[float, float] | None = None
+    delta_initial: float | None = None
+
+    @property
+    def delta_now(self) -> float | None:
+        """Δ with the weights as they are: those of the start, or trained ones."""
+        return self.delta if self.basis == "checkpoint" else self.delta_initial
 
 
 @dataclass(frozen=True)
@@ -41,16 +52,27 @@ class Prediction:
     Attributes:
         basis: the best basis that was available.
         norms: one entry for each norm call.
-        prior: Δ "after training" by Li Eq. 12 with Table 1's d·cos²θ, by (dropout node name, norm node name);
-            only where the basis is `initialisation`.
         fallbacks: operation name → how many nodes were passed by the stated fallback.
     """
 
     basis: Basis
     norms: tuple[NormShift, ...]
-    prior: Mapping[tuple[str, str], float] = field(default_factory=dict)
     fallbacks: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, node: str) -> NormShift | None:
         """The shift at the norm call whose graph node is named `node`."""
         return next((shift for shift in self.norms if shift.node == node), None)
+
+    @property
+    def lowest(self) -> NormShift | None:
+        """The norm that remembers a variance and whose known Δ is the lowest."""
+        return lowest(shift for shift in self.norms if shift.shifts)
+
+
+def lowest(shifts: Iterable[NormShift]) -> NormShift | None:
+    """The shift with the lowest Δ among those whose Δ is known."""
+    found: tuple[float, NormShift] | None = None
+    for shift in shifts:
+        if shift.delta is not None and (found is None or shift.delta < found[0]):
+            found = shift.delta, shift
+    return None if found is None else found[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from dropout_lint.prediction.shifts import Prediction
@@ -10,7 +9,7 @@ from dropout_lint.trace.traced import Trace, value_of
 
 
 def with_unknowns(trace: Trace, prediction: Prediction) -> Prediction:
-    """`prediction` with Δ = NaN at the norms that a dropout reaches and whose shape is not known.
+    """`prediction` without Δ at the norms that a dropout reaches and whose shape is not known.
 
     A graph without shapes carries no moments, so that Δ would come out as 1 there, which reads as harmless.
     """
@@ -22,8 +21,9 @@ def with_unknowns(trace: Trace, prediction: Prediction) -> Prediction:
     if not unknown:
         return prediction
     norms = tuple(
-        replace(shift, delta=math.nan, shares={}) if shift.node in unknown else shift
+        replace(shift, delta=None, interval=None, delta_initial=None, shares={})
+        if shift.node in unknown
+        else shift
         for shift in prediction.norms
     )
-    prior = {pair: delta for pair, delta in prediction.prior.items() if pair[1] not in unknown}
-    return replace(prediction, norms=norms, prior=prior)
+    return replace(prediction, norms=norms)

@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from dropout_lint.figures import BASES, with_interval
 from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import (
+    Basis,
     DropoutInfo,
     FindingInfo,
     FixInfo,
@@ -23,7 +25,7 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
-from dropout_lint.report.words import count, number
+from dropout_lint.report.words import count
 from dropout_lint.terms import NOT_FINITE
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def target_info(
     if prediction.fallbacks and any(shift.shifts and shift.delta != 1 for shift in prediction.norms):
         notes.append(fallback_note(prediction.fallbacks))
     opaque = {part.name: part.reason for part in trace.opaque}
-    unknown = [shift.norm for shift in prediction.norms if shift.shifts and math.isnan(shift.delta)]
+    unknown = [shift.norm for shift in prediction.norms if shift.shifts and shift.delta is None]
     if unknown:
         opaque[f"Δ at {numbered(unknown)}"] = "no shapes are known there"
     return TargetInfo(
@@ -89,13 +91,14 @@ def target_info(
         predictions=[
             PredictionInfo(
                 norm=shift.norm,
-                delta=rounded(shift.delta),
+                delta=None if shift.delta is None else rounded(shift.delta),
+                interval=ends(shift.interval),
+                delta_initial=None if shift.delta_initial is None else rounded(shift.delta_initial),
                 basis=shift.basis,
                 shares={name: rounded(share) for name, share in shift.shares.items()},
                 shifts=shift.shifts,
             )
             for shift in prediction.norms
-            if math.isfinite(shift.delta)
         ],
         notes=list(dict.fromkeys(notes)),
     )
@@ -103,13 +106,16 @@ def target_info(
 
 def exempt_note(exempt: Sequence[NormShift]) -> str:
     """One sentence on the shifts that the rules let pass."""
-    lowest = min(exempt, key=lambda shift: shift.delta)
+    from dropout_lint.prediction.shifts import lowest
+
+    found = lowest(exempt)
+    assert found is not None
     several = len(exempt) > 1
     return (
         f"{count(len(exempt), 'norm')} {'are' if several else 'is'} below the threshold though the dropouts "
         f"before {'them' if several else 'it'} stand where the papers' guideline puts them, which the rules "
-        f"let pass (dropout-lint rule DL102): lowest Δ {number(lowest.delta)} at {lowest.norm}, "
-        f"from {lowest.basis}"
+        f"let pass (dropout-lint rule DL102): lowest Δ "
+        f"{with_interval(found.delta, found.interval)} at {found.norm}, {BASES[found.basis]}"
     )
 
 
@@ -118,7 +124,7 @@ def finding_info(
 ) -> FindingInfo:
     """One finding."""
     facts = finding.facts
-    delta = facts.delta if facts else None
+    low, high = (facts.delta_low, facts.delta_high) if facts else (None, None)
     severity = finding.severity
     if severity == "off":  # a rule that is off by default and was selected
         severity = "info"
@@ -133,20 +139,13 @@ def finding_info(
         weights_between=facts.weights_between if facts else None,
         width=facts.width if facts else None,
         position=facts.position if facts else None,
-        delta=rounded(delta) if delta is not None and math.isfinite(delta) else None,
-        basis=facts.basis if facts else None,
+        delta=rounded(facts.delta) if facts and facts.delta is not None else None,
+        interval=None if low is None or high is None else ends((low, high)),
+        delta_initial=rounded(facts.delta_initial) if facts and facts.delta_initial is not None else None,
+        basis=cast("Basis | None", facts.basis) if facts else None,
         fix=fix or default_fix(finding, trace),
         source=finding.rule.source,
-        trained_delta=trained_delta(finding),
     )
-
-
-def trained_delta(finding: Finding) -> float | None:
-    """Δ expected after training, where the prediction is for initialisation and there is such an estimate."""
-    facts = finding.facts
-    if facts is None or facts.basis != "initialisation" or facts.prior_delta is None:
-        return None
-    return rounded(facts.prior_delta) if math.isfinite(facts.prior_delta) else None
 
 
 def dropout_info(site: DropoutSite | UnusedDropout) -> DropoutInfo:
@@ -223,6 +222,11 @@ def default_fix(finding: Finding, trace: Trace) -> FixInfo:
 def rounded(value: float) -> float:
     """Six significant digits: more would only be noise in a diff of two reports."""
     return float(f"{value:.6g}")
+
+
+def ends(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """An interval as it is reported."""
+    return None if interval is None else (rounded(interval[0]), rounded(interval[1]))
 
 
 def fallback_note(fallbacks: Mapping[str, int]) -> str:

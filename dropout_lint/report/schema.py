@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+Basis = Literal["trained-estimate", "checkpoint", "measured"]
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
@@ -60,7 +61,11 @@ class FixInfo(Struct, frozen=True, kw_only=True):
 
 
 class FindingInfo(Struct, frozen=True, kw_only=True):
-    """One finding; `trained_delta` is the Δ that Li et al. 2019, Eq. 12 expects after training."""
+    """One finding. `delta` is of the trained network, null where it is unknown.
+
+    `interval` is where it lies nine times in ten, null with a checkpoint; `delta_initial` is Δ before
+    training.
+    """
 
     code: str
     name: str
@@ -73,10 +78,11 @@ class FindingInfo(Struct, frozen=True, kw_only=True):
     width: int | None
     position: str | None
     delta: float | None
-    basis: str | None
+    interval: tuple[float, float] | None = None
+    delta_initial: float | None = None
+    basis: Basis | None
     fix: FixInfo
     source: str
-    trained_delta: float | None = None
 
 
 class SuppressedInfo(Struct, frozen=True, kw_only=True):
@@ -104,11 +110,16 @@ class IgnoreInfo(Struct, frozen=True, kw_only=True):
 
 
 class PredictionInfo(Struct, frozen=True, kw_only=True):
-    """Predicted Δ at one norm; `shifts` is False for a norm that does not remember the training variance."""
+    """Predicted Δ at one norm, null where it is unknown; `interval` and `delta_initial` as in `FindingInfo`.
+
+    `shifts` is False for a norm that does not remember the training variance.
+    """
 
     norm: str
-    delta: float
-    basis: str
+    delta: float | None
+    interval: tuple[float, float] | None = None
+    delta_initial: float | None = None
+    basis: Basis
     shares: dict[str, float]
     shifts: bool = True
 

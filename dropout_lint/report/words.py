@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from dropout_lint.figures import number, with_interval
 from dropout_lint.report.schema import FindingInfo, Summary
 
 # a Δ from `threshold` up is harmless; below that, the first bound that it reaches names it
@@ -25,19 +26,13 @@ def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
     return next(word for bound, word in BOUNDS if delta >= bound)
 
 
-def number(delta: float) -> str:
-    """Δ with two decimals, three where it is so near to 1 or 0 that two would say nothing."""
-    text, longer = f"{delta:.2f}", f"{delta:.3f}"
-    return longer if text in ("1.00", "0.00") and float(longer) not in (0, 1) else text
-
-
 def delta_range(findings: Sequence[FindingInfo]) -> str:
-    """`0.41`, or `0.38 to 0.61` over several findings; "" where none has a Δ."""
-    known = sorted(finding.delta for finding in findings if finding.delta is not None)
+    """`0.41 (0.30–0.55)`, or `0.38 to 0.61` over several findings; "" where none has a Δ."""
+    known = sorted((finding.delta, finding.interval) for finding in findings if finding.delta is not None)
     if not known:
         return ""
-    low, high = number(known[0]), number(known[-1])
-    return low if low == high else f"{low} to {high}"
+    low, high = number(known[0][0]), number(known[-1][0])
+    return with_interval(*known[0]) if low == high else f"{low} to {high}"
 
 
 def count(amount: int, singular: str, plural: str | None = None) -> str:

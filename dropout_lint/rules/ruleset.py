@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import RuleError
+from dropout_lint.figures import with_interval
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
 from dropout_lint.rules.findings import SEVERITIES, Finding, Rule
-from dropout_lint.survey.facts import Facts
+from dropout_lint.survey.facts import Facts, with_shift
 
 if TYPE_CHECKING:
     from dropout_lint.survey.placements import Placement, Survey
 
-MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "judged")
+MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "shift")
 """What a message may name besides the facts."""
 
 DEFAULT_THRESHOLD = 0.95
@@ -166,14 +167,9 @@ class RuleSet:
             if site is None or not site.spec.shifts:
                 continue
             facts = Facts(
-                kind=site.spec.kind,
-                norm=site.spec.family,
-                width=site.spec.channels,
-                delta=shift.delta,
-                judged_delta=shift.delta,
-                basis=shift.basis,
-                subject="norm",
+                kind=site.spec.kind, norm=site.spec.family, width=site.spec.channels, subject="norm"
             )
+            facts = with_shift(facts, shift)
             for rule in rules:
                 if self._holds(rule, facts, threshold):
                     names = {"norm_name": site.name, "norm_kind": site.spec.kind}
@@ -240,7 +236,7 @@ class _Formatter(string.Formatter):
 def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | None) -> str:
     """The rule's message with the facts, and the names in `MESSAGE_EXTRAS`, filled in."""
     known: dict[str, Any] = dict.fromkeys(MESSAGE_EXTRAS)
-    words = {"weight_layers": _weight_layers(facts), "judged": _judged(facts)}
+    words = {"weight_layers": _weight_layers(facts), "shift": _shift(facts, threshold)}
     return _Formatter().vformat(
         rule.message, (), known | asdict(facts) | words | names | {"threshold": threshold}
     )
@@ -252,12 +248,10 @@ def _weight_layers(facts: Facts) -> str | None:
     return None if amount is None else f"{amount} weight layer{'' if amount == 1 else 's'}"
 
 
-def _judged(facts: Facts) -> str | None:
-    """The Δ that decides, and of when it is where two are known (see `Facts.judged_delta`)."""
-    if facts.judged_delta is None or facts.delta is None:
-        return None
-    if facts.basis != "initialisation":
-        return f"Δ = {facts.judged_delta:.2f}"
-    if facts.prior_delta is None or facts.prior_delta <= facts.delta:
-        return f"Δ = {facts.delta:.2f} at initialisation"
-    return f"Δ = {facts.judged_delta:.2f} expected after training ({facts.delta:.2f} at initialisation)"
+def _shift(facts: Facts, threshold: float) -> str:
+    """`Δ = 0.70 (0.50–0.85)`; where the interval reaches over the threshold, that it may be harmless."""
+    low, high = facts.delta_low, facts.delta_high
+    interval = None if low is None or high is None else (low, high)
+    text = f"Δ = {with_interval(facts.delta, interval)}"
+    unsure = facts.delta is not None and high is not None and facts.delta < threshold <= high
+    return f"{text}, may be harmless" if unsure else text

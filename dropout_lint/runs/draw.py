@@ -57,7 +57,7 @@ def draw(trace: Trace, prediction: Prediction) -> Drawing:
         elif node in norms:
             shift = prediction.at(node.name)
             name, label, kind = norms[node].name, norms[node].spec.kind, "norm"
-            if shift is not None and shift.shifts and math.isfinite(shift.delta):
+            if shift is not None and shift.shifts:
                 delta = shift.delta
         shown = "×".join(str(int(size)) for size in shape) if shape else ""
         index[node] = len(boxes)

@@ -49,7 +49,7 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
         for change in result.changes
         for edit in hunks(relative(str(change.path)), change.before, change.after)
     ]
-    after = {shift.norm: shift.delta for shift in result.after.norms}
+    after = {shift.norm: shift.delta for shift in result.after.norms if shift.delta is not None}
     answers = {(item.dropout, code): item for item in result.applied for code in item.codes}
 
     def fixed(finding: FindingInfo) -> FindingInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -116,6 +117,8 @@ def measured(
         fix_required=fix_required,
         notes=notes,
     )
+    if before is not None and before.basis != "checkpoint":
+        notes.append("the weights are untrained: Δ, measured and predicted, is that of the network as it is")
     # random inputs do not look like the training data, so stored statistics would show the data instead
     chosen = "measured" if statistics == "auto" and data is None else statistics
     with progress_bar(quiet=quiet) as progress:
@@ -174,7 +177,8 @@ def predictions(
         DropoutLintError: the fix was asked for and cannot be made.
     """
     try:
-        analysis = analyse(built.model, inputs, options, constructed=built.constructed)
+        compared = replace(options, compared=compare_fixed)
+        analysis = analyse(built.model, inputs, compared, constructed=built.constructed)
     except DropoutLintError as problem:
         if compare_fixed and fix_required:
             raise

@@ -33,6 +33,7 @@ def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float)
         for shift in survey.shifts
         # dropouts in series multiply: Δ to the power of their share is what these alone would leave
         if shift.shifts
+        and shift.delta is not None
         and 0 < shift.delta < 1
         and shift.delta ** sum(part for name, part in shift.shares.items() if name in exempt) < threshold
     ]

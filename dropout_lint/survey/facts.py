@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dropout_lint.prediction.shifts import NormShift
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,12 @@ class Facts:
         residual_add_between: on that way a residual add joins the noise with a skip that does not carry it
             (Kim et al. 2023, Propositions 3 and 4).
         width: channels feeding the next weight layer on that way, or else the norm.
-        delta: predicted Δ at that norm, all dropouts together.
+        delta: predicted Δ at that norm when the network is trained, all dropouts together.
+        delta_low: lower end of the interval that Δ lies in nine times in ten, where only shapes are known.
+        delta_high: its upper end.
+        delta_initial: Δ with the weights of the start; None with a trained checkpoint.
         share: this dropout's share of the shortfall 1 − Δ there.
         own_delta: Δ that this share alone would leave there, delta^share: dropouts in series multiply.
-        prior_delta: Δ after training by Li et al. 2019, Eq. 12, where only shapes are known.
-        judged_delta: on the basis `initialisation` the milder of `prior_delta` and `delta`, else `delta`.
         basis: what Δ was worked out from.
         position: `P0`–`P7` or `H1`–`H7` (Kim et al. 2023, Fig. 2 and 4), or None.
         in_branch: it lies in a residual branch, or in a dense layer.
@@ -77,10 +82,11 @@ class Facts:
     residual_add_between: bool = False
     width: int | None = None
     delta: float | None = None
+    delta_low: float | None = None
+    delta_high: float | None = None
+    delta_initial: float | None = None
     share: float | None = None
     own_delta: float | None = None
-    prior_delta: float | None = None
-    judged_delta: float | None = None
     basis: str | None = None
     # the placement
     position: str | None = None
@@ -121,9 +127,22 @@ VALUES: Mapping[str, tuple[str, ...]] = {
         "recurrent",
     ),
     "norm": ("batch", "sync-batch", "instance"),
-    "basis": ("initialisation", "weights", "checkpoint", "prior"),
+    "basis": ("trained-estimate", "checkpoint"),
     "position": (*P_POSITIONS, *H_POSITIONS),
     "branch_style": ("pre-activation", "post-activation"),
     "branch_join": ("add", "concat"),
     "subject": ("dropout", "unused", "norm"),
 }
+
+
+def with_shift(facts: Facts, shift: NormShift) -> Facts:
+    """`facts` with those about the shift of one norm."""
+    low, high = shift.interval or (None, None)
+    return replace(
+        facts,
+        delta=shift.delta,
+        delta_low=low,
+        delta_high=high,
+        delta_initial=shift.delta_initial,
+        basis=shift.basis,
+    )

@@ -13,7 +13,7 @@ from dropout_lint.graph.operations import Kind, name_of
 from dropout_lint.layers import Noise
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.survey.branches import Branch, Branches
-from dropout_lint.survey.facts import Facts
+from dropout_lint.survey.facts import Facts, with_shift
 from dropout_lint.survey.heads import HeadPlace, head_place
 from dropout_lint.survey.initialisation import is_plain
 from dropout_lint.survey.placements import Placement, Survey
@@ -241,22 +241,13 @@ class Surveyor:
 
     def _predicted(self, facts: Facts, site: DropoutSite, norm: NormSite) -> Facts:
         shift = self._shifts.get(norm.node.name)
-        if shift is None or self._prediction is None or math.isnan(shift.delta):
+        if shift is None or shift.delta is None:
             return facts
-        prior = self._prediction.prior.get((site.node.name, norm.node.name))
-        # the prior knows of trained weights and not of clean data that joins on the way, Δ the other way
-        # round; either only softens a shift
-        prior_counts = shift.basis == "initialisation" and prior is not None
-        decides = max(prior or 0.0, shift.delta) if prior_counts else shift.delta
         share = shift.shares.get(site.name, 0.0)
         return replace(
-            facts,
-            delta=shift.delta,
+            with_shift(facts, shift),
             share=share,
             own_delta=shift.delta**share if shift.shares else None,
-            prior_delta=prior,
-            judged_delta=decides,
-            basis=shift.basis,
         )
 
 

@@ -122,7 +122,11 @@ def _after(analysis: Analysis, steps: Sequence[Step]) -> tuple[dict[str, float],
     rewritten = rewriter.apply(kept)
     old = {rewriter.mapped[site.node].name: site.node.name for site in analysis.trace.norms}
     after = analysis.again(rewritten)
-    deltas = {old[shift.node]: shift.delta for shift in after.prediction.norms if shift.node in old}
+    deltas = {
+        old[shift.node]: shift.delta
+        for shift in after.prediction.norms
+        if shift.node in old and shift.delta is not None
+    }
     found = {
         (rewriter.origin.get(item.dropout.node, item.dropout.node), item.rule.code)
         for item in after.findings

@@ -60,11 +60,13 @@ class Trials:
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
 
     def deltas(self, steps: Sequence[Step]) -> Mapping[str, float]:
-        """Predicted Δ at every norm that shifts, by node name."""
+        """Predicted Δ at every norm that shifts, by node name; unknown ones are left out."""
         key = _key(steps)
         if key not in self._deltas:
             norms = self._carried(key, steps).analysis.prediction.norms
-            self._deltas[key] = {shift.node: shift.delta for shift in norms if shift.shifts}
+            self._deltas[key] = {
+                shift.node: shift.delta for shift in norms if shift.shifts and shift.delta is not None
+            }
         return self._deltas[key]
 
     def remaining(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
@@ -46,6 +47,7 @@ class Ledger:
         silent: nodes that are nothing but a dropout; one that makes no noise there passes its input on.
         real: weights have values.
         trained: running statistics are those of training.
+        training: what weights without values are expected to become; None for those of the start.
         weight_layers: nodes that are a linear layer or a convolution.
         reestimated: norms whose running variance was taken with dropout off.
         measured: node → mean and variance per channel that a trained norm behind it holds.
@@ -57,6 +59,7 @@ class Ledger:
     norms: Mapping[fx.Node, NormSite]
     real: bool
     trained: bool
+    training: Training | None = None
     silent: frozenset[fx.Node] = frozenset()
     reestimated: frozenset[fx.Node] = frozenset()
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from torch import fx
 
 from dropout_lint.prediction.algebra import product
 from dropout_lint.prediction.correlation import between, mean_correlation, strided
+from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import Sources, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP, Taps, apply, powers, responses, squares, taps_of
@@ -59,8 +60,12 @@ def linear_map(  # noqa: PLR0917
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     tied: Sources | None = None,
+    training: Training | None = None,
 ) -> State:
-    """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values."""
+    """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values.
+
+    `training` is what weights without values are expected to become.
+    """
     x = replace(x, before_relu=None, skew=None)
     if not x.sample_wide and not (x.mask == "channel" and x.source >= 0 and groups == c_in):
         x = x.collapse()
@@ -74,7 +79,8 @@ def linear_map(  # noqa: PLR0917
         t_border_variance=None,
     )
     if weight is None:
-        return _expected(x, axis, c_in, c_out, groups, taps)
+        y = _expected(x, axis, c_in, c_out, groups, taps)
+        return y if training is None else amplified(y, np.full(y.groups, training.gain), y.data)
     x = x.on(x.axis, c_in).per_channel()
     k, gain = x.components, x.trained_gain if len(taps.single) > 1 else x.trained_gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
@@ -325,7 +331,17 @@ def _linear(call: Call, weight: torch.Tensor | None, bias: torch.Tensor | None) 
     known = _known(weight)
     if known is not None:
         known = known.reshape(-1, c_in)[:, :, None]
-    return linear_map(x.on(last, c_in), len(call.shape) - 1, c_in, call.shape[-1], 1, ONE_TAP, known, bias)
+    return linear_map(
+        x.on(last, c_in),
+        len(call.shape) - 1,
+        c_in,
+        call.shape[-1],
+        1,
+        ONE_TAP,
+        known,
+        bias,
+        training=call.ledger.training,
+    )
 
 
 @module("Linear")
@@ -382,7 +398,9 @@ def _convolution(  # noqa: PLR0917
             known = known.reshape(groups, c_in // groups, c_out // groups, -1).transpose(1, 2)
         known = known.reshape(c_out, c_in // groups, -1)
     x = call.x.on(axis, c_in)
-    result = linear_map(x, axis, c_in, c_out, groups, taps, known, bias, tied_sources(call.ledger))
+    result = linear_map(
+        x, axis, c_in, c_out, groups, taps, known, bias, tied_sources(call.ledger), call.ledger.training
+    )
     step = 1 if transposed else int(max(stride))
     return replace(result, rho=strided(result.rho, step)) if step > 1 else result
 
@@ -435,4 +453,14 @@ def bilinear(call: Call) -> State:
     a, b = call.state(call.args[0]).collapse().merged(), call.state(call.args[1]).collapse().merged()
 
     z = product(a, b)
-    return linear_map(z, len(call.shape) - 1, z.channels, call.shape[-1], 1, ONE_TAP, None, None)
+    return linear_map(
+        z,
+        len(call.shape) - 1,
+        z.channels,
+        call.shape[-1],
+        1,
+        ONE_TAP,
+        None,
+        None,
+        training=call.ledger.training,
+    )

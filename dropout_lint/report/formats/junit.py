@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as xml
 
+from dropout_lint.figures import with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.locations import primary, spot
 from dropout_lint.report.schema import FindingInfo, Report, TargetInfo
-from dropout_lint.report.words import number, severity_of_shift
+from dropout_lint.report.words import severity_of_shift
 
 # XML 1.0, section 2.2: the characters that no document may hold
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -64,9 +65,8 @@ def add_case(suite: xml.Element, target: TargetInfo, finding: FindingInfo, conte
     if finding.path:
         lines.append("path: " + " -> ".join(finding.path))
     if finding.delta is not None:
-        lines.append(
-            f"delta: {number(finding.delta)} ({severity_of_shift(finding.delta, context.threshold)})"
-        )
+        shown = with_interval(finding.delta, finding.interval)
+        lines.append(f"delta: {shown} ({severity_of_shift(finding.delta, context.threshold)})")
     if finding.fix.title:
         lines.append(f"fix: {finding.fix.title}")
     text = clean("\n".join(line for line in lines if line))

@@ -86,6 +86,8 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
             "target": target.target,
             "path": finding.path,
             "delta": finding.delta,
+            "interval": finding.interval,
+            "basis": finding.basis,
             "position": finding.position,
         },
     }

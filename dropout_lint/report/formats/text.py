@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from dropout_lint.figures import BASES, number, with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, improves, numbered
 from dropout_lint.report.locations import Frame, frame, primary, spot
@@ -17,7 +18,6 @@ from dropout_lint.report.words import (
     counts,
     delta_range,
     listed,
-    number,
     opening,
     set_aside,
     severity_of_shift,
@@ -193,14 +193,12 @@ class Writer:
         word = severity_of_shift(first.delta, self.context.threshold)
         filled = max(0, min(BAR, round(min(first.delta, 1) * BAR)))
         bar = self.style.shift("█" * filled, word) + self.style.dim("░" * (BAR - filled))
-        basis = f", from {first.basis}" if first.basis else ""
+        basis = f", {BASES[first.basis]}" if first.basis else ""
         norm = f" at {first.norm.name}" if first.norm else ""
-        later = first.trained_delta
-        trained = f"; about {number(later)} is expected after training" if later is not None else ""
         text = f"{delta_range(group.findings)} {self.style.shift(word, word)} {bar}"
         self.lines.append(f"{INDENT}{self.label('Δ')}{text}")
         self.wrap(
-            f"test variance ÷ remembered training variance{norm}{basis}{trained}",
+            f"test variance ÷ remembered training variance{norm}{basis}",
             INDENT + " " * LABEL,
             self.style.dim,
         )
@@ -282,9 +280,10 @@ class Writer:
         if set_aside(report.summary):
             parts.append(set_aside(report.summary))
         if found and shifting:
-            worst = min(shifting, key=lambda item: item.delta)
-            if worst.delta < self.context.threshold:
-                parts.append(f"lowest Δ {number(worst.delta)} at {worst.norm}")
+            worst = min(shifting, key=lambda item: 2.0 if item.delta is None else item.delta)
+            if worst.delta is not None and worst.delta < self.context.threshold:
+                shown = with_interval(worst.delta, worst.interval)
+                parts.append(f"lowest Δ {shown} at {worst.norm}")
         style = (
             self.style.error
             if failed or report.summary.error

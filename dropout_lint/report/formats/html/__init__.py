@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from dropout_lint.errors import UsageError
+from dropout_lint.figures import BASES, number, with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.formats.html.chart import profile
 from dropout_lint.report.formats.html.diff import diff_of
@@ -21,7 +22,6 @@ from dropout_lint.report.words import (
     count,
     counts,
     delta_range,
-    number,
     opening,
     set_aside,
     severity_of_shift,
@@ -86,7 +86,8 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
             {
                 "item": item,
                 "word": severity_of_shift(item.delta, context.threshold) if item.shifts else "remembers none",
-                "delta": number(item.delta),
+                "delta": with_interval(item.delta, item.interval),
+                "initial": "" if item.delta_initial is None else number(item.delta_initial),
                 "shares": sorted(item.shares.items(), key=lambda pair: -pair[1]),
             }
             for item in target.predictions
@@ -123,7 +124,7 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "delta": delta_range(group.findings),
         "word": severity_of_shift(first.delta, context.threshold),
         "fill": percent(first.delta),
-        "trained": number(first.trained_delta) if first.trained_delta is not None else "",
+        "basis": BASES[first.basis] if first.basis else "",
         "after": number(after) if after is not None else "",
         "after_fill": percent(after),
         "after_word": severity_of_shift(after, context.threshold),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dropout_lint.figures import number, with_interval
 from dropout_lint.report.schema import TargetInfo
-from dropout_lint.report.words import number, severity_of_shift
+from dropout_lint.report.words import severity_of_shift
 
 HEIGHT = 160
 LEFT = 40
@@ -69,10 +70,11 @@ class Profile:
 def profile(target: TargetInfo, threshold: float) -> Profile | None:
     """The chart of the norms that remember a variance, None where there are none."""
     shown = [item for item in target.predictions if item.shifts]
-    if not shown:
+    if not any(item.delta is not None for item in shown):
         return None
     measured = {item.norm: item for item in target.measurements}
-    values = [item.delta for item in shown] + [item.delta for item in target.measurements]
+    known = [item.delta for item in shown if item.delta is not None]
+    values = [*known, *(item.delta for item in target.measurements)]
     highest = max(1.0, min(2.0, max(values)))
 
     def height_of(delta: float) -> float:
@@ -84,14 +86,14 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
     dots = []
     for index, item in enumerate(shown):
         x = round(LEFT + index * step, 1)
-        top = height_of(item.delta)
+        top = height_of(0.0 if item.delta is None else item.delta)
         word = severity_of_shift(item.delta, threshold)
-        delta = number(item.delta)
+        delta = with_interval(item.delta, item.interval)
         bars.append(
             Bar(
                 x, top, wide, round(HEIGHT - top, 1), word, f"{item.norm}: Δ {delta}, {word}",
                 name=tail(item.norm) if step >= NAMED else "",
-                number=delta if step >= NUMBERED else "",
+                number=with_interval(item.delta, None) if step >= NUMBERED else "",
             )
         )  # fmt: skip
         found = measured.get(item.norm)
@@ -103,11 +105,11 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
                 title = f"{item.norm}: measured Δ after the fix {number(found.after_fix)}"
                 dots.append(Dot(middle, height_of(found.after_fix), "after", title))
     longest = max(len(bar.name) for bar in bars)
-    below = [item for item in shown if item.delta < threshold]
-    worst = min(shown, key=lambda item: item.delta)
+    below = [item for item in shown if item.delta is not None and item.delta < threshold]
+    worst = min(shown, key=lambda item: 2.0 if item.delta is None else item.delta)
     summary = (
         f"{len(below)} of {len(shown)} norms have a predicted Δ below {threshold:g}; "
-        f"the lowest is {number(worst.delta)} at {worst.norm}."
+        f"the lowest is {with_interval(worst.delta, worst.interval)} at {worst.norm}."
     )
     return Profile(
         # the names run down to the right

@@ -1,0 +1,119 @@
+"""Δ of the trained network at every norm: from its checkpoint, or what training is expected to lead to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from dropout_lint.errors import UsageError
+from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
+from dropout_lint.prediction.interval import interval
+from dropout_lint.prediction.ledger import delta_at, finite, kept
+from dropout_lint.prediction.ops import Ledger
+from dropout_lint.prediction.shifts import Basis, NormShift, Prediction
+from dropout_lint.prediction.unknown import with_unknowns
+from dropout_lint.terms import NOT_FINITE
+from dropout_lint.trace.traced import NormSite, Trace
+
+
+def predict(
+    trace: Trace,
+    *,
+    basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto",
+    initially: bool = True,
+) -> Prediction:
+    """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
+
+    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
+    know without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
+    Δ is that of the trained network: from its checkpoint, else what training is expected to make of it, with
+    an interval.
+
+    Args:
+        trace: a traced model. Every node's shape is read from its meta data.
+        basis: what to work from. `initialisation`: shapes alone; `weights`: for `delta_initial` the values
+            of untrained weights too; `checkpoint`: trained weights, and the running variances of the batch
+            norms, which are Var_train. `auto` takes the best there is.
+        initially: work out `delta_initial` as well, where there is no checkpoint.
+
+    Raises:
+        UsageError: `basis` asks for values that the model does not have (it is on the meta device).
+    """
+    have = available_basis(trace.model)
+    chosen = have if basis == "auto" else basis
+    if chosen not in ("initialisation", "weights", "checkpoint"):
+        raise UsageError(
+            f"unknown basis {basis!r}", "use one of auto, initialisation, weights and checkpoint"
+        )
+    if have == "initialisation" and chosen != "initialisation":
+        raise UsageError(
+            f"basis {basis!r} needs weights, but the model is on the meta device",
+            "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
+        )
+    if chosen == "checkpoint":
+        ledger = kept(trace, real=True, trained=True)
+        if finite(ledger):
+            names = tuple(site.name for site in ledger.dropouts)
+            norms = tuple(_shift(site, ledger, "checkpoint", names) for site in trace.norms)
+            return with_unknowns(trace, Prediction("checkpoint", norms, dict(ledger.fallbacks)))
+    found = _expected(trace, chosen if initially else None, unusable=chosen == "checkpoint")
+    return with_unknowns(trace, found)
+
+
+def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Prediction:
+    """Δ that training is expected to lead to, its interval, and Δ with the weights of `initial`.
+
+    `unusable`: the checkpoint's values are not finite, which tells nothing.
+    """
+    ledger = kept(trace, training=TYPICAL)
+    weak, strong = (kept(trace, training=other, shares=False) for other in (WEAK, STRONG))
+    start = None
+    fallbacks = dict(ledger.fallbacks)
+    if initial is not None:
+        start = kept(trace, real=initial == "weights" and not unusable, shares=False)
+        if not finite(start):
+            unusable, start = True, kept(trace, shares=False)
+    if unusable:
+        fallbacks[NOT_FINITE] = 1
+    names = tuple(site.name for site in ledger.dropouts)
+    norms = []
+    for site in trace.norms:
+        shift = _shift(site, ledger, "trained-estimate", names)
+        delta, *ends = (delta_at(site, other) for other in (ledger, weak, strong))
+        norms.append(
+            replace(
+                shift,
+                interval=interval(delta, *ends),
+                delta_initial=None if start is None else delta_at(site, start),
+            )
+        )
+    return Prediction("trained-estimate", tuple(norms), fallbacks)
+
+
+def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
+    """The best basis that `model` has the values for; running variances that are not all 1 tell a trained
+    one.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return "initialisation"
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:
+            return "initialisation"
+        if name.rpartition(".")[2] == "running_var" and not bool((buffer == 1).all()):
+            return "checkpoint"
+    return "weights"
+
+
+def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
+    delta = delta_at(site, ledger)
+    _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+    total = float(noise.sum())
+    shares: dict[str, float] = {}
+    if total > 0 and delta < 1:
+        for name, part in zip(names, noise, strict=True):
+            if part > 0:
+                shares[name] = shares.get(name, 0.0) + float(part) / total
+    return NormShift(site.name, site.node.name, delta, basis, shares, shifts=site.spec.shifts)
