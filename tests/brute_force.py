@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.prediction import NormShift, Prediction, predict
+from dropout_lint.prediction.bases import shift_at
+from dropout_lint.prediction.ledger import kept
 from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 
@@ -57,6 +59,13 @@ def now(shift: NormShift) -> float:
 def deltas(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> dict[str, float]:
     """`now` of every norm."""
     return {shift.norm: now(shift) for shift in predicted(model, *inputs, basis=basis).norms}
+
+
+def untrained(model: nn.Module, *inputs: Tensor, real: bool = True) -> dict[str, NormShift]:
+    """Δ and shares with the weights of the start, their values or shapes alone."""
+    traced = trace(model, Inputs(inputs))
+    ledger = kept(traced, real=real)
+    return {site.name: shift_at(site, ledger, "trained-estimate") for site in traced.norms}
 
 
 def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:

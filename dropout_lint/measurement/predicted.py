@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def predicted_deltas(predicted: Prediction | Mapping[str, float] | None) -> dict[str, float]:
-    """Δ by norm name with the weights as they are; unknown ones left out; of several calls of a norm the one furthest from 1."""
+    """Δ by norm name with the weights as they are; of several calls of a norm the one furthest from 1."""
     if predicted is None:
         return {}
     if isinstance(predicted, Mapping):

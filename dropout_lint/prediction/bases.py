@@ -56,8 +56,7 @@ def predict(
     if chosen == "checkpoint":
         ledger = kept(trace, real=True, trained=True)
         if finite(ledger):
-            names = tuple(site.name for site in ledger.dropouts)
-            norms = tuple(_shift(site, ledger, "checkpoint", names) for site in trace.norms)
+            norms = tuple(shift_at(site, ledger, "checkpoint") for site in trace.norms)
             return with_unknowns(trace, Prediction("checkpoint", norms, dict(ledger.fallbacks)))
     found = _expected(trace, chosen if initially else None, unusable=chosen == "checkpoint")
     return with_unknowns(trace, found)
@@ -78,10 +77,9 @@ def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Predictio
             unusable, start = True, kept(trace, shares=False)
     if unusable:
         fallbacks[NOT_FINITE] = 1
-    names = tuple(site.name for site in ledger.dropouts)
     norms = []
     for site in trace.norms:
-        shift = _shift(site, ledger, "trained-estimate", names)
+        shift = shift_at(site, ledger, "trained-estimate")
         delta, *ends = (delta_at(site, other) for other in (ledger, weak, strong))
         norms.append(
             replace(
@@ -107,7 +105,9 @@ def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "c
     return "weights"
 
 
-def _shift(site: NormSite, ledger: Ledger, basis: Basis, names: tuple[str, ...]) -> NormShift:
+def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
+    """Δ and shares that a ledger found at a norm."""
+    names = [drop.name for drop in ledger.dropouts]
     delta = delta_at(site, ledger)
     _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
     total = float(noise.sum())
