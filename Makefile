@@ -1,6 +1,6 @@
 # make demo    make .venv, install, lint fixtures and a real model
 # make test    the tests, on two processes
-# make check   ruff and mypy
+# make check   ruff, mypy, and the rooms: what may import what
 
 # the first Python that is new enough
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -35,6 +35,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .dropout_lint_cache dist

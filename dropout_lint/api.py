@@ -11,7 +11,7 @@ from torch import nn
 
 from dropout_lint.analysis import Options, analyse
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.steps import STRATEGIES, Fixed, Strategy
+from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import (
     as_names,
@@ -26,14 +26,16 @@ from dropout_lint.guard.wrappers import unwrapped, worn
 from dropout_lint.inputs.example import Built
 from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.report import render
+from dropout_lint.report.context import Context
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
 from dropout_lint.runs.check import assemble
 from dropout_lint.runs.linting import lint_built
+from dropout_lint.terms import SEVERITIES, STRATEGIES, Strategy, at_least
 
 # columns below which no text can be wrapped
 _LEAST_WIDTH = 20
-_SEVERITIES = ("info", "warning", "error")
 
 
 class LintReport:
@@ -65,8 +67,7 @@ class LintReport:
     @property
     def ok(self) -> bool:
         """Whether nothing at or above `fail_on` was found."""
-        least = _SEVERITIES.index(self._fail_on)
-        return not any(_SEVERITIES.index(finding.severity) >= least for finding in self.findings)
+        return not any(at_least(finding.severity, self._fail_on) for finding in self.findings)
 
     def to_json(self) -> str:
         """The JSON text of schema version 1, with one target."""
@@ -79,9 +80,6 @@ class LintReport:
             UsageError: `width` is no whole number of at least 20.
         """
         check_whole("width", width, least=_LEAST_WIDTH)
-        from dropout_lint.report import render
-        from dropout_lint.report.context import Context
-
         rules = {rule.code: rule for rule in load_rules().rules}
         return render(self.report, "text", Context(rules=rules, color=color, width=width))
 
@@ -124,7 +122,7 @@ def lint(
     """
     check_model(model)
     check_threshold(threshold)
-    check_choice("fail_on", fail_on, _SEVERITIES)
+    check_choice("fail_on", fail_on, SEVERITIES)
     options = options_of(catalogue, rules, select, ignore, threshold)
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from dropout_lint import testing
+
 
 @pytest.fixture(scope="session")
 def assert_no_dropout_shift() -> Callable[..., Any]:
     """`dropout_lint.testing.assert_no_dropout_shift(model, inputs=None, *, fail_on="warning", …)`."""
-    from dropout_lint import testing
-
     return testing.assert_no_dropout_shift

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from dropout_lint.errors import MeasureError
 from dropout_lint.measurement import Shift, measure, validate
-from dropout_lint.measurement.plot import sparkline
 from dropout_lint.prediction.shifts import NormShift, Prediction
+from dropout_lint.report.measured import measurement_infos
 from dropout_lint.trace import trace
+from dropout_lint.words import sparkline
 
 
 class Net(nn.Module):
@@ -136,7 +137,7 @@ def test_validation_puts_prediction_and_measurement_side_by_side_worst_first() -
     assert result.after is not None
     assert result.after.batches == result.before.batches == 6
     assert result.mean_absolute_error is not None
-    infos = result.measurements()
+    infos = measurement_infos(result)
     assert [info.norm for info in infos] == [row.norm for row in result.rows]
     assert infos[0].after_fix == result.rows[0].after
 

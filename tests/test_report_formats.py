@@ -25,7 +25,8 @@ from dropout_lint.report.convert import report_of
 from dropout_lint.report.formats.json import schema
 from dropout_lint.report.group import grouped
 from dropout_lint.report.schema import FixInfo, Report, TargetInfo
-from dropout_lint.report.words import delta_range, opening, severity_of_shift, shorten_path
+from dropout_lint.report.words import delta_range, opening
+from dropout_lint.words import severity_of_shift, shorten_path
 
 ROOT = Path(__file__).parents[1]
 REAL = """\

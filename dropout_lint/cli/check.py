@@ -18,7 +18,7 @@ from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.report import FORMATS, Context, Report, render
-from dropout_lint.report.words import count, counts, listed
+from dropout_lint.report.words import counts
 from dropout_lint.runs.cache import Cache, key_of
 from dropout_lint.runs.check import (
     Lint,
@@ -35,6 +35,7 @@ from dropout_lint.runs.check import (
     words_of,
 )
 from dropout_lint.suppress.baseline import DEFAULT_FILE, encode
+from dropout_lint.words import count, listed
 
 if TYPE_CHECKING:
     from dropout_lint.report.schema import TargetInfo

@@ -15,18 +15,17 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
-from dropout_lint.figures import with_interval
 from dropout_lint.runs.check import rules_of
+from dropout_lint.terms import STRATEGIES, at_least
+from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
-    from dropout_lint.fixes.plan.steps import Strategy
     from dropout_lint.fixes.source.engine import SourceFix
     from dropout_lint.inputs.example import Built
     from dropout_lint.rules import RuleSet
     from dropout_lint.rules.findings import Finding
+    from dropout_lint.terms import Strategy
 
-STRATEGIES = ("auto", "move", "uout", "reduce", "remove")
-ORDER = ("info", "warning", "error")
 VALIDATION_BATCHES = 16
 
 
@@ -269,12 +268,11 @@ def _worst(result: SourceFix, after: bool) -> str:
 
 def _status(result: SourceFix, findings: list[Finding], settings: Settings, write: bool) -> int:
     """0 where nothing at or above `fail_on` is left on disk."""
-    least = ORDER.index(settings.fail_on)
     left = {(item.dropout, code) for item in result.skipped for code in item.codes}
     for finding in findings:
-        if ORDER.index(finding.severity) < least:
+        if not at_least(finding.severity, settings.fail_on):
             continue
         name = None if finding.dropout is None else finding.dropout.name
         if not write or not result.changes or (name, finding.rule.code) in left:
             return 1
-    return int(any(ORDER.index(finding.severity) >= least for finding in result.left))
+    return int(any(at_least(finding.severity, settings.fail_on) for finding in result.left))

@@ -176,7 +176,7 @@ def as_json(info: TargetInfo) -> str:
 
 def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_file: bool) -> str:
     """The report for people."""
-    from dropout_lint.measurement.table import table
+    from dropout_lint.report.measured import table
 
     shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""
     head = "" if quiet else f"{info.target}  {info.model}{shapes}\n"

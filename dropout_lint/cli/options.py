@@ -13,11 +13,12 @@ from dropout_lint.config import Loaded, Settings, load
 from dropout_lint.config.load import display
 from dropout_lint.errors import RuleError, UsageError
 from dropout_lint.loading.roots import set_root
+from dropout_lint.terms import SEVERITIES
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
-SEVERITY = click.Choice(["error", "warning", "info"])
+SEVERITY = click.Choice(SEVERITIES)
 
 
 def targets(*, required: bool = False, many: bool = True) -> Decorator[Any]:

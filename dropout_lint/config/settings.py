@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-SeverityName = Literal["error", "warning", "info"]
+from dropout_lint.terms import Severity
+
 NoiseName = Literal[
     "element",
     "channel",
@@ -56,7 +57,7 @@ class TargetSettings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     select: list[str] | None = None
     ignore: list[str] | None = None
     delta_threshold: Threshold | None = None
-    fail_on: SeverityName | None = None
+    fail_on: Severity | None = None
     strict: bool | None = None
 
 
@@ -95,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     input: list[str] = []
     checkpoint: str | None = None
     delta_threshold: Threshold = 0.95
-    fail_on: SeverityName = "warning"
+    fail_on: Severity = "warning"
     strict: bool = False
     exit_zero: bool = False
     allow_empty: bool = False

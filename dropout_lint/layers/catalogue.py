@@ -9,8 +9,9 @@ from types import MappingProxyType
 
 from torch import nn
 
-from dropout_lint.layers.dropouts import MODULES, NAMED_MODULES, DropoutSpec, Noise, ratio_of
+from dropout_lint.layers.dropouts import MODULES, NAMED_MODULES, DropoutSpec, ratio_of
 from dropout_lint.layers.norms import NormSpec, describe_norm
+from dropout_lint.terms import Noise
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-
-class Noise(StrEnum):
-    """What shares one draw of the mask (THEORY.md, "One rule behind all of the papers")."""
-
-    ELEMENT = "element"
-    CHANNEL = "channel"
-    SAMPLE = "sample"
-    BATCH = "batch"
-    BLOCK = "block"
-    UNIFORM = "uniform"
-    GAUSSIAN = "gaussian"
-    ALPHA = "alpha"
-    FEATURE_ALPHA = "feature-alpha"
-    ATTENTION = "attention"
-    RECURRENT = "recurrent"
+from dropout_lint.terms import Noise
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,6 @@ _FETCHED: list[str] = []
 
 
 def _fetch_nothing(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    from dropout_lint.loading.downloads import _FETCHED
-
     _FETCHED.append(str(args[0]) if args else str(kwargs.get("url")))
     return {}
 

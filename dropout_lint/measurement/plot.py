@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropout_lint.errors import MeasureError
-from dropout_lint.guard.arguments import check_whole
 from dropout_lint.measurement.predicted import predicted_deltas
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.shift import Shift
     from dropout_lint.prediction.shifts import Prediction
-
-_BARS = "▁▂▃▄▅▆▇█"
-_ASCII_BARS = "_.:-=+*#"
 
 
 def plot(
@@ -99,25 +94,3 @@ def _ratio_bounds(interval: tuple[float, float] | None) -> tuple[float, float]:
     low, high = interval or (1.0, 1.0)
     ends = [max(end, 1 / end) for end in (max(low, 1e-6), max(high, 1e-6))]
     return (1.0 if low <= 1 <= high else min(ends)), max(ends)
-
-
-def sparkline(
-    ratios: Sequence[float], width: int = 72, *, ascii_only: bool = False, top: float | None = None
-) -> str:
-    """One bar for each norm, from 1 (lowest) to the worst (highest); neighbours share a bar when there are
-    more norms than places, and the bar shows the worse of them. `top` is the ratio of the highest bar.
-
-    Raises:
-        UsageError: `width` is no whole number of at least 1.
-    """
-    check_whole("width", width, least=1)
-    if not ratios:
-        return ""
-    bars = _ASCII_BARS if ascii_only else _BARS
-    if len(ratios) > width:
-        edges = [round(i * len(ratios) / width) for i in range(width + 1)]
-        ratios = [max(ratios[a:b]) for a, b in pairwise(edges)]
-    top = (top or max(ratios)) - 1
-    # a shift that does not count is flat: noise must not look like a mountain range
-    scale = max(top, 0.05)
-    return "".join(bars[min(len(bars) - 1, int((ratio - 1) / scale * len(bars)))] for ratio in ratios)

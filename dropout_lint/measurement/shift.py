@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from dropout_lint.guard.arguments import check_whole
+from dropout_lint.measurement.plot import plot
+from dropout_lint.words import sparkline
+
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import Prediction
 
@@ -185,8 +189,6 @@ class Shift:
         Raises:
             MeasureError: matplotlib is missing, or the file cannot be written.
         """
-        from dropout_lint.measurement.plot import plot
-
         plot(self, Path(path), after=after, predicted=predicted, title=title)
 
     def sparkline(self, width: int = 72, *, ascii_only: bool = False) -> str:
@@ -195,6 +197,5 @@ class Shift:
         Raises:
             UsageError: `width` is no whole number of at least 1.
         """
-        from dropout_lint.measurement.plot import sparkline
-
+        check_whole("width", width, least=1)
         return sparkline([norm.shift_ratio for norm in self.norms], width, ascii_only=ascii_only)

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from torch import nn
 
 from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.predicted import predicted_deltas
 from dropout_lint.measurement.ranks import Ranks
 from dropout_lint.measurement.run import measure
-from dropout_lint.measurement.shift import NormMeasurement, Shift
-from dropout_lint.report.schema import MeasurementInfo
+from dropout_lint.measurement.shift import Shift
 
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import Prediction
@@ -70,37 +68,6 @@ class Validation:
         """Mean |predicted − measured Δ| before the fix, over the norms that have both."""
         errors = [abs(row.error) for row in self.rows if row.error is not None]
         return sum(errors) / len(errors) if errors else None
-
-    def measurements(self) -> list[MeasurementInfo]:
-        """The rows as the JSON report holds them, measured norms only."""
-        infos = measurements(self.before, self.after)
-        rows = {row.norm: row for row in self.rows}
-        return [
-            msgspec.structs.replace(
-                info, predicted=rows[info.norm].predicted, predicted_after=rows[info.norm].predicted_after
-            )
-            for info in infos
-        ]
-
-
-def measurements(before: Shift, after: Shift | None = None) -> list[MeasurementInfo]:
-    """A measurement as the JSON report holds it, worst norm first, with Δ after a fix if there is one."""
-    later = after.delta if after is not None else {}
-    worst_first = sorted(before.norms, key=lambda norm: -norm.shift_ratio)
-    return [_info(norm, later.get(norm.name)) for norm in worst_first]
-
-
-def _info(norm: NormMeasurement, after: float | None) -> MeasurementInfo:
-    low, high = norm.interval or (None, None)
-    return MeasurementInfo(
-        norm=norm.name,
-        delta=norm.delta,
-        shift_ratio=norm.shift_ratio,
-        after_fix=after,
-        low=low,
-        high=high,
-        mean_shift=norm.mean_shift,
-    )
 
 
 def validate(

@@ -13,9 +13,9 @@ from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import delta_at, finite, kept
 from dropout_lint.prediction.ops import Ledger
-from dropout_lint.prediction.shifts import Basis, NormShift, Prediction
+from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import with_unknowns
-from dropout_lint.terms import NOT_FINITE
+from dropout_lint.terms import NOT_FINITE, Basis
 from dropout_lint.trace.traced import NormSite, Trace
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-Basis = Literal["trained-estimate", "checkpoint"]
+from dropout_lint.terms import Basis
+
 """What Δ is: expected after training, from shapes alone; or read from a trained checkpoint."""
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from dropout_lint.guard.modes import DropoutSwitch, argument
 from dropout_lint.measurement.streaming import Moments
+from dropout_lint.remedies.modes import DropoutSwitch, argument
 
 Normalise = Literal["batch", "pooled", "fixed"]
 # Values of a channel from which a batch's own statistics serve; a last batch of two rows says nothing.

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dropout_lint.guard.modes import DropoutSwitch, test_mode
 from dropout_lint.guard.untouched import untouched
 from dropout_lint.measurement.forward import is_out_of_memory
+from dropout_lint.remedies.modes import DropoutSwitch, test_mode
 from dropout_lint.remedies.trees import flatten
 
 # How far two runs of the same sample may lie apart, as a share of the largest value: convolutions choose

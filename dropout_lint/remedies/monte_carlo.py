@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.guard.arguments import as_names, check_model, check_whole
-from dropout_lint.guard.modes import DropoutSwitch, test_mode
 from dropout_lint.guard.wrappers import unwrapped
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, Noise
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.remedies.batches import device_for
 from dropout_lint.remedies.independence import Call, why_dependent
+from dropout_lint.remedies.modes import DropoutSwitch, test_mode
 from dropout_lint.remedies.trees import flatten
 
 # Every dropout module of a model, with what it is.

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_lint.errors import UsageError
-from dropout_lint.layers.dropouts import FUNCTIONS, Noise
+from dropout_lint.layers.dropouts import FUNCTIONS
+from dropout_lint.terms import Noise
 
 # Elements from which drawing bits is faster.
 LARGE = 1 << 15

@@ -9,10 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from dropout_lint.figures import BASES, with_interval
-from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import (
-    Basis,
     DropoutInfo,
     FindingInfo,
     FixInfo,
@@ -25,12 +22,13 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
-from dropout_lint.report.words import count
-from dropout_lint.terms import NOT_FINITE
+from dropout_lint.terms import NOT_FINITE, Basis
+from dropout_lint.words import BASES, count, numbered, with_interval
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from dropout_lint.fixes.plan.steps import Promise
     from dropout_lint.inputs.example import Built, Location
     from dropout_lint.prediction.shifts import NormShift, Prediction
     from dropout_lint.rules.findings import Finding
@@ -53,7 +51,7 @@ def target_info(
     trace: Trace,
     prediction: Prediction,
     findings: Iterable[Finding],
-    fixes: Mapping[int, FixInfo],
+    fixes: Mapping[int, Promise],
     *,
     verbose_notes: bool = True,
     exempt: Sequence[NormShift] = (),
@@ -120,18 +118,15 @@ def exempt_note(exempt: Sequence[NormShift]) -> str:
 
 
 def finding_info(
-    finding: Finding, trace: Trace, nodes: Mapping[str, fx.Node], fix: FixInfo | None
+    finding: Finding, trace: Trace, nodes: Mapping[str, fx.Node], fix: Promise | None
 ) -> FindingInfo:
     """One finding."""
     facts = finding.facts
     low, high = (facts.delta_low, facts.delta_high) if facts else (None, None)
-    severity = finding.severity
-    if severity == "off":  # a rule that is off by default and was selected
-        severity = "info"
     return FindingInfo(
         code=finding.rule.code,
         name=finding.rule.name,
-        severity=severity,
+        severity=finding.severity,
         message=finding.message,
         dropout=dropout_info(finding.dropout) if finding.dropout else None,
         norm=norm_info(finding.norm) if finding.norm else None,
@@ -143,7 +138,7 @@ def finding_info(
         interval=None if low is None or high is None else ends((low, high)),
         delta_initial=rounded(facts.delta_initial) if facts and facts.delta_initial is not None else None,
         basis=cast("Basis | None", facts.basis) if facts else None,
-        fix=fix or default_fix(finding, trace),
+        fix=default_fix(finding, trace) if fix is None else fix_info(fix),
         source=finding.rule.source,
     )
 
@@ -203,6 +198,16 @@ def path_names(path: Iterable[str], nodes: Mapping[str, fx.Node], finding: Findi
         else:
             names.append(name)
     return names
+
+
+def fix_info(promise: Promise) -> FixInfo:
+    """What the fix room promises."""
+    return FixInfo(
+        applicability=promise.applicability,
+        strategy=promise.strategy,
+        title=promise.title,
+        delta_after=promise.delta_after,
+    )
 
 
 def default_fix(finding: Finding, trace: Trace) -> FixInfo:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dropout_lint.report.locations import primary
-from dropout_lint.report.schema import SEVERITIES, FindingInfo
+from dropout_lint.report.schema import FindingInfo
+from dropout_lint.terms import SEVERITIES
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,3 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
         together.setdefault(key, []).append(finding)
     groups = [Group(tuple(members)) for members in together.values()]
     return sorted(groups, key=lambda group: SEVERITIES.index(group.first.severity))
-
-
-def numbered(names: Sequence[str], limit: int = 6) -> str:
-    """`a, b, c and 55 more`."""
-    if len(names) <= limit + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

@@ -6,9 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Basis = Literal["trained-estimate", "checkpoint", "measured"]
-Severity = Literal["error", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+from dropout_lint.terms import Basis, Severity
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):

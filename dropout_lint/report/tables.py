@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dropout_lint.figures import number, with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.schema import MeasurementInfo, PredictionInfo, TargetInfo
 from dropout_lint.report.style import Style
-from dropout_lint.report.words import severity_of_shift
+from dropout_lint.words import number, severity_of_shift, with_interval
 
 INITIALLY = "initially"
 """Heads the column of Δ with the weights of the start."""

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from dropout_lint.figures import number, with_interval
 from dropout_lint.report.schema import FindingInfo, Summary
+from dropout_lint.terms import SEVERITIES
+from dropout_lint.words import count, listed, number, with_interval
 
-# a Δ from `threshold` up is harmless; below that, the first bound that it reaches names it
-BOUNDS = ((0.9, "slight"), (0.75, "moderate"), (0.5, "strong"), (0.0, "severe"))
 SEVERITY_PLURALS = {"error": "errors", "warning": "warnings", "info": "notes"}
 SEVERITY_SINGULARS = {"error": "error", "warning": "warning", "info": "note"}
-
-
-def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
-    """A word for Δ = Var_test / Var_train; a Δ above 1 is as bad as its inverse."""
-    if delta is None or math.isnan(delta):
-        return "unknown"
-    if delta > 1:
-        delta = 1 / delta
-    if delta >= threshold:
-        return "harmless"
-    return next(word for bound, word in BOUNDS if delta >= bound)
 
 
 def delta_range(findings: Sequence[FindingInfo]) -> str:
@@ -35,22 +22,12 @@ def delta_range(findings: Sequence[FindingInfo]) -> str:
     return with_interval(*known[0]) if low == high else f"{low} to {high}"
 
 
-def count(amount: int, singular: str, plural: str | None = None) -> str:
-    """`1 error`, `2 errors`."""
-    return f"{amount} {singular if amount == 1 else plural or singular + 's'}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
-
-
 def counts(summary: Summary) -> str:
     """`1 error and 2 notes`, "" where there are none."""
     return listed(
         [
             count(amount, SEVERITY_SINGULARS[name], SEVERITY_PLURALS[name])
-            for name in ("error", "warning", "info")
+            for name in SEVERITIES
             if (amount := getattr(summary, name))
         ]
     )
@@ -96,22 +73,3 @@ def opening(markdown: str, limit: int = 320) -> str:
             break
         kept += " " + sentence
     return kept
-
-
-def shorten_path(names: Iterable[str]) -> list[str]:
-    """Names along a path; those that share their parent with the name before show their last part alone.
-
-    A number, as `nn.Sequential` names its modules, says nothing alone: there the whole name stays.
-    """
-    shown: list[str] = []
-    parent: str | None = None
-    for name in names:
-        own, _, last = name.rpartition(".") if "@" not in name else ("", "", name)
-        if own and own == parent and not last.isdigit():
-            shown.append(last)
-        else:
-            shown.append(name)
-        # operations without a name of their own, such as `add()`, do not end the run
-        if not name.endswith("()"):
-            parent = own
-    return shown

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dropout_lint.terms import SEVERITIES, Remedy, Severity
+
 if TYPE_CHECKING:  # rule files are read without importing torch
     from dropout_lint.survey.placements import Facts, Placement
     from dropout_lint.trace.traced import DropoutSite, NormSite, UnusedDropout
 
-Severity = Literal["error", "warning", "info", "off"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info", "off")
+RuleSeverity = Literal[Severity, "off"]
+RULE_SEVERITIES: tuple[RuleSeverity, ...] = (*SEVERITIES, "off")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Rule:
 
     code: str
     name: str
-    severity: Severity
-    fix: Literal["move", "uout", "reduce", "remove", "repair"] | None
+    severity: RuleSeverity
+    fix: Remedy | None
     source: str
     match: Mapping[str, Any]
     message: str

@@ -13,9 +13,10 @@ from typing import Any
 
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Malformed, compile_match, suggestion
-from dropout_lint.rules.findings import SEVERITIES, Rule
+from dropout_lint.rules.findings import RULE_SEVERITIES, Rule
 from dropout_lint.rules.ruleset import MESSAGE_EXTRAS, RuleSet
 from dropout_lint.survey.facts import Facts
+from dropout_lint.terms import REMEDIES
 
 SECTIONS = (
     "What it does",
@@ -36,8 +37,8 @@ REQUIRED: Mapping[str, type] = {
 }
 OPTIONAL: Mapping[str, type] = {"fix": str, "report": str, "precedence": int}
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "severity": SEVERITIES,
-    "fix": ("move", "uout", "reduce", "remove", "repair"),
+    "severity": RULE_SEVERITIES,
+    "fix": REMEDIES,
     "report": ("once", "always"),
 }
 CODE = re.compile(r"[A-Z]{2,10}[0-9]{3,4}")

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import RuleError
-from dropout_lint.figures import with_interval
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
-from dropout_lint.rules.findings import SEVERITIES, Finding, Rule
+from dropout_lint.rules.findings import Finding, Rule
 from dropout_lint.survey.facts import Facts, with_shift
+from dropout_lint.terms import SEVERITIES
+from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
     from dropout_lint.survey.placements import Placement, Survey

@@ -19,6 +19,7 @@ from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import Place, Report, StaleInfo, TargetInfo
 from dropout_lint.rules import RuleSet, load_rules
 from dropout_lint.suppress import baseline, ignores
+from dropout_lint.terms import at_least
 
 Lint = Callable[[str, Settings, RuleSet], list[Outcome]]
 # the codes of the rules that run for a target
@@ -159,7 +160,6 @@ def exit_status(run: Run, settings: Settings) -> int:
     the same name pass.
     """
     report = run.report
-    order = ("info", "warning", "error")
     if any(target.status == "error" for target in report.targets):
         return 2
     if not report.targets and not settings.allow_empty:
@@ -168,8 +168,7 @@ def exit_status(run: Run, settings: Settings) -> int:
         return 0
     for target in report.targets:
         own = settings.for_target(target.target)
-        least = order.index(own.fail_on)
-        if any(order.index(finding.severity) >= least for finding in target.findings):
+        if any(at_least(finding.severity, own.fail_on) for finding in target.findings):
             return 1
         if own.strict and (target.status == "partial" or target.unused_ignores):
             return 1

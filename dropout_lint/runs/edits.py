@@ -11,11 +11,11 @@ from dropout_lint.errors import UsageError
 from dropout_lint.fixes.source.engine import SourceFix
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import relative, rounded
-from dropout_lint.report.group import numbered
 from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, TargetInfo
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unfixed
 from dropout_lint.runs.fix import repair
+from dropout_lint.words import numbered
 
 
 def with_edits(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dropout_lint.config import Settings
-from dropout_lint.fixes.plan.steps import Strategy
 from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.rules import RuleSet
 from dropout_lint.rules.findings import Finding
 from dropout_lint.runs.linting import analyse_built, options_of
 from dropout_lint.suppress.ignores import read
+from dropout_lint.terms import Strategy
 
 
 def repair(

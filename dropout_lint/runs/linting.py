@@ -8,13 +8,13 @@ from dropout_lint.analysis import Analysis, Options, analyse
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.plan.steps import Promise
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout, Noise
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
-from dropout_lint.report.schema import FixInfo
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.draw import draw
 from dropout_lint.runs.failures import empty, failure
@@ -84,7 +84,7 @@ def lint_built(built: Built, options: Options) -> Outcome:
     )
 
 
-def planned_fixes(analysis: Analysis) -> Mapping[int, FixInfo]:
+def planned_fixes(analysis: Analysis) -> Mapping[int, Promise]:
     """What the fix room would do about each finding, by `id(finding)`."""
     try:
         return plan(analysis)

@@ -21,6 +21,7 @@ from dropout_lint.measurement.progress import progress_bar
 from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
 from dropout_lint.measurement.validate import Validation, validate
 from dropout_lint.prediction.shifts import Prediction
+from dropout_lint.report.measured import measurement_infos
 from dropout_lint.report.schema import MeasuredInfo, TargetInfo
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unmeasured
@@ -146,7 +147,7 @@ def measured(
         inputs=list(shift.inputs),
         inputs_guessed=data is None and bool(inputs and inputs.guessed),
         inputs_origin=data if data is not None else inputs.origin if inputs else None,
-        measurements=result.measurements(),
+        measurements=measurement_infos(result),
         notes=[*notes, *result.notes],
         measured=MeasuredInfo(
             batches=shift.batches,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Literal
 import msgspec
 
 from dropout_lint.errors import ConfigError
-from dropout_lint.report.schema import FindingInfo, StaleInfo, SuppressedInfo, TargetInfo
+from dropout_lint.report.identity import Key, key_of
+from dropout_lint.report.schema import StaleInfo, SuppressedInfo, TargetInfo
 
 DEFAULT_FILE = ".dropout-lint-baseline.json"
-# a functional dropout's name ends in `@file.py:12`; the line is not part of what it is
-LINE = re.compile(r"(@[^:]*):\d+$")
 
 
 class Entry(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,15 +30,6 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: Literal[1] = 1
     targets: dict[str, list[Entry]] = {}
-
-
-Key = tuple[str, str, str]
-
-
-def key_of(finding: FindingInfo) -> Key:
-    """What a finding is known by: code and qualified names, never a line."""
-    dropout = LINE.sub(r"\1", finding.dropout.name) if finding.dropout else ""
-    return finding.code, dropout, finding.norm.name if finding.norm else ""
 
 
 def read(file: str) -> Baseline:

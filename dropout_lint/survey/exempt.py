@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lint.survey.surveyor import WHOLE_BRANCH
+from dropout_lint.terms import Noise
 
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import NormShift
@@ -19,14 +19,13 @@ def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float)
     Rules let such a dropout pass whatever Δ is (`at_guideline`, `at_branch_end`). One that some rule found
     all the same is told of there, and noise on a whole branch has a rule of its own.
     """
-    branchwise = {noise.value for noise in WHOLE_BRANCH}
     told = {finding.dropout.name for finding in findings if finding.dropout is not None}
     exempt = {
         place.dropout.name
         for place in survey.placements
         if place.norm is not None
         and (place.facts.at_guideline or place.facts.at_branch_end)
-        and place.facts.noise not in branchwise
+        and not Noise(place.facts.noise).whole_branch
     } - told
     return [
         shift

@@ -21,7 +21,6 @@ from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
 from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
-WHOLE_BRANCH = (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
 RANKS = {"Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5}
 
 
@@ -60,7 +59,7 @@ class Surveyor:
             branch = None if number is None else self._branches.around(number)
             self._around[site] = branch
             counts = site.active_in_train and site.spec.is_noisy and not site.inside
-            if branch is not None and counts and site.spec.noise not in WHOLE_BRANCH:
+            if branch is not None and counts and not site.spec.noise.whole_branch:
                 self._crowd[branch] += 1
         placements = [placement for site in self._trace.dropouts for placement in self._placements(site)]
         shifts = self._prediction.norms if self._prediction else ()

@@ -15,12 +15,14 @@ from dropout_lint.errors import InputError, TraceError
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs, Location
+from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.trace.arrivals import arrivals
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
+from dropout_lint.trace.parts import trace_children, trace_symbolically
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
 from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout
@@ -78,8 +80,6 @@ def _trace(
     given = inputs is not None and not inputs.guessed
     if given and failures and failures[0].looks_like_wrong_inputs(subject):
         raise explain(subject, failures, InputError)
-    from dropout_lint.trace.parts import trace_children, trace_symbolically
-
     whole = trace_symbolically(subject, catalogue)
     if whole is not None:
         none = Inputs(guessed=True, origin="none fits")
@@ -121,8 +121,6 @@ def _first_that_works(
 def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
     if inputs is not None:
         return (inputs,)
-    from dropout_lint.inputs.guess import guess_inputs
-
     return islice(guess_inputs(model), GUESS_LIMIT)
 
 

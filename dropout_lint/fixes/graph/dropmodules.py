@@ -28,9 +28,6 @@ FUNCTION_CLASSES = {
     "feature_alpha_dropout": "FeatureAlphaDropout",
     "feature_dropout": "Dropout2d",
 }
-MOVABLE = frozenset(
-    {Noise.ELEMENT, Noise.CHANNEL, Noise.ALPHA, Noise.FEATURE_ALPHA, Noise.UNIFORM, Noise.GAUSSIAN}
-)
 BETA_RANGE = (0.2, 0.5)  # Li et al. 2019, Sec. 5.2: the β that the paper tried
 
 

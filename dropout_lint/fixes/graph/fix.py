@@ -17,11 +17,12 @@ from dropout_lint.fixes.graph.rewrite import Rewriter, own_tree
 from dropout_lint.fixes.graph.surgery import operate
 from dropout_lint.fixes.graph.switch import follow_mode
 from dropout_lint.fixes.plan.planner import Plan, Planner
-from dropout_lint.fixes.plan.steps import STRATEGIES, Applied, Fixed, Step, Strategy
+from dropout_lint.fixes.plan.steps import Applied, Fixed, Step
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.plan.words import describe_step, linted_again
 from dropout_lint.fixes.proof import prove
 from dropout_lint.rules.findings import Finding
+from dropout_lint.terms import STRATEGIES, Strategy
 from dropout_lint.trace.traced import Trace
 
 

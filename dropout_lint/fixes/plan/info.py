@@ -8,14 +8,13 @@ from typing import Literal
 from torch import fx
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.fixes.graph.dropmodules import MOVABLE, beta_for
+from dropout_lint.fixes.graph.dropmodules import beta_for
 from dropout_lint.fixes.graph.rewrite import Rewriter
 from dropout_lint.fixes.plan.anchors import anchors_for
 from dropout_lint.fixes.plan.flow import Flow
 from dropout_lint.fixes.plan.merging import at_place
-from dropout_lint.fixes.plan.steps import Action, Anchor, Step
+from dropout_lint.fixes.plan.steps import Action, Anchor, Promise, Step
 from dropout_lint.fixes.plan.words import advice_for, target_name
-from dropout_lint.report.schema import FixInfo
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
 
@@ -25,7 +24,7 @@ PREDICT_LIMIT = 1500
 WEIGHED = "no first choice answers all findings; other places, Uout, a lower ratio and removal are weighed"
 
 
-def plan(analysis: Analysis) -> Mapping[int, FixInfo]:
+def plan(analysis: Analysis) -> Mapping[int, Promise]:
     """What the graph fix can do about each finding, by `id(finding)`.
 
     The strategy is the rule's own where the dropout can follow it. `delta_after` is Δ at the finding's norm
@@ -37,7 +36,7 @@ def plan(analysis: Analysis) -> Mapping[int, FixInfo]:
     if not findings:
         return {}
     flow = Flow(analysis.trace)
-    infos: dict[int, FixInfo] = {}
+    infos: dict[int, Promise] = {}
     steps: dict[fx.Node, Step] = {}
     for finding in findings:
         info, step = _of(flow, finding)
@@ -54,9 +53,9 @@ def plan(analysis: Analysis) -> Mapping[int, FixInfo]:
             info = infos[id(finding)]
             site = finding.dropout
             if undecided and isinstance(site, DropoutSite) and site.node in steps:
-                infos[id(finding)] = FixInfo(applicability=info.applicability, strategy="auto", title=WEIGHED)
+                infos[id(finding)] = Promise(applicability=info.applicability, strategy="auto", title=WEIGHED)
             elif norm is not None and info.applicability == "automatic" and norm.node.name in after:
-                infos[id(finding)] = FixInfo(
+                infos[id(finding)] = Promise(
                     applicability=info.applicability,
                     strategy=info.strategy,
                     title=info.title,
@@ -65,21 +64,21 @@ def plan(analysis: Analysis) -> Mapping[int, FixInfo]:
     return infos
 
 
-def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
+def _of(flow: Flow, finding: Finding) -> tuple[Promise, Step | None]:
     site, fix = finding.dropout, finding.rule.fix
     if not isinstance(site, DropoutSite) or fix is None or site.rooted:
         _, advice = advice_for(finding)
         kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
-        return FixInfo(applicability=kind, strategy=None, title=advice), None
+        return Promise(applicability=kind, strategy=None, title=advice), None
     action: Action = fix
-    if action == "move" and site.spec.noise not in MOVABLE:
+    if action == "move" and not site.spec.noise.movable:
         action = "reduce"
     if action == "move":
         anchors = anchors_for(flow, site)
         if not anchors:
             beta = beta_for(site.spec)
             step = Step(site, "uout", value=beta, kind="Uout")
-            return FixInfo(
+            return Promise(
                 applicability="automatic", strategy="uout", title=f"exchange it for Uout(beta={beta:g})"
             ), step
         return _move(flow, site, anchors[0])
@@ -89,21 +88,21 @@ def _of(flow: Flow, finding: Finding) -> tuple[FixInfo, Step | None]:
         "remove": "remove it",
         "uout": "exchange it for Uout",
     }
-    return FixInfo(applicability="automatic", strategy=action, title=titles[action]), None
+    return Promise(applicability="automatic", strategy=action, title=titles[action]), None
 
 
-def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[FixInfo, Step]:
+def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[Promise, Step]:
     resident = next((other for other in at_place(flow, anchor) if other.node is not site.node), None)
     users = ", ".join(dict.fromkeys(target_name(user) for user in anchor.users))
     if resident is not None and resident.spec.is_noisy:
         title = f"delete it: {resident.name} already is the one dropout there"
-        return FixInfo(applicability="automatic", strategy="move", title=title), Step(
+        return Promise(applicability="automatic", strategy="move", title=title), Step(
             site, "merge", anchor, into=resident
         )
     title = (
         f"move it to {anchor.place}, before {users}" if users != "output" else f"move it to {anchor.place}"
     )
-    return FixInfo(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
+    return Promise(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
 
 
 def _after(analysis: Analysis, steps: Sequence[Step]) -> tuple[dict[str, float], set[tuple[fx.Node, str]]]:

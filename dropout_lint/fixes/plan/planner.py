@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.fixes.graph.dropmodules import BETA_RANGE, MOVABLE, beta_for, class_name
+from dropout_lint.fixes.graph.dropmodules import BETA_RANGE, beta_for, class_name
 from dropout_lint.fixes.plan.anchors import anchors_for
 from dropout_lint.fixes.plan.merging import at_place, merge
-from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Strategy, Weighed
+from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
 from dropout_lint.fixes.plan.words import advice_for, describe_step
 from dropout_lint.layers import Noise
-from dropout_lint.rules.findings import SEVERITIES, Finding
+from dropout_lint.rules.findings import Finding
+from dropout_lint.terms import SEVERITIES, Strategy
 from dropout_lint.trace.traced import DropoutSite
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
@@ -273,7 +274,7 @@ class Planner:
         if all(finding.rule.fix == "repair" for finding in case.findings):
             return None if (case.site.node.name, "repair") in self.barred else "repair"
         wanted: Action = strategy
-        if fall_back and strategy == "move" and case.site.spec.noise not in MOVABLE:
+        if fall_back and strategy == "move" and not case.site.spec.noise.movable:
             wanted = "reduce"
         return wanted if self._allowed(case, wanted) else self._next(case, wanted, fall_back)
 
@@ -282,7 +283,7 @@ class Planner:
             return False
         if action == "uout":
             return case.site.spec.noise not in (Noise.UNIFORM, Noise.GAUSSIAN, Noise.SAMPLE, Noise.BATCH)
-        return action != "move" or case.site.spec.noise in MOVABLE
+        return action != "move" or case.site.spec.noise.movable
 
     def _next(self, case: Case, action: Action, fall_back: bool) -> Action | None:
         if not fall_back:

@@ -10,9 +10,7 @@ from torch import fx, nn
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.trace.traced import DropoutSite
 
-Strategy = Literal["auto", "move", "uout", "reduce", "remove"]
 Action = Literal["move", "merge", "uout", "reduce", "remove", "repair"]
-STRATEGIES: tuple[Strategy, ...] = ("auto", "move", "uout", "reduce", "remove")
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,23 @@ class Step:
     kind: str | None = None
     codes: tuple[str, ...] = ()
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a fix would do about one finding.
+
+    Attributes:
+        applicability: `automatic`, `manual` (advice alone) or `none`.
+        strategy: how, None where nothing is done.
+        title: the same in words, or the advice.
+        delta_after: Δ at the finding's norm after all fixes, None where it is not known.
+    """
+
+    applicability: Literal["automatic", "manual", "none"]
+    strategy: str | None
+    title: str
+    delta_after: float | None = None
 
 
 @dataclass(frozen=True)

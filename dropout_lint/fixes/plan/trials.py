@@ -11,7 +11,7 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.rewrite import Rewriter
 from dropout_lint.fixes.plan.flow import Flow
 from dropout_lint.fixes.plan.steps import Step
-from dropout_lint.rules.findings import Severity
+from dropout_lint.terms import Severity
 from dropout_lint.trace.traced import DropoutSite
 
 Key = tuple[tuple[object, ...], ...]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from dropout_lint.fixes.plan.steps import Step
-from dropout_lint.report.words import count
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.words import count
 
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),

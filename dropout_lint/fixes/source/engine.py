@@ -10,7 +10,7 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.errors import DropoutLintError, FixError
 from dropout_lint.fixes.graph.fix import applied, check_options
 from dropout_lint.fixes.plan.planner import Plan, Planner, can_be_fixed
-from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Strategy, Weighed
+from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
@@ -21,9 +21,10 @@ from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, 
 from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.inputs.example import Built
 from dropout_lint.prediction.shifts import Prediction
-from dropout_lint.report.group import numbered
 from dropout_lint.rules.findings import Finding
+from dropout_lint.terms import Strategy
 from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.words import numbered
 
 ROUNDS = 24
 GRAPH_FIX = "use the graph fix, `dropout_lint.fix(model, inputs)`"

@@ -30,8 +30,8 @@ from dropout_lint.fixes.source.rates import Rates, Scope
 from dropout_lint.fixes.source.readers import reader_notes
 from dropout_lint.fixes.source.siblings import Method, check_siblings, method_at, read_by_subclasses
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.report.words import listed
 from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.words import listed
 
 ERASING = ("move", "merge", "remove")
 

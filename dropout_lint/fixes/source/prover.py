@@ -17,11 +17,17 @@ from typing import Any
 
 from dropout_lint.analysis import Options
 from dropout_lint.errors import FixError
-from dropout_lint.fixes.source.worker import FORK
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.rules.loader import own_files
 
+FORK = hasattr(os, "fork")
 TIMEOUT = 600.0
+# Ctrl-C is this process's, which ends the other; how torch starts there is said before it is imported
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    "from dropout_lint.loading.compat import own_process; own_process();"
+    "from dropout_lint.fixes.source.worker import main;"
+)
 # what torchvision and others take long to import; where this process has it, the jobs will want it too
 HEAVY = ("torch._dynamo",)
 
@@ -178,7 +184,7 @@ class Prover:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         wanted = ", ".join(repr(name) for name in HEAVY if name in sys.modules)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from dropout_lint.fixes.source.worker import main; main({wanted})"],
+            [sys.executable, "-c", f"{START} main({wanted})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

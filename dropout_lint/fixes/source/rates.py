@@ -32,8 +32,8 @@ from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import Old
 from dropout_lint.fixes.source.scopes import Replacer, bindings, enclosing, leaves, passed, straight
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.report.words import listed
 from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.words import listed
 
 DEPTH = 12  # assignments and calls that one name is followed through
 ADVICE = "hand the ratio down to where the dropout should be, or use the graph fix"

@@ -9,8 +9,8 @@ from torch import fx
 from dropout_lint.fixes.plan.flow import first_shape
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.plan.words import target_name
-from dropout_lint.report.group import numbered
 from dropout_lint.trace.traced import shape_of
+from dropout_lint.words import numbered
 
 
 def reader_notes(steps: Sequence[Step]) -> list[str]:

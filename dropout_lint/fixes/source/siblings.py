@@ -11,7 +11,7 @@ from torch import nn
 from dropout_lint.fixes.graph.rewrite import module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
-from dropout_lint.report.words import listed
+from dropout_lint.words import listed
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,18 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-FORK = hasattr(os, "fork")
+import torch
+
+from dropout_lint.analysis import Options, analyse
+from dropout_lint.fixes.plan.words import linted_again
+from dropout_lint.fixes.proof import run, same, stops_training, tensors_of, to_device, trained, twin
+from dropout_lint.fixes.source.prover import FORK
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.layers import Catalogue, ExtraDropout, Noise
+from dropout_lint.loading.compat import plain_python
+from dropout_lint.loading.resolving import resolve
+from dropout_lint.measurement import measure
+from dropout_lint.rules import load_rules
 
 
 def overlay(files: dict[str, str]) -> None:
@@ -42,8 +53,6 @@ def overlay(files: dict[str, str]) -> None:
 
 def build(job: dict[str, Any], *, meta: bool = False) -> Any:
     """The target of a job, with real weights unless `meta`."""
-    from dropout_lint.loading.resolving import resolve
-
     models = resolve(
         job["resolve"], inputs=tuple(job["inputs"]), checkpoint=job["checkpoint"], prefer_meta=meta
     )
@@ -52,10 +61,6 @@ def build(job: dict[str, Any], *, meta: bool = False) -> Any:
 
 def expected(job: dict[str, Any]) -> dict[str, Any]:
     """Build the original; keep its state_dict, its inputs and its eval-mode outputs in a file."""
-    import torch
-
-    from dropout_lint.fixes.proof import run, to_device, trained, twin
-
     built = build(job)
     args, kwargs = torch.load(job["tensors"], weights_only=False)
     model = twin(built.model) if _is_meta(built.model) else built.model
@@ -76,11 +81,6 @@ def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict
     """Measured Δ at every norm over random batches like the inputs; {} where none was asked for."""
     if not job["batches"]:
         return {}
-    import torch
-
-    from dropout_lint.inputs.example import Inputs
-    from dropout_lint.measurement import measure
-
     generator = torch.Generator().manual_seed(0)
 
     def drawn(value: Any) -> Any:
@@ -101,8 +101,6 @@ def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict
 
 
 def _tensors(value: Any) -> Any:
-    from dropout_lint.fixes.proof import tensors_of
-
     return tensors_of(value)
 
 
@@ -112,10 +110,6 @@ def _is_meta(model: Any) -> bool:
 
 def actual(job: dict[str, Any]) -> dict[str, Any]:
     """Build the edited model and run every check against what `expected` kept; the first failure is named."""
-    import torch
-
-    from dropout_lint.fixes.proof import run, same, stops_training, trained
-
     overlay(job["files"])
     try:
         built = build(job)
@@ -145,9 +139,6 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
 
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
-    from dropout_lint.analysis import analyse
-    from dropout_lint.fixes.plan.words import linted_again
-
     built = build(job, meta=job["meta"])
     found = analyse(built.model, built.inputs, options_of(job["options"]), constructed=built.constructed)
     surplus = Counter(item.rule.code for item in found.findings) - Counter(job["expected"])
@@ -159,10 +150,6 @@ def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
 
 def options_of(data: dict[str, Any]) -> Any:
     """The options that `prover.options_as_data` wrote."""
-    from dropout_lint.analysis import Options
-    from dropout_lint.layers import Catalogue, ExtraDropout, Noise
-    from dropout_lint.rules import load_rules
-
     extra = {
         name: ExtraDropout(Noise(entry["noise"]), entry["p"], entry["keeps"])
         for name, entry in data["dropouts"].items()
@@ -197,17 +184,7 @@ def main(*modules: str) -> None:
     Args:
         modules: of torch, to be imported once for all jobs.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's, which ends this process
-    from dropout_lint.loading.compat import own_process
-
-    own_process()
-    import torch
-
     torch.set_num_threads(1)
-    import dropout_lint.analysis
-    import dropout_lint.fixes.proof  # noqa: F401 - loaded ahead of the job that uses them
-    from dropout_lint.loading.compat import plain_python
-
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

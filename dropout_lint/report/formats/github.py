@@ -6,11 +6,13 @@ The syntax is that of "Workflow commands for GitHub Actions", section "Setting a
 from __future__ import annotations
 
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped, numbered
+from dropout_lint.report.group import Group, grouped
 from dropout_lint.report.locations import primary
 from dropout_lint.report.repository import path_in_repository, root_of
-from dropout_lint.report.schema import SEVERITIES, Report
-from dropout_lint.report.words import SEVERITY_PLURALS, count, delta_range
+from dropout_lint.report.schema import Report
+from dropout_lint.report.words import SEVERITY_PLURALS, delta_range
+from dropout_lint.terms import SEVERITIES
+from dropout_lint.words import count, numbered
 
 LIMIT = 10
 COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as xml
 
-from dropout_lint.figures import with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.locations import primary, spot
 from dropout_lint.report.schema import FindingInfo, Report, TargetInfo
-from dropout_lint.report.words import severity_of_shift
+from dropout_lint.words import severity_of_shift, with_interval
 
 # XML 1.0, section 2.2: the characters that no document may hold
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

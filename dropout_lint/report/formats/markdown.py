@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped, numbered
+from dropout_lint.report.group import Group, grouped
 from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import Report, TargetInfo
-from dropout_lint.report.words import counts, delta_range, opening, set_aside, severity_of_shift, shorten_path
+from dropout_lint.report.words import counts, delta_range, opening, set_aside
+from dropout_lint.words import numbered, severity_of_shift, shorten_path
 
 
 def render(report: Report, context: Context) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dropout_lint.report.context import Context
+from dropout_lint.report.identity import key_of
 from dropout_lint.report.locations import primary
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
 from dropout_lint.report.words import opening
-from dropout_lint.suppress.baseline import key_of
 
 if TYPE_CHECKING:
     from dropout_lint.rules.findings import Rule

@@ -6,22 +6,22 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from dropout_lint.figures import BASES, number, with_interval
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped, improves, numbered
+from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import Frame, frame, primary, spot
 from dropout_lint.report.schema import FindingInfo, Place, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
-from dropout_lint.report.words import (
+from dropout_lint.report.words import counts, delta_range, opening, set_aside
+from dropout_lint.words import (
+    BASES,
     count,
-    counts,
-    delta_range,
     listed,
-    opening,
-    set_aside,
+    number,
+    numbered,
     severity_of_shift,
     shorten_path,
+    with_interval,
 )
 
 INDENT = "  "

@@ -10,23 +10,15 @@ from importlib import resources
 from typing import Any
 
 from dropout_lint.errors import UsageError
-from dropout_lint.figures import BASES, number, with_interval
 from dropout_lint.report.context import Context
 from dropout_lint.report.formats.html.chart import profile
 from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.formats.html.lanes import Lanes, lay_out
-from dropout_lint.report.group import Group, grouped, improves, numbered
+from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import frame, primary, spot
 from dropout_lint.report.schema import Report, TargetInfo
-from dropout_lint.report.words import (
-    count,
-    counts,
-    delta_range,
-    opening,
-    set_aside,
-    severity_of_shift,
-    shorten_path,
-)
+from dropout_lint.report.words import counts, delta_range, opening, set_aside
+from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
 
 
 def render(report: Report, context: Context) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropout_lint.figures import number, with_interval
 from dropout_lint.report.schema import TargetInfo
-from dropout_lint.report.words import severity_of_shift
+from dropout_lint.words import number, severity_of_shift, with_interval
 
 HEIGHT = 160
 LEFT = 40

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropout_lint.figures import number
 from dropout_lint.report.drawing import Drawing
-from dropout_lint.report.words import severity_of_shift
+from dropout_lint.words import number, severity_of_shift
 
 ROW = 24
 LANE = 11

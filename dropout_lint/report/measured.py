@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dropout_lint.measurement.plot import sparkline
-from dropout_lint.measurement.shift import Shift
-from dropout_lint.measurement.validate import Validation
+from dropout_lint.report.schema import MeasurementInfo
 from dropout_lint.report.style import Style
-from dropout_lint.report.words import count, severity_of_shift
+from dropout_lint.words import count, severity_of_shift, sparkline
+
+if TYPE_CHECKING:
+    from dropout_lint.measurement.shift import Shift
+    from dropout_lint.measurement.validate import Validation
 
 STATISTICS = {
     "stored": "test mode normalises by the stored running statistics",
@@ -124,3 +127,23 @@ def _shares(shift: Shift, width: int) -> list[str]:
         text = ", ".join(f"{drop} {share:.0%}" for share, drop in known) or "none by a hundredth"
         lines += _prose(f"  {norm}: {text}", width)
     return lines
+
+
+def measurement_infos(result: Validation) -> list[MeasurementInfo]:
+    """A measurement as the JSON report holds it, worst norm first, with Δ after a fix if there is one."""
+    rows = {row.norm: row for row in result.rows}
+    later = result.after.delta if result.after is not None else {}
+    return [
+        MeasurementInfo(
+            norm=norm.name,
+            delta=norm.delta,
+            shift_ratio=norm.shift_ratio,
+            after_fix=later.get(norm.name),
+            low=norm.interval[0] if norm.interval else None,
+            high=norm.interval[1] if norm.interval else None,
+            mean_shift=norm.mean_shift,
+            predicted=rows[norm.name].predicted,
+            predicted_after=rows[norm.name].predicted_after,
+        )
+        for norm in sorted(result.before.norms, key=lambda norm: -norm.shift_ratio)
+    ]
