@@ -22,6 +22,8 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("suite")
+# a fault in a transfer function must show; processes that tests start inherit it
+os.environ["DROPOUT_LINT_RAISE"] = "1"
 
 
 @pytest.fixture(autouse=True, scope="session")

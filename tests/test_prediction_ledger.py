@@ -373,20 +373,8 @@ def test_limits_that_are_tensors_do_not_end_the_prediction(device: str) -> None:
     with torch.device(device):
         model, x = Bounded(), torch.randn(4, 8)
     result = predicted(model, x)
-    assert 0.5 < now(result.norms[-1]) < 0.95
-    assert result.fallbacks["clamp"] >= 1
-
-
-def test_a_transfer_function_that_fails_is_a_counted_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dropout_lint.prediction.ops import base
-
-    def fails(call: object) -> None:
-        raise RuntimeError("an argument of a form that it does not know")
-
-    monkeypatch.setitem(base._MODULES, "Tanh", fails)
-    result = predicted(chain(nn.Dropout(0.3), nn.Tanh()), torch.randn(4, 8))
-    assert result.fallbacks == {"Tanh": 1}
-    assert now(result.norms[-1]) < 1
+    last = result.norms[-1]
+    assert last.unknown if device == "meta" else 0.5 < now(last) < 0.95 and last.approximate == ("clamp",)
 
 
 def test_a_shared_mask_on_a_map_smaller_than_the_kernel() -> None:
@@ -442,5 +430,5 @@ def test_an_operation_without_a_rule_is_told_in_the_report() -> None:
             return out
 
     report = dl.lint(Scattering(), torch.randn(4, 8))
-    told = "the prediction knows no rule for cumsum (2 times): the noise is taken to pass it unchanged"
+    told = "Δ is approximate behind cumsum (2 times): there is no rule for what it makes of noise"
     assert told in report.target.notes

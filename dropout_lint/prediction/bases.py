@@ -80,6 +80,9 @@ def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Predictio
     norms = []
     for site in trace.norms:
         shift = shift_at(site, ledger, "trained-estimate")
+        if shift.delta is None:
+            norms.append(shift)
+            continue
         delta, *ends = (delta_at(site, other) for other in (ledger, weak, strong))
         norms.append(
             replace(
@@ -107,6 +110,9 @@ def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "c
 
 def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
     """Δ and shares that a ledger found at a norm."""
+    unknown = tuple(sorted(ledger.unknown.get(site.node, ())))
+    if unknown:
+        return NormShift(site.name, site.node.name, None, basis, shifts=site.spec.shifts, unknown=unknown)
     names = [drop.name for drop in ledger.dropouts]
     delta = delta_at(site, ledger)
     _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
@@ -116,4 +122,12 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
         for name, part in zip(names, noise, strict=True):
             if part > 0:
                 shares[name] = shares.get(name, 0.0) + float(part) / total
-    return NormShift(site.name, site.node.name, delta, basis, shares, shifts=site.spec.shifts)
+    return NormShift(
+        site.name,
+        site.node.name,
+        delta,
+        basis,
+        shares,
+        shifts=site.spec.shifts,
+        approximate=tuple(sorted(ledger.approximate.get(site.node, ()))),
+    )

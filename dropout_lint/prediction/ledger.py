@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import fx, nn
 from dropout_lint.layers.reestimated import is_reestimated
 from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
-from dropout_lint.prediction.ops.base import first_shape, transfer_of
+from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.norm import calibrated, values
+from dropout_lint.prediction.ops.sampled import Unrunnable, constant_of, sampled
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
@@ -33,8 +35,15 @@ INPUT_ENERGY_VARIANCE = 0.4
 trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
 weights mix too many inputs for it to matter.
 """
+FILLS = ("zeros", "ones", "full", "empty", "rand", "randn", "tensor")
 LEAST_BEFORE = 0.01
 """Least share of a norm's variance that is taken for what a mask before it left of its input."""
+RAISE = "DROPOUT_LINT_RAISE"
+"""Where this variable is set, as the tests do, a fault in a transfer function ends the prediction."""
+SHAPE_ALONE = frozenset(
+    {*(f"{name}_like" for name in FILLS), *(f"new_{name}" for name in FILLS), "size", "dim", "numel"}
+)
+"""Operations that read a tensor's shape and none of its values."""
 LEAST_CAUSE = 0.01
 """Least part of a dropout's noise that counts as its share, even where its removal would lower Δ."""
 INPUT_CHANNEL_CORRELATION = 0.8
@@ -70,6 +79,7 @@ def kept(
             if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
         ),
         measured=_measured(trace, dropouts) if trained else {},
+        noisy=_reached(trace, dropouts),
         reestimated=frozenset(
             site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
         ),
@@ -92,7 +102,7 @@ def delta_at(site: NormSite, ledger: Ledger) -> float:
 
 
 def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
-    env: dict[fx.Node, Any] = {}
+    env = ledger.results
     removals: dict[fx.Node, Any] = {}
     several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
     sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
@@ -100,13 +110,15 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
     for node in trace.graph.nodes:
         if node.op == "output" or node not in needed:
             continue
+        _carry(node, ledger)
         call = _call(node, env, trace, ledger)
         if call is None:
             env[node] = _given(node, env, trace, ledger)
             continue
         if node in ledger.norms:
             _record(call, ledger, removals)
-        result = _evaluate(call, sites)
+        folded = constant_of(call)
+        result = _evaluate(call, sites) if folded is None else folded
         if node in ledger.measured and isinstance(result, State):
             result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
         env[node] = result
@@ -114,13 +126,18 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
             _follow(call, result, removals, env)
 
 
-def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
-    """Nodes that some norm behind a dropout depends on; at all other norms Δ is 1."""
-    noisy = {site.node for site in ledger.dropouts}
+def _reached(trace: Trace, dropouts: Iterable[DropoutSite]) -> frozenset[fx.Node]:
+    """Nodes that are dropouts, or that depend on one."""
+    noisy = {site.node for site in dropouts}
     for node in trace.graph.nodes:
         if any(source in noisy for source in node.all_input_nodes):
             noisy.add(node)
-    needed = {node for node in ledger.norms if node in noisy}
+    return frozenset(noisy)
+
+
+def _needed(trace: Trace, ledger: Ledger) -> set[fx.Node]:
+    """Nodes that some norm behind a dropout depends on; at all other norms Δ is 1."""
+    needed = {node for node in ledger.norms if node in ledger.noisy}
     for node in reversed(trace.graph.nodes):
         if node in needed:
             needed.update(node.all_input_nodes)
@@ -133,9 +150,11 @@ def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledg
     if node.op == "placeholder":
         return _input(value, len(ledger.dropouts), INPUT_ENERGY_VARIANCE if ledger.trained else 0.0)
     if node.op == "get_attr":
-        tensor = _attribute(trace.model, str(node.target))
+        name = str(node.target)
+        tensor = trace.constants.get(name, _attribute(trace.model, name))
         if isinstance(tensor, torch.Tensor):
-            return Parameter(tensor if ledger.real else tensor.to("meta"))
+            trains = isinstance(tensor, nn.Parameter)
+            return Parameter(tensor.to("meta"), tensor) if trains and not ledger.real else Parameter(tensor)
         return tensor
     return _part(node, env, value)
 
@@ -169,12 +188,16 @@ def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
     if transfer is None:
         # a draw has no data in it; where it makes a mask, the product with it is the dropout
-        return constant(0.0, len(ledger.dropouts)) if is_random(node) else _fallback(call)
+        return constant(0.0, len(ledger.dropouts)) if is_random(node) else _without_rule(call)
     try:
         return transfer(call)
+    except NoRule:
+        return _without_rule(call)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        # a signature or layout that the transfer function does not know: one node must not end the prediction
-        return _fallback(call)
+        # a fault of the rule: it must not end a user's prediction, nor pass for a figure
+        if os.environ.get(RAISE):
+            raise
+        return _without_rule(call)
 
 
 def _dropped(call: Call, site: DropoutSite) -> State:
@@ -250,7 +273,9 @@ def _follow(call: Call, result: Any, removals: dict[fx.Node, Any], env: Mapping[
     try:
         removal = follow(call, result, removals, env)
     except (ArithmeticError, IndexError, TypeError, ValueError):  # as with a transfer function: Δ stands
-        call.ledger.fallback(f"shares at {call.name}")
+        if os.environ.get(RAISE):
+            raise
+        call.ledger.rough(call.node, f"shares at {call.name}")
         return
     if removal:
         removals[call.node] = removal
@@ -323,16 +348,42 @@ def _stretches(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
         start += size[1]
 
 
-def _fallback(call: Call) -> Any:
-    """An unknown operation: its first tensor's moments are passed on, and it is counted."""
-    states = call.states()
+def _carry(node: fx.Node, ledger: Ledger) -> None:
+    """What is said of a node's inputs holds of the node as well, if it takes values from them."""
+    if function_name(node.target) in SHAPE_ALONE or isinstance(node.meta.get("value"), (int, torch.Size)):
+        return
+    for said in (ledger.unknown, ledger.approximate):
+        of_all = frozenset[str]().union(*(said.get(source, ()) for source in node.all_input_nodes))
+        if of_all:
+            said[node] = of_all
+
+
+def _without_rule(call: Call) -> Any:
+    """An operation without a rule is run on samples; where that fails, the noise behind it is unknown."""
+    ledger, states = call.ledger, call.states()
+    try:
+        result = sampled(call)
+    except Unrunnable as error:
+        result = _passed(call, states)
+        if call.node in ledger.noisy:
+            place = call.node.meta.get("call")
+            where = f"{place.file}:{place.line} " if place is not None else ""
+            _say(ledger.unknown, call.node, f"{where}{call.name} ({error})")
+            return result
+    if call.node in ledger.noisy:
+        call.rough()
+    return result
+
+
+def _say(said: dict[fx.Node, frozenset[str]], node: fx.Node, what: str) -> None:
+    said[node] = said.get(node, frozenset()) | {what}
+
+
+def _passed(call: Call, states: Sequence[State]) -> Any:
+    """The moments of the loudest argument, in the result's shape."""
     if not states:
-        return (
-            constant(0.0, len(call.ledger.dropouts))
-            if not isinstance(call.value, (tuple, list))
-            else call.value
-        )
-    call.ledger.fallback(call.name)
+        rows = len(call.ledger.dropouts)
+        return constant(0.0, rows) if not isinstance(call.value, (tuple, list)) else call.value
     x = max(states, key=lambda s: float(s.noise.sum())).collapse()
     shape = call.shape
     if shape and not (x.axis < len(shape) and shape[x.axis] == x.channels):

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from dropout_lint.terms import Basis
 
-"""What Δ is: expected after training, from shapes alone; or read from a trained checkpoint."""
-
 
 @dataclass(frozen=True)
 class NormShift:
@@ -28,6 +26,8 @@ class NormShift:
         interval: where Δ lies nine times in ten, on the basis `trained-estimate`.
         delta_initial: Δ with the weights that the network has before it is trained; None with a checkpoint,
             and where it was not asked for.
+        unknown: why Δ is not known: operations on the way of which neither a rule nor a run on samples tells.
+        approximate: operations on the way that were run on samples, so that Δ is about right.
     """
 
     norm: str
@@ -38,6 +38,8 @@ class NormShift:
     shifts: bool = True
     interval: tuple[float, float] | None = None
     delta_initial: float | None = None
+    unknown: tuple[str, ...] = ()
+    approximate: tuple[str, ...] = ()
 
     @property
     def delta_now(self) -> float | None:

@@ -71,7 +71,9 @@ def target_info(
     opaque = {part.name: part.reason for part in trace.opaque}
     unknown = [shift.norm for shift in prediction.norms if shift.shifts and shift.delta is None]
     if unknown:
-        opaque[f"Δ at {numbered(unknown)}"] = "no shapes are known there"
+        reasons = sorted({reason for shift in prediction.norms if shift.shifts for reason in shift.unknown})
+        why = f"noise behind {numbered(reasons)} is not followed" if reasons else "no shapes are known there"
+        opaque[f"Δ at {numbered(unknown)}"] = why
     return TargetInfo(
         target=built.target,
         status="partial" if opaque else "ok",
@@ -242,7 +244,7 @@ def fallback_note(fallbacks: Mapping[str, int]) -> str:
         parts.append("weights or statistics are not finite: Δ is predicted from shapes alone")
     if passed:
         names = ", ".join(f"{name} ({times} times)" if times > 1 else name for name, times in passed.items())
-        parts.append(f"the prediction knows no rule for {names}: the noise is taken to pass it unchanged")
+        parts.append(f"Δ is approximate behind {names}: there is no rule for what it makes of noise")
     return "; ".join(parts)
 
 

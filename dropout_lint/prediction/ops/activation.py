@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dropout_lint.prediction.ops.base import Call, Parameter, Transfer, function, module, transfer_of
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, Transfer, function, module, transfer_of
 from dropout_lint.prediction.quadrature import (
     Array,
     MomentFunction,
@@ -267,8 +267,7 @@ def activation(
         def transfer(call: Call) -> State:
             moments = make(call)
             if moments is None:
-                call.ledger.fallback(call.name)
-                return call.x
+                raise NoRule
             return pointwise(call.x, moments, homogeneous=homogeneous)
 
         _MOMENTS[function(*functions)(module(*modules)(transfer))] = make

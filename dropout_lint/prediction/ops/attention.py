@@ -19,7 +19,15 @@ from torch import fx
 from dropout_lint.prediction.algebra import add, product
 from dropout_lint.prediction.correlation import mean_correlation
 from dropout_lint.prediction.ops.activation import RELU, pointwise
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, function_name, module
+from dropout_lint.prediction.ops.base import (
+    Call,
+    NoRule,
+    Parameter,
+    first_shape,
+    function,
+    function_name,
+    module,
+)
 from dropout_lint.prediction.ops.dropout import Sources, drop, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear import linear_map
@@ -205,9 +213,7 @@ def matmul(call: Call) -> State:
     if call.name in ("addmm", "baddbmm") and len(places) == 3:
         places = places[1:]
     if len(places) < 2:
-        if call.name == "einsum" or not places:
-            call.ledger.fallback(call.name)
-        return call.x
+        raise NoRule
     left, right = call.args[places[0]], call.args[places[1]]
     axis = max(len(call.shape) - 1, 0)
     width = call.shape[-1] if call.shape else 1
@@ -221,6 +227,8 @@ def matmul(call: Call) -> State:
             values = matrix if matrix.numel() and not matrix.is_meta else None
             x = a if isinstance(left, State) else b
             return linear_map(x.on(x.axis, inner), axis, inner, width, 1, ONE_TAP, values, None)
+    if isinstance(left, Parameter) or (call.name == "einsum" and isinstance(right, Parameter)):
+        raise NoRule  # it mixes positions
     for weights, v, first in ((a, b, True), (b, a, False)):
         if weights.positions_averaged > 0:
             result = weighted(call, weights, v, inner)
@@ -232,7 +240,7 @@ def matmul(call: Call) -> State:
             a.on(axis, inner), axis, inner, width, 1, ONE_TAP, _matrix(right, inner, width), None
         )
     if np.any(a.noise) and np.any(b.noise) and not _are_scores(call.node):
-        call.ledger.fallback(call.name)  # both hold noise of the same data: taken as independent
+        call.rough()  # both hold noise of the same data: taken as independent
     channels_inside = call.name != "einsum" and a.axis == len(shape) - 1
     pair = [s if s.sample_wide else s.collapse() for s in (a, b)]
     ones = np.array([float(width)])
@@ -264,8 +272,7 @@ def _einsum(call: Call, places: list[int], left: Any, right: Any) -> tuple[int, 
     parts = terms.split(",")
     rank = max(len(call.shape) - 1, 0)
     if len(parts) != 2 or "." in equation or not out:
-        call.ledger.fallback("einsum")
-        return 1, rank, None
+        raise NoRule
     sizes = {
         letter: size
         for part, place in zip(parts, places, strict=True)
@@ -429,7 +436,7 @@ def recurrent(call: Call) -> Any:
     m: Any = call.module
     axis = max(len(call.in_shape) - 1, 0)
     if call.x.mask == "sample":
-        call.ledger.fallback(call.name)  # a whole sequence that is dropped leaves the gates' means behind
+        call.rough()  # a whole sequence that is dropped leaves the gates' means behind
     y = recurrent_layers(call.x.on(axis, int(m.input_size)).merged(), m, call, axis)
     return _like(call.value, y)
 

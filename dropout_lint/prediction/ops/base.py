@@ -20,6 +20,11 @@ from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
 
+
+class NoRule(Exception):
+    """A transfer function does not know what it was given: the operation is run on samples instead."""
+
+
 Transfer = Callable[["Call"], Any]
 _FUNCTIONS: dict[str, Transfer] = {}
 _MODULES: dict[str, Transfer] = {}
@@ -27,9 +32,15 @@ _MODULES: dict[str, Transfer] = {}
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or buffer of the model; its values may be on the meta device."""
+    """A parameter or buffer of the model, or a constant; its values may be on the meta device.
+
+    Attributes:
+        tensor: the values, or their shape alone.
+        start: the values before training, where `tensor` has none.
+    """
 
     tensor: torch.Tensor
+    start: torch.Tensor | None = None
 
     @property
     def known(self) -> bool:
@@ -50,9 +61,13 @@ class Ledger:
         training: what weights without values are expected to become; None for those of the start.
         weight_layers: nodes that are a linear layer or a convolution.
         reestimated: norms whose running variance was taken with dropout off.
+        noisy: nodes that depend on some dropout.
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
-        fallbacks: operation → number of nodes passed without a transfer function of their own.
+        fallbacks: operation → number of nodes at which its moments are about right.
+        results: what has been worked out so far, by node.
+        unknown: node → why its noise is not known, from all on the way to it.
+        approximate: node → the operations on the way to it whose moments are about right.
     """
 
     dropouts: tuple[DropoutSite, ...]
@@ -62,11 +77,15 @@ class Ledger:
     training: Training | None = None
     silent: frozenset[fx.Node] = frozenset()
     reestimated: frozenset[fx.Node] = frozenset()
+    noisy: frozenset[fx.Node] = frozenset()
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     weight_layers: frozenset[fx.Node] = frozenset()
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
+    results: dict[fx.Node, Any] = field(default_factory=dict)
+    unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
+    approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
@@ -74,9 +93,10 @@ class Ledger:
             if site.node is node:
                 yield index, site
 
-    def fallback(self, name: str) -> None:
-        """Count an operation that has no transfer function."""
+    def rough(self, node: fx.Node, name: str) -> None:
+        """Say that what is known of a node is about right."""
         self.fallbacks[name] = self.fallbacks.get(name, 0) + 1
+        self.approximate[node] = self.approximate.get(node, frozenset()) | {name}
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,10 @@ class Call:
         if len(self.args) > position:
             return self.args[position]
         return self.kwargs.get(name, default)
+
+    def rough(self) -> None:
+        """Say that the result is about right."""
+        self.ledger.rough(self.node, self.name)
 
     def state(self, value: Any) -> State:
         """Any argument as a state: a number or a parameter is a constant."""

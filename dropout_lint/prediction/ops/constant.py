@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from dropout_lint.prediction.ops.activation import pointwise
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, function_name
 from dropout_lint.prediction.quadrature import moments_by_quadrature
 from dropout_lint.prediction.state import State, constant, fresh
 
@@ -129,9 +130,15 @@ def truth(call: Call) -> State:
 
 @function("mutated")
 def mutated(call: Call) -> State:
-    """A tensor after in-place changes: the last change of the whole; a change of a part counts as none."""
-    shape = call.shape
-    for value, node in zip(reversed(call.args[1:]), reversed(call.node.args[1:]), strict=True):
-        if isinstance(value, State) and first_shape(getattr(node, "meta", {}).get("value")) == shape:
-            return value
-    return call.x
+    """A tensor after in-place changes. A change of the whole leaves nothing of what was there."""
+    change = call.node.args[-1]
+    value, shape = call.args[-1], call.shape
+    if not isinstance(change, fx.Node):
+        raise NoRule
+    if function_name(change.target) == "setitem":
+        _, key, written = change.args
+        if isinstance(written, fx.Node) and key in (slice(None), Ellipsis):
+            value, change = call.ledger.results.get(written), written
+    if isinstance(value, State) and first_shape(change.meta.get("value")) == shape:
+        return value
+    raise NoRule

@@ -354,7 +354,7 @@ def _activated(call: Call, y: State) -> State:
         return y
     transfer = find_module(type(inner))
     if transfer is None:
-        call.ledger.fallback(type(inner).__name__)
+        call.rough()
         return y
     result: State = transfer(replace(call, name=type(inner).__name__, args=(y,), kwargs={}, module=inner))
     return result

@@ -19,7 +19,7 @@ from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, poin
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function_name
 from dropout_lint.prediction.ops.powers import through
 from dropout_lint.prediction.quadrature import moments_by_quadrature
-from dropout_lint.prediction.state import State
+from dropout_lint.prediction.state import State, fresh
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("add", "iadd"), operator.add),
@@ -174,9 +174,19 @@ def _broadcast(call: Call, value: Any, position: int) -> State:
     return x.changed(axis=x.axis + rank - len(shape)) if shape and len(shape) < rank else x
 
 
+def _pattern(value: Any, x: State, axis: int) -> State:
+    """A constant whose values lie along another dimension than the channels, `axis`: a pattern over positions."""
+    if not isinstance(value, Parameter) or x.groups == 1 or x.axis == axis:
+        return x
+    one = x.merged()
+    mean, var = float(one.t_mean[0]), float(one.t_dev[0] ** 2 + one.t_var[0])
+    return fresh(len(x.noise), axis=axis, channels=1, mean=mean, var=var)
+
+
 def pair_of(call: Call) -> tuple[State, State]:
     left, right = operands(call)
     a, b = _broadcast(call, left, 0), _broadcast(call, right, 1)
+    a, b = _pattern(left, a, b.axis), _pattern(right, b, a.axis)
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()
     if a.components > 1 and b.components > 1 and not same_mask(call, a, b):

@@ -15,7 +15,15 @@ from torch import fx
 
 from dropout_lint.prediction.algebra import add, chosen, product, stretch
 from dropout_lint.prediction.ops.activation import pointwise
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, function_name, module
+from dropout_lint.prediction.ops.base import (
+    Call,
+    NoRule,
+    Parameter,
+    first_shape,
+    function,
+    function_name,
+    module,
+)
 from dropout_lint.prediction.ops.constant import is_unknown_mask
 from dropout_lint.prediction.ops.operands import as_one_function, inputs, pair_of, same_mask
 from dropout_lint.prediction.ops.powers import reciprocal
@@ -177,7 +185,7 @@ def _fraction(call: Call, condition: Any) -> float:
     """Share of the positions at which a condition holds; ½, and counted, where nothing is known of it."""
     x = call.state(condition)
     if (isinstance(condition, Parameter) and not condition.known) or is_unknown_mask(x):
-        call.ledger.fallback(call.name)
+        call.rough()
         return 0.5
     return float(np.clip(x.counts @ x.t_mean / x.counts.sum(), 0.0, 1.0))
 
@@ -191,8 +199,7 @@ def _is_huge(value: Any, state: State) -> bool:
 def selection(call: Call) -> State:
     """torch.where(condition, a, b)."""
     if len(call.node.args) < 3:
-        call.ledger.fallback(call.name)
-        return call.state(0)
+        raise NoRule
     whole = as_one_function(call)
     if whole is not None:
         return whole
@@ -216,13 +223,6 @@ def filled(call: Call) -> State:
         return x
     whole = as_one_function(call)
     return whole if whole is not None else chosen(x, y, 1 - _fraction(call, call.arg(1, "mask")))
-
-
-@function("mask_fill", "masked_scatter")
-def scattered(call: Call) -> State:
-    """Values of another tensor at some positions: how many is unknown, counted."""
-    call.ledger.fallback(call.name)
-    return call.x
 
 
 # --- the larger of two, and mixtures of two ---------------------------------------------------------------
@@ -310,8 +310,7 @@ def interpolation(call: Call) -> State:
 
     weight = call.arg(2, "weight")
     if not isinstance(weight, (int, float)):
-        call.ledger.fallback(call.name)
-        weight = 0.5
+        raise NoRule
     a, b = pair_of(call)
     return add(a.scaled(1.0 - weight), b.scaled(float(weight)))
 

@@ -213,7 +213,7 @@ def _settled(call: Call, x: State) -> None:
     that the moments do not tell. Behind layers of many channels it is small, behind 24 it is not.
     """
     if not x.mask and np.any(x.noise):
-        call.ledger.fallback(call.name)
+        call.rough()
 
 
 @function("std", "var", "var_mean", "std_mean")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from dropout_lint.prediction.ops.base import Call, function, module
+from dropout_lint.prediction.ops.base import Call, NoRule, function, module
 from dropout_lint.prediction.ops.dropout import Sources, tied_sources
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.quadrature import Array
@@ -120,8 +120,7 @@ def accumulated(call: Call) -> State:
     dim = call.arg(1, "dim", 0)
     axis = int(dim) % rank if isinstance(dim, int) and rank else 0
     if axis in (0, x.axis) or not rank:
-        call.ledger.fallback(call.name)
-        return x
+        raise NoRule
     n = call.in_shape[axis]
     ends = np.arange(1, n + 1)
     overlap = np.array([float(np.maximum(ends - lag, 0).mean()) for lag in range(n)])

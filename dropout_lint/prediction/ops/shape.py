@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate, stretch
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import tied_sources
 from dropout_lint.prediction.ops.maximum import maximum
 from dropout_lint.prediction.state import State, constant, replace
@@ -174,7 +174,7 @@ def indexed(call: Call) -> Any:
         except (KeyError, IndexError, TypeError):
             return call.x
     if container is None:  # a tuple inside a tuple, of which the trace tells nothing
-        call.ledger.fallback(call.name)
+        raise NoRule
     x, before, after = call.x, call.in_shape, call.shape
     if call.name == "getitem":
         keys = _without_ellipsis(key if isinstance(key, tuple) else (key,), len(before))
@@ -274,10 +274,9 @@ def topmost(call: Call) -> Any:
     dim, k = call.arg(2, "dim", -1), call.arg(1, "k", 1)
     axis = int(dim) % rank if isinstance(dim, int) and rank else -1
     if axis in (x.axis, 0) or not isinstance(k, int):
-        call.ledger.fallback(call.name)
-        return (x, call.state(0))
+        raise NoRule
     if not x.mask and np.any(x.noise):
-        call.ledger.fallback(call.name)  # its power varies with the data, and the largest show it most
+        call.rough()  # its power varies with the data, and the largest show it most
     window = max(call.in_shape[axis] // max(k, 1), 1)
     return (maximum(x, [window], 1, tied_sources(call.ledger)), call.state(0))
 
@@ -293,21 +292,6 @@ def overwritten(call: Call) -> State:
 def copied(call: Call) -> State:
     """x.copy_(source): what the source holds; copy.copy(x): x."""
     return call.state(call.args[1]) if len(call.args) > 1 and isinstance(call.args[1], State) else call.x
-
-
-@function(
-    "scatter", "scatter_add", "index_put", "index_add", "index_copy", "masked_select", "index_fill", "fold"
-)
-@module("Fold")
-def rearranged(call: Call) -> State:
-    """Values put or added at positions that only a run would tell: passed as they are, and counted."""
-    call.ledger.fallback(call.name)
-    x, after = call.x, call.shape
-    return (
-        x
-        if len(after) > x.axis and after[x.axis] == x.channels
-        else x.on(min(x.axis, max(len(after) - 1, 0)), after[min(x.axis, len(after) - 1)] if after else 1)
-    )
 
 
 @module(

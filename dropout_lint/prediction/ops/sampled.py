@@ -1,0 +1,352 @@
+"""Operations that have no rule: the operation itself is run, on samples that have the states' moments.
+
+A tensor is drawn once as test mode shows it, and twice in train mode over the same data, with masks and older
+noise drawn apart. With y, y' the two results of train mode, Cov(y, y') is the data's part; where in y' the
+noise of one source alone is that of y, Cov(y, y') less the data's part is what this source causes
+(first-order index of Sobol' 1993). Samples are normal within a component of the mask, and independent of one
+another but for what all positions of a channel have in common: the result is approximate, and says so.
+
+What depends on no data at all, such as `torch.eye(n)` or a table of indices, is worked out as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from dropout_lint.prediction.ops.base import Call, Parameter
+from dropout_lint.prediction.ops.samples import (
+    ALL,
+    NONE,
+    Sample,
+    Unrunnable,
+    draw,
+    leaves,
+    sizes_of,
+    untrained,
+)
+from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.state import State, constant, fresh, replace
+from dropout_lint.trace.noise_by_hand import is_random
+from dropout_lint.trace.traced import TensorInfo
+
+MOST_ELEMENTS = 1 << 21
+"""Largest tensor that an operation is run on."""
+ELEMENTS = 1 << 19
+"""Small tensors are drawn so many times that they have this many elements, but `MOST_RUNS` at most."""
+MOST_RUNS = 128
+MOST_SOURCES = 6
+"""Above this number of dropouts, noise is shared out as it came in."""
+SEED = 20
+DEEP = 40
+"""How far back an in-place change is followed to the tensor that it changes."""
+FEW = 4
+"""How far back an argument is followed to the other ones."""
+
+
+def constant_of(call: Call) -> Parameter | None:
+    """The result of a call that depends on no data and no random draw, None where it depends on some."""
+    if call.node.op not in ("call_function", "call_method") or not isinstance(call.value, TensorInfo):
+        return None
+    if math.prod(call.shape) > MOST_ELEMENTS:
+        return None
+    fill = _FILLS.get(call.name)
+    if fill is not None:
+        return Parameter(torch.full(call.shape, fill, dtype=call.value.dtype))
+    before = torch.random.get_rng_state()
+    try:
+        result = _of_constants(call)
+    except Exception:  # what was given on the way is not what the operation takes
+        return None
+    finally:
+        after = torch.random.get_rng_state()
+        torch.random.set_rng_state(before)
+    taken = isinstance(result, Tensor) and tuple(result.shape) == call.shape and torch.equal(before, after)
+    return Parameter(result) if taken else None
+
+
+def _of_constants(call: Call) -> Any:
+    """The result, None where some argument is no constant."""
+    inner = _steps(call)
+    given = _arguments(call, inner)
+    if not all(_is_constant(value) for value in leaves(tuple(given.values()))):
+        return None
+    tensors = {n: v.tensor.detach() if isinstance(v, Parameter) else v for n, v in given.items()}
+    with torch.no_grad():
+        return _runner(call, inner)(tensors, True)
+
+
+_FILLS = {
+    **dict.fromkeys(("empty", "empty_like", "new_empty", "zeros_like", "new_zeros"), 0),
+    **dict.fromkeys(("ones_like", "new_ones"), 1),
+}
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, Parameter):
+        return value.known
+    return value is not None and not isinstance(value, (State, TensorInfo))
+
+
+def _operation(node: fx.Node) -> Callable[..., Any]:
+    target: Any = node.target
+    return getattr(Tensor, target) if node.op == "call_method" else target  # type: ignore[no-any-return]
+
+
+def sampled(call: Call) -> Any:
+    """What the operation makes of samples of its arguments.
+
+    Raises:
+        Unrunnable: it is too large, or does not take the samples.
+    """
+    inner = _steps(call)
+    results = _arguments(call, inner)
+    sizes = [math.prod(sizes_of(node)) for node in results if sizes_of(node)] + [math.prod(call.shape)]
+    if max(sizes) > MOST_ELEMENTS:
+        raise Unrunnable("too large")
+    runs = max(1, min(ELEMENTS // max(*sizes, 1), MOST_RUNS))
+    rows = sorted({int(r) for s in _states(results.values()) for r in np.flatnonzero(s.noise.any(1))})
+    apart = rows if len(rows) <= MOST_SOURCES else []
+    run = _runner(call, inner)
+    drawn: list[Sample | tuple[Sample, ...]] = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        spreads = {node: torch.randn(sizes_of(node)[s.axis]) for node, s in _placed(results)}
+        try:
+            for _ in range(runs):
+                samples = {n: draw(n, v, spreads.get(n), apart) for n, v in results.items()}
+                drawn.append(_results(run, samples, (ALL, NONE, *apart)))
+        except Exception as error:  # any operation at all, on values that it may not be made for
+            raise Unrunnable(f"{type(error).__name__}: {error}") from error
+    return _read(call, drawn, list(_states(results.values())), apart)
+
+
+def _arguments(call: Call, inner: Sequence[fx.Node]) -> dict[fx.Node, Any]:
+    """What was worked out for each node among the arguments, of the call or of what it does inside."""
+    known = call.ledger.results
+    steps = inner if call.name == "mutated" else (*inner, call.node)
+    nodes = [n for step in steps for n in step.all_input_nodes if n not in inner]
+    return {n: known.get(n, n.meta.get("value")) for n in nodes}
+
+
+def _states(values: Iterable[Any]) -> Iterable[State]:
+    for value in leaves(tuple(values)):
+        if isinstance(value, State):
+            yield value
+
+
+def _placed(results: Mapping[fx.Node, Any]) -> Iterable[tuple[fx.Node, State]]:
+    for node, value in results.items():
+        if isinstance(value, State) and value.axis < len(sizes_of(node)):
+            yield node, value
+
+
+def _steps(call: Call) -> list[fx.Node]:
+    """What is run before the operation, so that samples of its arguments go together: changes in place, and
+    arguments that are functions of the other ones.
+    """
+    if call.name == "mutated":
+        return _changes(call)
+    arguments, ledger = set(call.node.all_input_nodes), call.ledger
+    found: set[fx.Node] = set()
+
+    def leads(node: fx.Node, others: set[fx.Node], left: int, on_way: set[fx.Node]) -> bool:
+        if node in others or node.op == "get_attr":
+            return True
+        drawn = node in ledger.at_dropout or is_random(node)
+        if left <= 0 or drawn or node.op not in ("call_function", "call_method") or not node.all_input_nodes:
+            return False
+        on_way.add(node)
+        return all(leads(source, others, left - 1, on_way) for source in node.all_input_nodes)
+
+    for node in call.node.all_input_nodes:
+        on_way: set[fx.Node] = set()
+        others = arguments.difference({node}, found)
+        if sizes_of(node) and any(sizes_of(other) for other in others) and leads(node, others, FEW, on_way):
+            found |= on_way
+    return _in_order(call, found)
+
+
+def _in_order(call: Call, nodes: set[fx.Node]) -> list[fx.Node]:
+    order = {node: place for place, node in enumerate(call.node.graph.nodes)} if nodes else {}
+    return sorted(nodes, key=order.__getitem__)
+
+
+def _changes(call: Call) -> list[fx.Node]:
+    """The nodes that change a tensor in place, and the views through which they do."""
+    root, pending = call.node.all_input_nodes[0], list(call.node.all_input_nodes[1:])
+    found: set[fx.Node] = set()
+
+    def from_root(node: fx.Node, left: int) -> bool:
+        if node is root:
+            return True
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if left <= 0 or source is None or not from_root(source, left - 1):
+            return False
+        found.add(node)
+        return True
+
+    for change in pending:
+        if not from_root(change, DEEP):
+            raise Unrunnable("a change whose way to the tensor is not seen")
+    return _in_order(call, found)
+
+
+def _runner(call: Call, inner: Sequence[fx.Node]) -> Callable[[Mapping[fx.Node, Any], bool], Any]:
+    """The operation, given its arguments by node and whether in train mode."""
+    if call.module is not None:
+        modules = {mode: _ready(call.module).train(mode) for mode in (True, False)}
+
+    def operate(node: fx.Node, given: Mapping[fx.Node, Any], train: bool) -> Any:
+        args = fx.map_arg(node.args, given.__getitem__)
+        kwargs = dict(fx.map_arg(dict(node.kwargs), given.__getitem__))
+        if "device" in kwargs:
+            kwargs["device"] = torch.device("cpu")
+        if node.op == "call_module":
+            return modules[train](*args, **kwargs)
+        return _operation(node)(*args, **kwargs)
+
+    def run(given: Mapping[fx.Node, Any], train: bool) -> Any:
+        known = {node: v.clone() if isinstance(v, Tensor) else v for node, v in given.items()}
+        for node in inner:
+            known[node] = operate(node, known, train)
+        if call.name == "mutated":
+            return known[call.node.all_input_nodes[0]]
+        return operate(call.node, known, train)
+
+    return run
+
+
+def _ready(module: nn.Module) -> nn.Module:
+    """A copy that can be run, with untrained weights where it has none."""
+    twin = copy.deepcopy(module)
+    for holder in twin.modules():
+        for name, tensor in holder._parameters.items():
+            if tensor is not None and tensor.is_meta:
+                vector = torch.full(tensor.shape, float(name == "weight"))  # scales and biases
+                values = vector if tensor.dim() < 2 else untrained(tensor)
+                holder._parameters[name] = nn.Parameter(values, requires_grad=False)
+        for buffer in holder._buffers.values():
+            if buffer is not None and buffer.is_meta:
+                raise Unrunnable("a buffer without values")
+    return twin
+
+
+def _results(
+    run: Callable[[Mapping[fx.Node, Any], bool], Any], samples: Mapping[fx.Node, Any], keys: Sequence[int]
+) -> Any:
+    """The operation's results in test mode and under each draw, as one `Sample` for each tensor of it."""
+
+    def given(key: int | None) -> dict[fx.Node, Any]:
+        return {
+            n: (s.test if key is None else s.train[key]) if isinstance(s, Sample) else s
+            for n, s in samples.items()
+        }
+
+    test = run(given(None), False)
+    train = {key: run(given(key), True) for key in keys}
+    if isinstance(test, Tensor):
+        return Sample(test, train)
+    if isinstance(test, (tuple, list)):
+        return tuple(Sample(t, {key: train[key][i] for key in keys}) for i, t in enumerate(test))
+    raise Unrunnable("it returns no tensor")
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _read(call: Call, drawn: Sequence[Any], states: Sequence[State], apart: Sequence[int]) -> Any:
+    value = call.value
+    if isinstance(value, TensorInfo):
+        return _moments(call, value, drawn, states, apart)
+    if isinstance(value, (tuple, list)):
+        return tuple(
+            _moments(call, info, [one[i] for one in drawn], states, apart)
+            if isinstance(info, TensorInfo)
+            else info
+            for i, info in enumerate(value)
+        )
+    raise Unrunnable("it returns no tensor")
+
+
+def _moments(
+    call: Call, info: TensorInfo, drawn: Sequence[Sample], states: Sequence[State], apart: Sequence[int]
+) -> State:
+    shape, rows = tuple(int(size) for size in info.shape), len(call.ledger.dropouts)
+    if tuple(drawn[0].test.shape) != shape:
+        raise Unrunnable("the result has another shape")
+    if drawn[0].test.is_complex():
+        raise Unrunnable("its result is complex")
+    loudest = max(
+        states, key=lambda s: (float(s.noise.sum()), float(s.t_var.sum())), default=constant(0.0, rows)
+    )
+    axis = _channel_axis(loudest, shape)
+
+    def by_channel(pick: Callable[[Sample], Tensor]) -> Tensor:
+        """(C, M): all values of each channel."""
+        whole = torch.stack([pick(sample) for sample in drawn]).double()
+        return whole.movedim(axis + 1, 0).flatten(1) if shape else whole[None]
+
+    test, one, two = (
+        by_channel(p) for p in (lambda s: s.test, lambda s: s.train[ALL], lambda s: s.train[NONE])
+    )
+    if not all(bool(part.isfinite().all()) for part in (test, one, two)):
+        raise Unrunnable("its results are not finite")
+    count = test.shape[1]
+
+    def covariance(a: Tensor, b: Tensor) -> float:
+        product = (a - a.mean(1, keepdim=True)) * (b - b.mean(1, keepdim=True))
+        return float(product.mean()) * count / max(count - 1, 1)
+
+    def mean_and_spread(values: Tensor, variance: float) -> tuple[float, float]:
+        means = values.mean(1)
+        spread = float(means.var(correction=0)) - variance / count
+        return float(means.mean()), math.sqrt(max(spread, 0.0))
+
+    t_var, var = covariance(test, test), (covariance(one, one) + covariance(two, two)) / 2
+    exact = torch.equal(one, two)
+    data = var if exact else min(max(covariance(one, two), 0.0), var)
+    t_mean, t_dev = mean_and_spread(test, t_var)
+    mean, dev = mean_and_spread((one + two) / 2, var)
+    came = sum((s.noise @ s.counts / s.counts.sum() for s in states), np.zeros(rows))
+    noise = came.copy()
+    for row in apart:
+        noise[row] = max(covariance(one, by_channel(lambda s, row=row: s.train[row])) - data, 0.0)  # type: ignore[misc]
+    if not noise.any():
+        noise = came
+
+    def shared(name: str) -> Array:
+        parts = [(s.noise * getattr(s, name)) @ s.counts / s.counts.sum() for s in states]
+        part = sum(parts, np.zeros(rows))
+        return np.divide(part, came, out=np.zeros(rows), where=came > 0)[:, None]
+
+    like = loudest.merged()
+    channels = shape[axis] if shape else 1
+    y = fresh(rows, axis=axis, channels=channels, mean=t_mean, var=t_var, dev=t_dev, rho=like.rho)
+    return replace(
+        y,
+        mean=np.array([[mean]]),
+        dev=np.array([[dev]]),
+        sig=np.array([[math.sqrt(data)]]),
+        var=np.array([[var]]),
+        data=np.array([data]),
+        noise=noise[:, None],
+        shared_by_positions=shared("shared_by_positions"),
+        shared_by_channels=shared("shared_by_channels"),
+        data_correlation=like.data_correlation,
+        channel_correlation=like.channel_correlation,
+    ).balanced()
+
+
+def _channel_axis(s: State, shape: tuple[int, ...]) -> int:
+    """Where the channels of `s` are in a result of `shape`: in their dimension, else in one of that size."""
+    if s.axis < len(shape) and shape[s.axis] == s.channels:
+        return s.axis
+    alike = [axis for axis, size in enumerate(shape) if size == s.channels and s.channels > 1]
+    return alike[-1] if alike else min(1, max(len(shape) - 1, 0))

@@ -1,0 +1,194 @@
+"""Kinds of code between a dropout and a batch norm that once went unseen: predicted Δ against what is run.
+
+A prediction comes within .05 of what plain torch measures, or it says that it is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from brute_force import measured, predicted, untrained
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dropout_lint.prediction.ops import base
+
+ROWS, POINTS, WIDTH = 1024, 6, 8
+SOURCE = torch.tensor([0, 0, 1, 2, 3, 4, 5, 5, 1])
+TARGET = torch.tensor([1, 2, 3, 3, 4, 5, 0, 2, 0])
+ORDER = torch.tensor([3, 1, 5, 0, 2, 4])
+ADJACENCY = torch.eye(POINTS) / 2 + torch.zeros(POINTS, POINTS).index_put((TARGET, SOURCE), torch.tensor(0.3))
+
+
+class Net(nn.Module):
+    """x → ReLU → points of features each → dropout → operation → norm over the features."""
+
+    def __init__(self, operation: Callable[[Tensor], Tensor], width: int = WIDTH) -> None:
+        super().__init__()
+        self.drop, self.norm, self.operation = nn.Dropout(0.5), nn.BatchNorm1d(width), operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.operation(self.drop(F.relu(x).view(-1, POINTS, WIDTH)))
+        return self.norm(y.transpose(1, 2))  # type: ignore[no-any-return]
+
+
+def like(h: Tensor) -> Tensor:
+    return torch.zeros_like(h)
+
+
+def scattered(h: Tensor) -> Tensor:
+    return like(h).scatter_(1, ORDER[None, :, None].expand(h.shape), h)
+
+
+def scatter_added(h: Tensor) -> Tensor:
+    edges = h[:, SOURCE]
+    return like(h).scatter_add_(1, TARGET[None, :, None].expand(edges.shape), edges)
+
+
+def put(h: Tensor) -> Tensor:
+    z = like(h).transpose(0, 1).contiguous()
+    return z.index_put_((ORDER,), h.transpose(0, 1)).transpose(0, 1)
+
+
+def rows_written(h: Tensor) -> Tensor:
+    z = h.new_zeros(h.shape)
+    for i in range(POINTS - 2):
+        z[:, i] = h[:, i + 1]
+    return z
+
+
+def whole_written(h: Tensor) -> Tensor:
+    z = torch.empty_like(h)
+    z[:] = h
+    return z
+
+
+def part_written(h: Tensor) -> Tensor:
+    z = torch.zeros(len(h), POINTS + 2, WIDTH)
+    z[:, 1:-1] = h
+    return z
+
+
+def through_a_view(h: Tensor) -> Tensor:
+    z = like(h)
+    z.view(len(h), -1).copy_(h.reshape(len(h), -1))
+    return z
+
+
+def through_a_slice(h: Tensor) -> Tensor:
+    z = like(h)
+    part = z[:, 2:]
+    part.copy_(h[:, 2:])
+    return z
+
+
+WRITTEN = {
+    "index_add_": lambda h: h.new_zeros(h.shape).index_add_(1, TARGET, h[:, SOURCE]),
+    "index_add": lambda h: torch.index_add(like(h), 1, TARGET, h[:, SOURCE]),
+    "scatter_": scattered,
+    "scatter_add_": scatter_added,
+    "index_put_": put,
+    "index_copy_": lambda h: like(h).index_copy_(1, ORDER, h),
+    "masked_scatter": lambda h: like(h).masked_scatter(h > 0.5, h),
+    "z[:, i] = h": rows_written,
+    "z[:] = h": whole_written,
+    "z[:, a:b] = h": part_written,
+    "through a view": through_a_view,
+    "through a slice": through_a_slice,
+}
+MATRICES = {
+    "eye @ h": lambda h: torch.eye(POINTS) @ h,
+    "a tensor of nobody's @ h": lambda h: ADJACENCY @ h,
+    "matmul(tensor, h)": lambda h: torch.matmul(ADJACENCY.T, h),
+    "h @ diagonal": lambda h: h @ torch.diag(torch.arange(1.0, WIDTH + 1)),
+    "einsum": lambda h: torch.einsum("ij,njc->nic", ADJACENCY, h),
+    "einsum, operands in a tuple": lambda h: torch.einsum("ij,njc->nic", (ADJACENCY, h)),
+    "einsum, operands in a list": lambda h: torch.einsum("njc,ij->nic", [h, ADJACENCY]),
+    "tensordot": lambda h: torch.tensordot(h, ADJACENCY, dims=([1], [0])).transpose(1, 2),
+}
+WITHOUT_A_RULE = {
+    "logcumsumexp": lambda h: torch.logcumsumexp(h, 1),
+    "cumsum over the batch's points": lambda h: h.cumsum(1),
+    "cumsum over channels": lambda h: h.cumsum(2),
+    "kthvalue": lambda h: h.kthvalue(5, dim=1, keepdim=True).values,
+    "quantile": lambda h: h.quantile(0.8, dim=1, keepdim=True),
+    "cross product": lambda h: torch.linalg.cross(h[..., :3], h[..., 3:6]),
+    "addcmul": lambda h: torch.addcmul(h, h, h, value=0.5),
+    "renorm": lambda h: torch.renorm(h, 2, 1, 1.0),
+    "topk of the channels": lambda h: h.topk(4, dim=2).values,
+    "lerp by a tensor": lambda h: torch.lerp(h, h.flip(1), torch.tensor(0.3)),
+    "fft": lambda h: torch.fft.rfft(h, dim=1).abs(),
+}
+TABLE = {**WRITTEN, **MATRICES, **WITHOUT_A_RULE}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_noise_is_followed_or_said_to_be_unknown(name: str) -> None:
+    operation, x = TABLE[name], torch.randn(ROWS, POINTS * WIDTH)
+    model = Net(operation, operation(torch.randn(2, POINTS, WIDTH)).shape[2])
+    truth = measured(model, x)["norm"]
+    for real in (True, False):
+        shift = untrained(model, x[:4], real=real)["norm"]
+        if not shift.unknown:
+            assert shift.delta == pytest.approx(truth, abs=0.05), (real, shift)
+            assert truth > 1 or shift.shares == {"drop": 1.0}
+
+
+def test_what_is_run_on_samples_is_said_and_is_the_same_each_time() -> None:
+    model, x = Net(TABLE["kthvalue"]), torch.randn(4, POINTS * WIDTH)
+    before = torch.get_rng_state()
+    first, second = predicted(model, x), predicted(model, x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == second
+    assert first.norms[0].approximate == ("kthvalue",) and first.fallbacks == {"kthvalue": 1}
+
+
+def test_each_source_keeps_its_own_noise_through_samples() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.norm = nn.Dropout(0.5), nn.Dropout(0.1), nn.BatchNorm1d(WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.zeros(len(x), 2 * POINTS, WIDTH)
+            z[:, ::2], z[:, 1::2] = self.one(x), self.two(x)
+            return self.norm(z.transpose(1, 2))  # type: ignore[no-any-return]
+
+    (shift,) = predicted(Two(), torch.randn(4, POINTS, WIDTH)).norms
+    assert shift.shares["one"] == pytest.approx(0.9, abs=0.1)  # noise of 1 against 1/9
+
+
+def test_what_cannot_be_run_is_unknown_and_so_is_all_behind_it() -> None:
+    def unrunnable(h: Tensor) -> Tensor:
+        return torch.cat([h.kthvalue(2, dim=1, keepdim=True).values] * 2, 1)
+
+    class Behind(Net):
+        def __init__(self) -> None:
+            super().__init__(unrunnable)
+            self.later = nn.BatchNorm1d(WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.later(super().forward(x) + 1)  # type: ignore[no-any-return]
+
+    big = predicted(Behind(), torch.empty(1 << 16, POINTS * WIDTH, device="meta"))
+    assert all(shift.delta is None for shift in big.norms)
+    assert all(
+        "kthvalue" in shift.unknown[0] and __file__.rpartition("/")[2] in shift.unknown[0]
+        for shift in big.norms
+    )
+
+
+def test_a_fault_of_a_rule_shows_here_and_is_no_figure_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setitem(base._FUNCTIONS, "tanh", fails)
+    model, x = Net(torch.tanh), torch.randn(ROWS, POINTS * WIDTH)
+    with pytest.raises(RuntimeError, match="a fault"):
+        predicted(model, x[:4])
+    monkeypatch.delenv("DROPOUT_LINT_RAISE")
+    shift = untrained(model, x[:4])["norm"]
+    assert shift.approximate == ("tanh",)
+    assert shift.delta == pytest.approx(measured(model, x)["norm"], abs=0.05)
