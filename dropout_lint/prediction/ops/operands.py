@@ -175,7 +175,7 @@ def _broadcast(call: Call, value: Any, position: int) -> State:
 
 
 def _pattern(value: Any, x: State, axis: int) -> State:
-    """A constant whose values lie along another dimension than the channels, `axis`: a pattern over positions."""
+    """A constant whose values lie along another dimension than `axis`, the channels: a pattern over them."""
     if not isinstance(value, Parameter) or x.groups == 1 or x.axis == axis:
         return x
     one = x.merged()
