@@ -19,7 +19,8 @@ from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, 
 from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.norm import calibrated, values
-from dropout_lint.prediction.ops.sampled import Unrunnable, constant_of, sampled
+from dropout_lint.prediction.ops.sampled import constant_of, sampled
+from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
