@@ -1,0 +1,90 @@
+"""One model in a process of its own: measured, or read from the cache, then linted.
+
+python -m benchmarks.third_party.child KEY PACKAGES CACHE OUTPUT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import torch
+
+import dropout_lint as dl
+
+from .entry import Entry
+from .judged import Row, judged
+from .measured import Measured, measure
+from .models import entries
+from .packages import PACKAGES, importable
+
+
+def fingerprint(entry: Entry) -> str:
+    """Changes whenever what is measured, or how, may have changed."""
+    here = Path(__file__).parent
+    room = entry.batch.__module__ if entry.build.__module__.endswith("entry") else entry.build.__module__
+    files = [
+        here / f"{room.rsplit('.', 1)[1]}.py",
+        *(here / f"{name}.py" for name in ("measured", "data", "entry")),
+    ]
+    text = "".join(file.read_text(encoding="utf-8") for file in files) + " ".join(PACKAGES)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def known(key: str, entry: Entry, cache: Path) -> list[Measured]:
+    """Measured Δ at every norm, from the cache where it lies there."""
+    file = cache / f"{key.replace('/', '--')}-{fingerprint(entry)}.json"
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=list[Measured])
+    found = measure(entry)
+    part = file.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(found))
+    part.replace(file)  # whole, or not there
+    return found
+
+
+def row_of(key: str, entry: Entry, cache: Path) -> Row:
+    """Measure and lint one model."""
+    measured = known(key, entry, cache)
+    model, data = entry.linted(entry.made()), entry.data()[0]
+    start = time.process_time()
+    try:
+        report = dl.lint(model, data)
+    except Exception as error:  # every way to fail is a row
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        refused = isinstance(error, dl.DropoutLintError)
+        return Row(
+            key,
+            trouble=said if refused else f"{said} ({Path(where.filename).name}:{where.lineno})",
+            refused=refused,
+        )
+    seconds = time.process_time() - start
+    target = json.loads(report.to_json())["targets"][0]
+    return Row(
+        key,
+        tuple(judged(measured, target)),
+        status=target["status"],
+        opaque=tuple(target["trace"]["opaque"]),
+        findings=Counter(finding.code for finding in report.findings),
+        notes=tuple(target.get("notes", ())),
+        seconds=round(seconds, 2),
+    )
+
+
+def work(key: str, packages: Path, cache: Path, output: Path, log: Path) -> None:
+    """Write the model's row to `output` as JSON, and what its code prints to `log`."""
+    with log.open("w", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    importable(packages)
+    output.write_bytes(msgspec.json.encode(row_of(key, entries()[key], cache)))
