@@ -30,16 +30,18 @@ def install(folder: Path) -> None:
     """Install all of them into `folder`, without what they ask for; nothing if that was done before.
 
     Raises:
-        SystemExit: pip failed.
+        SystemExit: pip failed, or the folder holds something else.
     """
     done = folder / "installed.txt"
     wanted = "\n".join(PACKAGES + NEEDED)
     if done.exists() and done.read_text(encoding="utf-8") == wanted:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-    if subprocess.run([*pip, *PACKAGES, *NEEDED], check=False).returncode:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not done.exists():
+        raise SystemExit(f"{folder} is not empty: name a folder that may be filled, or empty this one")
+    done.write_text("", encoding="utf-8")  # from here on the folder is this command's
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+    if subprocess.run([*pip, "--target", str(folder), *PACKAGES, *NEEDED], check=False).returncode:
         raise SystemExit("the packages could not be installed: see pip's message above, then start again")
     for path in LEFT_OUT:
         shutil.rmtree(folder / path, ignore_errors=True)
