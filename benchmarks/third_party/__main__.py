@@ -7,7 +7,7 @@
 Pinned packages are installed into --packages, without what they ask for but what their imports need; torch
 and torchvision are the running environment's. Measured Δ lies in --cache and is measured again only where
 the model's description or a version has changed, so that a run that was stopped goes on. Every model has a
-process and a time limit of its own: a crash or a hang is a row of the table.
+process and a time limit of its own (forks: not on Windows): a crash or a hang is a row of the table.
 
 Without --only it writes benchmarks/results/third-party.md and .json.
 """
@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,24 @@ from .page import report, summary, told
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-# where there is one, a server that has imported torch once and forks: an import for every model costs minutes
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-CONTEXT: Any = multiprocessing.get_context(METHOD)
+# a server that has imported torch once, and forks
+CONTEXT: Any = multiprocessing.get_context("forkserver")
 
 
-def run(key: str, packages: Path, cache: Path, limit: float) -> Row:
-    """One model in a process of its own."""
+def run(package: str, keys: Sequence[str], packages: Path, cache: Path, limit: float) -> list[Row]:
+    """The models of one package."""
     with tempfile.TemporaryDirectory() as folder:
-        output, log = Path(folder, "row.json"), Path(folder, "log.txt")
-        process = CONTEXT.Process(target=child.work, args=(key, packages, cache, output, log))
+        options = {"packages": packages, "cache": cache, "limit": limit}
+        process = CONTEXT.Process(target=child.all_of, args=(package, keys, Path(folder)), kwargs=options)
         process.start()
-        process.join(limit)
-        if process.is_alive():
-            process.kill()
-            return Row(key, trouble=f"not done after {limit:.0f} s")
-        if not output.exists():
-            said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
-            return Row(
-                key, trouble=f"not measured: {(said or f'exit status {process.exitcode}').splitlines()[-1]}"
-            )
-        return msgspec.json.decode(output.read_bytes(), type=Row)
+        process.join()
+        files = [Path(folder, f"{turn}.json") for turn in range(len(keys))]
+        return [
+            msgspec.json.decode(file.read_bytes(), type=Row)
+            if file.exists()
+            else Row(key, trouble=f"not measured: {package} could not be imported")
+            for key, file in zip(keys, files, strict=True)
+        ]
 
 
 def chosen(only: str | None, parser: argparse.ArgumentParser) -> list[str]:
@@ -80,7 +78,7 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, li
     parser.add_argument("--only", help="comma-separated beginnings of package/model")
     parser.add_argument("--packages", type=Path, default=HERE / "packages", help="folder to install into")
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="folder that keeps measurements")
-    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="packages at a time")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one model")
     parser.add_argument("--output", type=Path, help="page to write, with .json beside it")
     parser.add_argument("--verbose", action="store_true", help="print every norm")
@@ -100,11 +98,14 @@ def main() -> None:
     install(packages)
     cache.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    if METHOD == "forkserver":
-        CONTEXT.set_forkserver_preload(["benchmarks.third_party.child", "dropout_lint.api"])
-    rows = []
+    CONTEXT.set_forkserver_preload(["benchmarks.third_party.child", "dropout_lint.api"])
+    shelves: dict[str, list[str]] = {}
+    for key in keys:
+        shelves.setdefault(key.split("/")[0], []).append(key)
+    rows: list[Row] = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(partial(run, packages=packages, cache=cache, limit=options.limit), keys):
+        work = partial(run, packages=packages, cache=cache, limit=options.limit)
+        for row in chain.from_iterable(pool.map(work, shelves, shelves.values())):
             rows.append(row)
             print(told(row), flush=True)
             for norm in row.norms if options.verbose else ():

@@ -1,17 +1,18 @@
-"""One model in a process of its own: measured, or read from the cache, then linted.
-
-python -m benchmarks.third_party.child KEY PACKAGES CACHE OUTPUT
-"""
+"""One model in a process of its own: measured, or read from the cache, then linted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from .entry import Entry
 from .judged import Row, judged
 from .measured import Measured, measure
 from .models import entries
-from .packages import PACKAGES, importable
+from .packages import HEAVY, PACKAGES, importable
 
 
 def fingerprint(entry: Entry) -> str:
@@ -79,12 +80,39 @@ def row_of(key: str, entry: Entry, cache: Path) -> Row:
     )
 
 
-def work(key: str, packages: Path, cache: Path, output: Path, log: Path) -> None:
+def one(key: str, cache: Path, output: Path, log: Path) -> None:
     """Write the model's row to `output` as JSON, and what its code prints to `log`."""
     with log.open("w", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    importable(packages)
     output.write_bytes(msgspec.json.encode(row_of(key, entries()[key], cache)))
+
+
+def all_of(
+    package: str, keys: Sequence[str], folder: Path, *, packages: Path, cache: Path, limit: float
+) -> None:
+    """The rows of one package, as files in `folder` named by their turn.
+
+    The package is imported once; each model has a fork of this process to itself.
+    """
+    importable(packages)
+    with (
+        (folder / "import.txt").open("w", encoding="utf-8") as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
+        import_module(HEAVY.get(package, "torch"))
+    for turn, key in enumerate(keys):
+        output, log = folder / f"{turn}.json", folder / f"{turn}.txt"
+        process = multiprocessing.get_context("fork").Process(target=one, args=(key, cache, output, log))
+        process.start()
+        process.join(limit)
+        if process.is_alive():
+            process.kill()
+            output.write_bytes(msgspec.json.encode(Row(key, trouble=f"not done after {limit:.0f} s")))
+        elif not output.exists():
+            said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+            last = (said or f"exit status {process.exitcode}").splitlines()[-1]
+            output.write_bytes(msgspec.json.encode(Row(key, trouble=f"not measured: {last}")))

@@ -22,6 +22,17 @@ def listed(name: str) -> list[str]:
 
 PACKAGES, NEEDED = listed("packages.txt"), listed("needed.txt")
 
+HEAVY = {
+    "braindecode": "braindecode.models",
+    "fastai": "fastai.tabular.model",
+    "keras": "keras",
+    "monai": "monai.networks.nets",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+    "torch-geometric": "torch_geometric.nn",
+    "tsai": "tsai.models.layers",
+}
+"""What takes seconds to import."""
+
 # compiled for another torch; the package works without them
 LEFT_OUT = ("torchaudio/lib",)
 
