@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 
 
-def run(package: str, keys: Sequence[str], packages: Path, cache: Path, limit: float) -> list[Row]:
+def run(package: str, keys: Sequence[str], packages: Path, cache: Path, limit: int) -> list[Row]:
     """The models of one package."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"packages": packages, "cache": cache, "limit": limit}
@@ -79,7 +79,7 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, li
     parser.add_argument("--packages", type=Path, default=HERE / "packages", help="folder to install into")
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="folder that keeps measurements")
     parser.add_argument("--jobs", type=int, default=1, help="packages at a time")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for one model")
+    parser.add_argument("--limit", type=int, default=300, help="seconds of processor time for one model")
     parser.add_argument("--output", type=Path, help="page to write, with .json beside it")
     parser.add_argument("--verbose", action="store_true", help="print every norm")
     options = parser.parse_args(argv)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
+import signal
 import time
 import traceback
 import warnings
@@ -25,6 +27,10 @@ from .judged import Row, judged
 from .measured import Measured, measure
 from .models import entries
 from .packages import HEAVY, PACKAGES, importable
+
+
+PATIENCE = 10
+"""A process that waits, or that a busy machine does not let run, may take this many times its limit."""
 
 
 def fingerprint(entry: Entry) -> str:
@@ -80,8 +86,9 @@ def row_of(key: str, entry: Entry, cache: Path) -> Row:
     )
 
 
-def one(key: str, cache: Path, output: Path, log: Path) -> None:
+def one(key: str, cache: Path, output: Path, log: Path, limit: int) -> None:
     """Write the model's row to `output` as JSON, and what its code prints to `log`."""
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
     with log.open("w", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -91,7 +98,7 @@ def one(key: str, cache: Path, output: Path, log: Path) -> None:
 
 
 def all_of(
-    package: str, keys: Sequence[str], folder: Path, *, packages: Path, cache: Path, limit: float
+    package: str, keys: Sequence[str], folder: Path, *, packages: Path, cache: Path, limit: int
 ) -> None:
     """The rows of one package, as files in `folder` named by their turn.
 
@@ -106,12 +113,16 @@ def all_of(
         import_module(HEAVY.get(package, "torch"))
     for turn, key in enumerate(keys):
         output, log = folder / f"{turn}.json", folder / f"{turn}.txt"
-        process = multiprocessing.get_context("fork").Process(target=one, args=(key, cache, output, log))
+        process = multiprocessing.get_context("fork").Process(
+            target=one, args=(key, cache, output, log, limit)
+        )
         process.start()
-        process.join(limit)
-        if process.is_alive():
+        process.join(limit * PATIENCE)
+        if process.is_alive() or process.exitcode == -signal.SIGXCPU:
             process.kill()
-            output.write_bytes(msgspec.json.encode(Row(key, trouble=f"not done after {limit:.0f} s")))
+            output.write_bytes(
+                msgspec.json.encode(Row(key, trouble=f"not done after {limit} s of processor time"))
+            )
         elif not output.exists():
             said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
             last = (said or f"exit status {process.exitcode}").splitlines()[-1]
