@@ -28,7 +28,6 @@ from .measured import Measured, measure
 from .models import entries
 from .packages import HEAVY, PACKAGES, importable
 
-
 PATIENCE = 10
 """A process that waits, or that a busy machine does not let run, may take this many times its limit."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from typing import Any
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropout_lint.errors import FixError
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import replaced, walk
 from dropout_lint.layers import is_dropout_function
 
 SMALL = 64
@@ -114,7 +115,7 @@ def check_sizes(original: nn.Module, fixed: nn.Module, given: tuple[Any, Any], r
         FixError: for another batch size the fixed model fails; for any other size its output differs.
     """
     checks = []
-    batch = next((t.shape[0] for t in tensors_of(given) if t.dim()), 0)
+    batch = next((t.shape[0] for t in walk(given) if t.dim()), 0)
     for what, resized in (("a larger batch", lengthened(given, batch)), ("larger inputs", widened(given))):
         args, kwargs = resized
         try:
@@ -141,7 +142,7 @@ def check_sizes(original: nn.Module, fixed: nn.Module, given: tuple[Any, Any], r
 
 def lengthened(value: Any, batch: int) -> Any:
     """Tensors of `batch` rows with one row more, in a nested value."""
-    return _mapped(value, lambda t: torch.cat([t, t[:1]]) if t.dim() and t.shape[0] == batch else t)
+    return replaced(value, lambda t: torch.cat([t, t[:1]]) if t.dim() and t.shape[0] == batch else t)
 
 
 def widened(value: Any) -> Any:
@@ -156,20 +157,7 @@ def widened(value: Any) -> Any:
                 tensor = torch.cat([tensor, more], dimension)
         return tensor
 
-    return _mapped(value, wider)
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """As `trace.values.map_tensors`, but lists and tuples of the user's own classes stay what they are."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(item, change) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(item, change) for item in value)
-    if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    return value
+    return replaced(value, wider)
 
 
 def check_keys(original: nn.Module, fixed: nn.Module) -> str:
@@ -224,7 +212,7 @@ def to_device(value: Any, device: torch.device) -> Any:
             return fresh.normal_() if fresh.is_floating_point() else fresh.zero_()
         return tensor.detach().to(device).clone()
 
-    return _mapped(value, moved)
+    return replaced(value, moved)
 
 
 def run(model: nn.Module, args: Any, kwargs: Any, dropouts_off: bool) -> Any:
@@ -241,7 +229,7 @@ def trained(model: nn.Module, args: Any, kwargs: Any) -> list[str] | None:
     torch.manual_seed(0)
     try:
         out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
-        parts = [part.float().sum() for part in tensors_of(out) if part.requires_grad]
+        parts = [part.float().sum() for part in walk(out) if part.requires_grad]
         if parts:
             torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
         return [name for name, parameter in model.named_parameters() if parameter.grad is not None]
@@ -261,7 +249,7 @@ def stops_training(before: list[str], after: list[str] | None) -> str:
 
 def same(left: Any, right: Any) -> bool:
     """Whether two outputs hold the same tensors, bit for bit (NaN equals NaN)."""
-    ours, theirs = list(tensors_of(left)), list(tensors_of(right))
+    ours, theirs = list(walk(left)), list(walk(right))
     return len(ours) == len(theirs) and all(_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
@@ -271,20 +259,6 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     if a.is_floating_point():
         return bool(((a == b) | (a.isnan() & b.isnan())).all())
     return torch.equal(a, b)
-
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """The tensors of a nested value, in order: sequences, mappings, and objects by their attributes."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_of(item)
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
-        yield from tensors_of(vars(value))
 
 
 @contextmanager

@@ -90,10 +90,17 @@ def _options(name: str, parameter: inspect.Parameter, main: torch.Tensor) -> lis
     plain = _by_annotation(parameter)
     if plain is not None:
         return [plain]
+    if _is_list(parameter):
+        return [[main, main]]
     for pattern, options in _BY_NAME:
         if pattern.fullmatch(name):
             return options(main)
     return [main, _zeros(*main.shape[:2]), _like((main.shape[0],)), None]
+
+
+def named(name: str) -> bool:
+    """Whether an argument's name alone tells what it is."""
+    return any(pattern.fullmatch(name) for pattern, _ in _BY_NAME)
 
 
 def _by_annotation(parameter: inspect.Parameter) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
+
+from dropout_lint.inputs.values import describe_value
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,6 @@ class Inputs:
         lines = [describe_value(value) for value in self.args]
         lines += [f"{name}={describe_value(value)}" for name, value in self.kwargs.items()]
         return tuple(lines)
-
-
-def describe_value(value: Any) -> str:
-    """`8x3x32x32` for a tensor (`:int64` where it is not float32), nested values in brackets."""
-    if isinstance(value, torch.Tensor):
-        shape = "x".join(str(int(size)) for size in value.shape) or "scalar"
-        dtype = str(value.dtype).removeprefix("torch.")
-        return shape if dtype == "float32" else f"{shape}:{dtype}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(describe_value(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {describe_value(item)}" for key, item in value.items()) + "}"
-    return repr(value) if value is None or isinstance(value, (bool, int, float)) else type(value).__name__
 
 
 @dataclass(frozen=True)

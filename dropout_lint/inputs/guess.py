@@ -17,6 +17,7 @@ from dropout_lint.inputs.companions import with_companions
 from dropout_lint.inputs.declared import declared_inputs, detector_inputs
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.first_layers import leaf_candidates
+from dropout_lint.inputs.objects import object_inputs
 from dropout_lint.inputs.shapes import forward_parameters
 
 LIMIT = 64
@@ -26,10 +27,11 @@ LIMIT = 64
 def guess_inputs(model: nn.Module) -> Iterator[Inputs]:
     """Candidates for `model`'s inputs, best first, each with `guessed` set and the reason in `origin`.
 
-    In this order: what the model declares (a detector's signature, a Hugging Face or diffusers
-    `config`, timm's `pretrained_cfg`, `img_size` and its like); then the shapes that its first
-    layers with parameters take, 1-D, 2-D or 3-D by their type, at several sizes. Further required arguments
-    of `forward` are worked out from their names and annotations. At most `LIMIT` candidates, no two alike.
+    In this order: an object or a dict, where its class or the code tells what it holds; what the model
+    declares (a detector's signature, a Hugging Face or diffusers `config`, timm's `pretrained_cfg`,
+    `img_size` and its like); then the shapes that its first layers with parameters take, 1-D, 2-D or 3-D by
+    their type, at several sizes. Further required arguments of `forward` are worked out from their names and
+    annotations. At most `LIMIT` candidates, no two alike.
 
     Args:
         model: any module; wrappers (DataParallel, `torch.compile`) are looked through.
@@ -54,5 +56,6 @@ def _candidates(model: nn.Module) -> Iterator[Inputs]:
         return
     if not parameters:
         yield Inputs((), guessed=True, origin="guessed: forward takes nothing")
+    yield from object_inputs(model, parameters, leaf_candidates(model))
     yield from declared_inputs(model, parameters)
     yield from with_companions(leaf_candidates(model), parameters)

@@ -17,7 +17,8 @@ from torch import nn
 
 from dropout_lint.errors import InputError
 from dropout_lint.guard.wrappers import unwrapped
-from dropout_lint.inputs.example import Inputs, describe_value
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import describe_value, holds_tensor, replaced
 
 _FORM = "an input is sizes with x between them, such as 8x3x32x32, 2x16:int64 or mask=2x16:bool"
 _DTYPES: dict[str, torch.dtype] = {
@@ -110,11 +111,11 @@ def as_inputs(value: Any, model: nn.Module, origin: str) -> Inputs:
     arguments as it has items; NumPy arrays become tensors; a callable without arguments is called.
 
     Raises:
-        InputError: the value holds no tensor, or its callable raises.
+        InputError: the value holds no tensor or cannot be copied, or its callable raises.
     """
     if isinstance(value, Inputs):
         return value
-    if callable(value) and not isinstance(value, torch.Tensor):
+    if callable(value) and not holds_tensor(value):
         try:
             value = value()
         except Exception as error:
@@ -125,6 +126,7 @@ def as_inputs(value: Any, model: nn.Module, origin: str) -> Inputs:
             f"{origin} holds no tensor ({describe_value(value)})",
             "give a tensor, a tuple of positional arguments or a dict of keyword arguments",
         )
+    replaced(value, lambda tensor: tensor)  # an object that cannot be copied is said here
     if isinstance(value, tuple):
         return Inputs(value, origin=origin)
     if isinstance(value, list):
@@ -147,17 +149,6 @@ def _to_tensors(value: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "__array__"):
         return torch.as_tensor(value)
     return value
-
-
-def holds_tensor(value: Any) -> bool:
-    """Whether a tensor is somewhere in nested lists, tuples and mappings."""
-    if isinstance(value, torch.Tensor):
-        return True
-    if isinstance(value, Mapping):
-        return any(holds_tensor(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(holds_tensor(item) for item in value)
-    return False
 
 
 def forward_parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
@@ -244,19 +235,13 @@ def materialise(inputs: Inputs, device: str | torch.device = "cpu", seed: int = 
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def fill(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return _filled(value, generator).to(device)
-        if type(value) in (tuple, list):
-            return type(value)(fill(item) for item in value)
-        if type(value) is dict:
-            return {key: fill(item) for key, item in value.items()}
-        return value
+    def fill(value: torch.Tensor) -> torch.Tensor:
+        return _filled(value, generator).to(device)
 
     return replace(
         inputs,
-        args=tuple(fill(value) for value in inputs.args),
-        kwargs={name: fill(value) for name, value in inputs.kwargs.items()},
+        args=tuple(replaced(value, fill) for value in inputs.args),
+        kwargs={name: replaced(value, fill) for name, value in inputs.kwargs.items()},
     )
 
 

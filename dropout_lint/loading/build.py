@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import TargetError
-from dropout_lint.inputs.shapes import holds_tensor
+from dropout_lint.inputs.values import holds_tensor
 from dropout_lint.loading.compat import with_schemas
 from dropout_lint.loading.elsewhere import modules_with
 from dropout_lint.loading.hollow import weightless

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError
 from dropout_lint.guard.untouched import RngState
-from dropout_lint.inputs.example import Inputs, describe_value
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import describe_value, holds_tensor, replaced, walk
 from dropout_lint.loading.usercode import own_traceback
 
 # Batches of an iterator that are kept for a second pass, in bytes of host memory.
@@ -129,15 +130,7 @@ class Batches:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(_size(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_size(item) for item in value)
-    if isinstance(value, Inputs):
-        return _size(value.args) + _size(dict(value.kwargs))
-    return 0
+    return sum(tensor.numel() * tensor.element_size() for tensor in walk(value))
 
 
 class Picker:
@@ -145,8 +138,8 @@ class Picker:
 
     A tensor is the first argument. Of a tuple or list, as many elements as forward *requires* are passed by
     position (labels, which come last, are left out). Of a mapping, the keys that are parameters of forward
-    are passed by name; where no key is one, its first tensors are passed by position. `Inputs` are passed as
-    they stand.
+    are passed by name; where no key is one, its first tensors are passed by position, or the whole mapping
+    where its tensors lie deeper. `Inputs` are passed as they stand.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -191,6 +184,8 @@ class Picker:
         if self._any_name and not self._required:
             return Inputs((), dict(batch))
         values = [value for value in batch.values() if isinstance(value, Tensor)]
+        if not values and len(self._required) == 1 and holds_tensor(batch):
+            return Inputs((batch,))
         if len(values) < len(self._required):
             raise MeasureError(
                 f"no key of a batch ({', '.join(map(repr, batch))}) is an argument of forward{self._text}",
@@ -221,27 +216,24 @@ def _signature(model: nn.Module) -> tuple[list[str], set[str], bool, str]:
     return required, names, anything, f"({text})"
 
 
-def to_device(value: Any, device: torch.device, *, copy: bool) -> Any:  # noqa: PLR0911 - one for each type
+def to_device(value: Any, device: torch.device, *, copy: bool) -> Any:
     """`value` with every tensor on `device`; a copy where the caller's own tensor would be handed on."""
-    if isinstance(value, Tensor):
-        if value.device == device or (value.device.type == device.type and device.index is None):
-            return value.clone() if copy else value
-        return value.to(device, non_blocking=True)
+
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.device == device or (tensor.device.type == device.type and device.index is None):
+            return tensor.clone() if copy else tensor
+        return tensor.to(device, non_blocking=True)
+
+    def placed(part: Any) -> Any:
+        if holds_tensor(part):
+            return replaced(part, moved)
+        move: Callable[..., Any] | None = getattr(part, "to", None)
+        return move(device) if callable(move) else part
+
     if isinstance(value, Inputs):
-        return Inputs(
-            to_device(value.args, device, copy=copy),
-            to_device(dict(value.kwargs), device, copy=copy),
-            value.guessed,
-            value.origin,
-        )
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device, copy=copy) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_device(item, device, copy=copy) for item in value)
-    if isinstance(value, dict):
-        return {key: to_device(item, device, copy=copy) for key, item in value.items()}
-    move: Callable[..., Any] | None = getattr(value, "to", None)
-    return move(device) if callable(move) else value
+        kwargs = {name: placed(part) for name, part in value.kwargs.items()}
+        return Inputs(tuple(map(placed, value.args)), kwargs, value.guessed, value.origin)
+    return placed(value)
 
 
 def samples_of(inputs: Inputs) -> int:
@@ -268,13 +260,7 @@ def _samples(inputs: Inputs) -> int | None:
 
 
 def _first_size(value: Any) -> int | None:
-    if isinstance(value, Tensor):
-        return int(value.shape[0]) if value.dim() > 0 else None
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, (list, tuple)):
-        return next((size for item in value if (size := _first_size(item)) is not None), None)
-    return None
+    return next((int(tensor.shape[0]) for tensor in walk(value) if tensor.dim() > 0), None)
 
 
 def describe(inputs: Inputs) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
 from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
@@ -213,11 +214,14 @@ def _dropped(call: Call, site: DropoutSite) -> State:
 
 
 def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
-    """`value`, or what was worked out for a tuple inside a tuple, such as the last state of an LSTM."""
-    if function_name(node.target) == "getitem" and isinstance(node.args[0], fx.Node):
-        whole, index = env.get(node.args[0]), node.args[1]
-        if isinstance(whole, tuple) and isinstance(index, int) and -len(whole) <= index < len(whole):
-            return whole[index]
+    """`value`, or what was worked out for a container or object inside another."""
+    name = function_name(node.target)
+    if name in ("getitem", "getattr") and isinstance(node.args[0], fx.Node):
+        whole, step = env.get(node.args[0]), node.args[1]
+        if isinstance(whole, dict):
+            return whole.get(Attribute(str(step)) if name == "getattr" else step, value)
+        if isinstance(whole, tuple) and isinstance(step, int) and -len(whole) <= step < len(whole):
+            return whole[step]
     return value
 
 

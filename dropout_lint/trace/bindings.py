@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from dropout_lint.inputs.values import DEPTH, Attribute, parts
 from dropout_lint.trace.traced import TensorInfo
 from dropout_lint.trace.witness import Witness
 
@@ -19,7 +20,7 @@ def mutated(tensor: torch.Tensor, *by: object) -> torch.Tensor:
 
 
 class _Binding:
-    """One tensor's node, the path of indices into what that node returned, and in-place changes since; and
+    """One tensor's node, the path of steps into what that node returned, and in-place changes since; and
     the draws that have reached it by what the graph shows.
     """
 
@@ -49,21 +50,20 @@ class Bindings:
             base = value._base
             if base is not None:
                 self._views.setdefault(id(base), []).append(weakref.ref(value))
-        elif isinstance(value, (tuple, list)):
-            for index, item in enumerate(value):
-                self.bind(item, node, (*path, index))
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                self.bind(item, node, (*path, key))
+            return
+        for step, part in parts(value):
+            if len(path) < DEPTH:
+                self.bind(part, node, (*path, step))
 
     def lookup(self, tensor: torch.Tensor) -> fx.Node | None:
-        """The node that returns `tensor`; `getitem` and `mutated` nodes are created at the first use."""
+        """The node that returns `tensor`; nodes for steps and changes are created at the first use."""
         binding = self._bound.get(id(tensor))
         if binding is None or binding.reference() is not tensor:
             return None
-        for index in binding.path:
+        for step in binding.path:
             owner, call = binding.node.meta.get("owner", ""), binding.node.meta.get("call")
-            binding.node = self._graph.call_function(operator.getitem, (binding.node, index))
+            take, into = (getattr, step.name) if isinstance(step, Attribute) else (operator.getitem, step)
+            binding.node = self._graph.call_function(take, (binding.node, into))
             binding.node.meta.update(owner=owner, call=call)
         if binding.path:
             binding.path = ()

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import replaced
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.staging import preserved
-from dropout_lint.trace.values import map_tensors
 
 
 def has_lazy_parameters(model: nn.Module) -> bool:
@@ -30,8 +30,8 @@ def with_shapes(model: nn.Module, candidates: Iterable[Inputs]) -> nn.Module:
     for candidate in candidates:
         with preserved(model):
             _to_meta(model)
-            args = map_tensors(candidate.args, stand_in)
-            kwargs = map_tensors(dict(candidate.kwargs), stand_in)
+            args = replaced(candidate.args, stand_in)
+            kwargs = replaced(dict(candidate.kwargs), stand_in)
             try:
                 with torch.no_grad():
                     model(*args, **kwargs)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.trace.generators import watched
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
@@ -25,7 +26,7 @@ from dropout_lint.trace.origins import Origins
 from dropout_lint.trace.sites import functional_dropout, inner_dropout, is_active
 from dropout_lint.trace.sizes import Comparison, SizeInt
 from dropout_lint.trace.trials import Behaviour, Trials
-from dropout_lint.trace.values import describe, map_tensors, tensors_in
+from dropout_lint.trace.values import describe, tensors_in
 from dropout_lint.trace.witness import Witness
 from dropout_lint.trace.writer import Writer
 
@@ -113,7 +114,7 @@ class Recorder(TorchFunctionMode):
         return args, {name: self._placeholder(name, value) for name, value in inputs.kwargs.items()}
 
     def _placeholder(self, name: str, value: Any) -> Any:
-        stand_in = map_tensors(value, self._materials.input)
+        stand_in = replaced(value, self._materials.input)
         node = self.writer.graph.placeholder(name)
         node.meta.update(value=describe(stand_in), owner="", call=None)
         self.writer.bindings.bind(stand_in, node)

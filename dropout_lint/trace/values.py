@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 
+from dropout_lint.inputs.values import DEPTH, holds_tensor, is_named_tuple, parts
 from dropout_lint.trace.traced import TensorInfo
 
 
-def describe(value: Any) -> Any:
-    """`value` with a `TensorInfo` in place of each tensor."""
-    return map_tensors(value, _info)
+def describe(value: Any, depth: int = DEPTH) -> Any:
+    """`value` with a `TensorInfo` in place of each tensor; an object that holds some is a dict by steps."""
+    if isinstance(value, (torch.Tensor, tuple, list, dict)):
+        return map_tensors(value, _info)
+    if depth and holds_tensor(value):
+        return {step: describe(part, depth - 1) for step, part in parts(value)}
+    return value
 
 
 def _info(tensor: torch.Tensor) -> TensorInfo:
@@ -31,11 +36,6 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
     if isinstance(value, dict):
         return {key: map_tensors(item, function) for key, item in value.items()}
     return value
-
-
-def is_named_tuple(value: tuple[Any, ...]) -> bool:
-    """Whether `value` is a plain named tuple, which its fields alone can make again."""
-    return hasattr(value, "_fields") and type(value).__bases__ == (tuple,)
 
 
 def tensors_in(value: Any, depth: int = 3) -> list[torch.Tensor]:

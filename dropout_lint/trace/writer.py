@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from dropout_lint.inputs.values import is_named_tuple
 from dropout_lint.trace.bindings import Bindings
 from dropout_lint.trace.frames import location_of, user_frame
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.origins import Origins, made_from
 from dropout_lint.trace.sizes import Comparison, SizeInt
-from dropout_lint.trace.values import describe, is_named_tuple, tensors_in
+from dropout_lint.trace.values import describe, tensors_in
 from dropout_lint.trace.witness import Witness
 
 _OPERATORS = {

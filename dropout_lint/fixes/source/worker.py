@@ -23,9 +23,10 @@ import torch
 
 from dropout_lint.analysis import Options, analyse
 from dropout_lint.fixes.plan.words import linted_again
-from dropout_lint.fixes.proof import run, same, stops_training, tensors_of, to_device, trained, twin
+from dropout_lint.fixes.proof import run, same, stops_training, to_device, trained, twin
 from dropout_lint.fixes.source.prover import FORK
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import replaced, walk
 from dropout_lint.layers import Catalogue, ExtraDropout, Noise
 from dropout_lint.loading.compat import plain_python
 from dropout_lint.loading.resolving import resolve
@@ -70,7 +71,7 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
     args, kwargs = to_device(args, device), to_device(kwargs, device)
     output = run(model, args, kwargs, job["repaired"])
     torch.save(
-        {"state": model.state_dict(), "args": args, "kwargs": kwargs, "output": list(_tensors(output))},
+        {"state": model.state_dict(), "args": args, "kwargs": kwargs, "output": list(walk(output))},
         job["kept"],
     )
     measured = measure_all(job, model, args, kwargs)
@@ -83,25 +84,13 @@ def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict
         return {}
     generator = torch.Generator().manual_seed(0)
 
-    def drawn(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return (
-                value.new_empty(value.shape).normal_(generator=generator)
-                if value.is_floating_point()
-                else value
-            )
-        if isinstance(value, (list, tuple)):
-            return type(value)(drawn(item) for item in value)
-        if isinstance(value, dict):
-            return {key: drawn(item) for key, item in value.items()}
-        return value
+    def drawn(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(tensor).normal_(generator=generator) if tensor.is_floating_point() else tensor
 
-    batches = [Inputs(drawn(tuple(args)), drawn(dict(kwargs))) for _ in range(job["batches"])]
+    batches = [
+        Inputs(replaced(tuple(args), drawn), replaced(dict(kwargs), drawn)) for _ in range(job["batches"])
+    ]
     return dict(measure(model, batches, device="cpu", seed=0).delta)
-
-
-def _tensors(value: Any) -> Any:
-    return tensors_of(value)
 
 
 def _is_meta(model: Any) -> bool:
@@ -125,7 +114,7 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"the old state_dict does not load: {error}"}
     checks = ["the edited source builds in its own process", "the old state_dict loads with strict=True"]
     output = run(model.eval(), kept["args"], kwargs=kept["kwargs"], dropouts_off=False)
-    if not same(list(_tensors(output)), kept["output"]):
+    if not same(list(walk(output)), kept["output"]):
         return {"failed": "the eval-mode outputs are not bit-identical"}
     checks.append("eval-mode outputs are bit-identical")
     measured = measure_all(job, model, kept["args"], kept["kwargs"])  # before training touches the statistics

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dropout_lint.inputs.values import Attribute
 from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate, stretch
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import tied_sources
@@ -161,6 +162,13 @@ def _numbers(item: Any, size: int) -> npt.NDArray[Any] | None:
     if isinstance(item, (list, tuple)) and item and all(type(v) is int for v in item):
         return np.array([v % size for v in item])
     return None
+
+
+@function("getattr")
+def attribute(call: Call) -> Any:
+    """x.name: what an input object holds."""
+    container = call.args[0]
+    return container[Attribute(call.args[1])] if isinstance(container, dict) else call.x
 
 
 @function("getitem", "select", "narrow", "index_select", "take", "gather", "take_along_dim")
