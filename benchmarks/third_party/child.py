@@ -76,7 +76,7 @@ def row_of(key: str, entry: Entry, cache: Path) -> Row:
     target = json.loads(report.to_json())["targets"][0]
     return Row(
         key,
-        tuple(judged(measured, target)),
+        tuple(judged(measured, target, {name for name, _ in model.named_modules()})),
         status=target["status"],
         opaque=tuple(target["trace"]["opaque"]),
         findings=Counter(finding.code for finding in report.findings),

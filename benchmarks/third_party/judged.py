@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,8 +93,16 @@ class Row:
         return [abs(n.predicted - n.measured) for n in self.norms if n.predicted is not None]
 
 
-def judged(measured: Sequence[Measured], target: Mapping[str, Any]) -> Iterator[Judged]:
-    """Each measured call beside the report's entry for it: the n-th of that name, or the last."""
+def judged(
+    measured: Sequence[Measured], target: Mapping[str, Any], names: Container[str]
+) -> Iterator[Judged]:
+    """Each measured call beside the report's entry for it: the n-th of that name, or the last.
+
+    Args:
+        measured: what was measured.
+        target: the report.
+        names: the model's submodules. A norm that is none is named by the part that holds it.
+    """
     entries: dict[str, list[Mapping[str, Any]]] = {}
     for entry in target["predictions"]:
         entries.setdefault(entry["norm"], []).append(entry)
@@ -103,7 +111,8 @@ def judged(measured: Sequence[Measured], target: Mapping[str, Any]) -> Iterator[
     for one in measured:
         named = entries.get(one.norm)
         if named is None:
-            inside = any(not part or f"{one.norm}.".startswith(f"{part}.") for part in opaque)
+            inside = one.norm not in names and bool(opaque)
+            inside |= any(part == target["model"] or f"{one.norm}.".startswith(f"{part}.") for part in opaque)
             yield Judged(one.norm, one.delta, one.error, None, absent=not inside)
             continue
         entry = named[min(turns[one.norm], len(named) - 1)]

@@ -19,6 +19,7 @@ from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.trace.arrivals import arrivals
+from dropout_lint.trace.build_and_call import unseen_layers
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
@@ -181,7 +182,7 @@ def _assemble(  # noqa: PLR0917
         norms=norms,
         # in test mode a dropout that is only called in training looks as if nothing called it
         unused=() if in_eval else tuple(_unused(model, catalogue, called, places)),
-        opaque=(*blind, *_scripted(model)),
+        opaque=(*blind, *_scripted(model), *unseen_layers(model)),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,
