@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
+from dropout_lint.layers.blocks import block_of
 from dropout_lint.layers.dropouts import MODULES, NAMED_MODULES, DropoutSpec, ratio_of
 from dropout_lint.layers.norms import NormSpec, describe_norm
 from dropout_lint.terms import Noise
@@ -48,6 +49,8 @@ class Catalogue:
             return DropoutSpec(kind, extra.noise, ratio_of(module, (extra.p,), extra.keeps), inplace)
         for cls, noise in MODULES.items():
             if isinstance(module, cls):
+                if type(module).__module__.startswith("torch.ao.nn.quantized"):  # the identity in either mode
+                    return DropoutSpec(kind, noise, 0.0, inplace)
                 return DropoutSpec(kind, noise, ratio_of(module, ("p",)), inplace)
         if module._modules or module._parameters:
             return None
@@ -58,7 +61,10 @@ class Catalogue:
                 if base.__name__ == "StochasticDepth" and getattr(module, "mode", "row") == "batch":
                     noise = Noise.BATCH
                 channelwise = bool(getattr(module, "channelwise", False))
-                return DropoutSpec(kind, noise, ratio_of(module, attributes, keeps), inplace, channelwise)
+                ratio = ratio_of(module, attributes, keeps)
+                rescales = bool(getattr(module, "scale_by_keep", True))
+                block = block_of(module) if noise is Noise.BLOCK else None
+                return DropoutSpec(kind, noise, ratio, inplace, channelwise, rescales, block)
         return None
 
     def set_ratio(self, module: nn.Module, value: float) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dropout_lint.layers.blocks import Block
 from dropout_lint.terms import Noise
 
 
@@ -24,6 +25,8 @@ class DropoutSpec:
         p: drop ratio in [0, 1]; for Uout it is β, for Gaussian dropout α. NaN where it cannot be read.
         inplace: whether it overwrites its input.
         channelwise: Uout only: one draw per channel instead of per element.
+        rescales: what is kept is divided by the keep probability, so that the mean stays.
+        block: DropBlock only: how blocks are drawn, where it is known.
     """
 
     kind: str
@@ -31,6 +34,14 @@ class DropoutSpec:
     p: float
     inplace: bool = False
     channelwise: bool = False
+    rescales: bool = True
+    block: Block | None = None
+
+    def at(self, shape: Sequence[int]) -> DropoutSpec:
+        """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""
+        if self.block is None or len(shape) < 3 or not 0 < self.p < 1:
+            return self
+        return replace(self, p=self.block.zeroed(self.p, shape[2:]))
 
     @property
     def mask_variance(self) -> float:

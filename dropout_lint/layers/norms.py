@@ -60,7 +60,10 @@ def describe_norm(module: nn.Module) -> NormSpec | None:
         family = "sync-batch" if isinstance(module, nn.SyncBatchNorm) else "batch"
         family = "instance" if isinstance(module, _InstanceNorm) else family
         channels = module.num_features or None
-        return NormSpec(kind, family, tracks=module.track_running_stats, channels=channels, eps=eps)
+        tracks = module.track_running_stats
+        if family != "instance":  # test mode goes by what is stored, whether or not it is still updated
+            tracks = module.running_var is not None
+        return NormSpec(kind, family, tracks=tracks, channels=channels, eps=eps)
     for cls, family, attribute in _STATELESS:
         if isinstance(module, cls):
             size = getattr(module, attribute, None)
