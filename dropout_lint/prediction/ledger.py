@@ -20,11 +20,13 @@ from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, 
 from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.norm import calibrated, values
+from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import constant_of, sampled
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
+from dropout_lint.terms import Noise
 from dropout_lint.trace.noise_by_hand import is_random
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
@@ -71,6 +73,7 @@ def kept(
     ledger = Ledger(
         dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
+        order={node: index for index, node in enumerate(trace.graph.nodes)},
         silent=frozenset(site.node for site in trace.dropouts if not site.inside),
         real=real,
         trained=trained,
@@ -107,7 +110,6 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
     env = ledger.results
     removals: dict[fx.Node, Any] = {}
     several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
-    sites = {site.node: row for row, site in enumerate(ledger.dropouts) if not site.inside}
     needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
     for node in trace.graph.nodes:
         if node.op == "output" or node not in needed:
@@ -120,7 +122,7 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
         if node in ledger.norms:
             _record(call, ledger, removals)
         folded = constant_of(call)
-        result = _evaluate(call, sites) if folded is None else folded
+        result = _evaluate(call) if folded is None else folded
         if node in ledger.measured and isinstance(result, State):
             result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
         env[node] = result
@@ -176,13 +178,14 @@ def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledge
     return Call(node, name, args, kwargs, module, value, ledger)
 
 
-def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
+def _evaluate(call: Call) -> Any:
     """What the operation makes of its arguments' states."""
     node, ledger = call.node, call.ledger
-    if node in sites:
-        x = _dropped(call, ledger.dropouts[sites[node]])
+    if node in ledger.sites:
+        row = ledger.sites[node]
+        x = _dropped(call, ledger.dropouts[row])
         ledger.at_dropout[node] = x
-        return drop(x, ledger.dropouts[sites[node]].spec, sites[node])
+        return drop(x, ledger.dropouts[row].spec.at(call.shape), row)
     if node in ledger.silent:
         return call.x
     transfer = transfer_of(call)
@@ -192,7 +195,8 @@ def _evaluate(call: Call, sites: Mapping[fx.Node, int]) -> Any:
         # a draw has no data in it; where it makes a mask, the product with it is the dropout
         return constant(0.0, len(ledger.dropouts)) if is_random(node) else _without_rule(call)
     try:
-        return transfer(call)
+        whole = as_one_function(call)
+        return transfer(call) if whole is None else whole
     except NoRule:
         return _without_rule(call)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
@@ -295,7 +299,22 @@ def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None
     if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
         causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
-    ledger.shifts[call.node] = (x.delta, causes)
+    ledger.shifts[call.node] = (_within_batches(x, ledger).delta, causes)
+
+
+def _within_batches(x: State, ledger: Ledger) -> State:
+    """`x` as a norm sees it that normalises by the batch: a mask that whole batches share moves the mean of a
+    batch, which is no variance within it.
+    """
+    rows = [row for row, site in enumerate(ledger.dropouts) if site.spec.noise is Noise.BATCH]
+    if not rows:
+        return x
+    if x.components > 1 and x.source in rows:
+        between = x.prob @ ((x.mean - x.train_mean) ** 2 + (x.dev - x.train_dev) ** 2)
+    else:
+        between = (x.sample_mask_slopes[rows] ** 2).sum(0)
+    x = x.collapse()
+    return replace(x, var=np.maximum(x.var - between, 0.0))
 
 
 def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tuple[Array, Array]]:
@@ -320,7 +339,12 @@ def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tu
             continue
         var = np.maximum(var, 1e-12)
         found.setdefault(source, (mean, var))
-        if source in masks and source.args and isinstance(source.args[0], fx.Node):
+        if (
+            source in masks
+            and masks[source].spec.rescales
+            and source.args
+            and isinstance(source.args[0], fx.Node)
+        ):
             # the mask has mean 1: E[x²m²] = (1 + s)·E[x²]
             before = (var + mean**2) / (1 + masks[source].spec.mask_variance) - mean**2
             if np.all(before > LEAST_BEFORE * var):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ class Ledger:
         noisy: nodes that depend on some dropout.
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
+        at_dropout: what each dropout drops.
+        order: the graph's nodes, in the order of the data.
         fallbacks: operation → number of nodes at which its moments are about right.
         results: what has been worked out so far, by node.
         unknown: node → why its noise is not known, from all on the way to it.
@@ -83,9 +86,15 @@ class Ledger:
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
+    order: Mapping[fx.Node, int] = field(default_factory=dict)
     results: dict[fx.Node, Any] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def sites(self) -> Mapping[fx.Node, int]:
+        """The row of each node that is a dropout as a whole."""
+        return {site.node: row for row, site in enumerate(self.dropouts) if not site.inside}
 
     def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""

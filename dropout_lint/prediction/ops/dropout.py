@@ -18,6 +18,7 @@ of it behind kernels whose weights agree and behind average pooling comes out to
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -59,59 +60,74 @@ def noise_pair(x: State, pair: float, tied: Sources) -> Array:
     return result
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One of the values that a dropout makes of x, `factor`·x + `shift`, and its probability.
+
+    Attributes:
+        fill: variance of normal noise that is added.
+    """
+
+    probability: float
+    factor: float
+    shift: float = 0.0
+    fill: float = 0.0
+
+
+def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
+    """The values that dropout `spec` takes; none where it makes no noise, or where nothing is known of it."""
+    if not spec.is_noisy or math.isnan(spec.p):
+        return ()
+    p = min(spec.p, 1 - 1e-6)
+    if spec.noise in (Noise.UNIFORM, Noise.GAUSSIAN):
+        spread = math.sqrt(min(spec.mask_variance, 1e6))
+        return Draw(0.5, 1 - spread), Draw(0.5, 1 + spread)
+    if spec.noise in ALPHA_KINDS:
+        a = ((1 - p) * (1 + ALPHA_PRIME**2 * p)) ** -0.5
+        b = -a * ALPHA_PRIME * p
+        return Draw(p, 0.0, a * ALPHA_PRIME + b), Draw(1 - p, a, b)
+    fills = spec.block is not None and spec.block.fills
+    kept = 1 / (1 - p) if spec.rescales and not fills else 1.0
+    return Draw(p, 0.0, fill=float(fills)), Draw(1 - p, kept)
+
+
+def shared_over(spec: DropoutSpec) -> str:
+    """What one draw of the mask is shared over: `State.mask`."""
+    return SHARED_OVER.get(spec.noise, "channel" if spec.channelwise else "element")
+
+
 def drop(x: State, spec: DropoutSpec, row: int) -> State:
     """`x` after dropout `spec`, whose noise goes to `row`."""
-    if not spec.is_noisy or math.isnan(spec.p):
+    drawn = draws(spec)
+    if not drawn:
         return x
-    p = min(spec.p, 1 - 1e-6)
-    s = min(spec.mask_variance, 1e6)
-    over = SHARED_OVER.get(spec.noise, "channel" if spec.channelwise else "element")
+    prob, values, shift, fill = (
+        np.array([getattr(draw, name) for draw in drawn])
+        for name in ("probability", "factor", "shift", "fill")
+    )
     x = x.collapse()
-    if spec.noise in ALPHA_KINDS:
-        return _alpha(x, p, over, row)
-    if spec.noise in (Noise.UNIFORM, Noise.GAUSSIAN):
-        prob, values = np.array([0.5, 0.5]), 1 + np.array([-1.0, 1.0]) * math.sqrt(s)
-    else:
-        prob, values = np.array([p, 1 - p]), np.array([0.0, 1 / (1 - p)])
-    return masked(x, prob, values, over, row)
+    y = masked(x, prob, values, shared_over(spec), row)
+    if not shift.any() and not fill.any():
+        return y
+    return replace(y, mean=y.mean + shift[:, None], var=y.var + fill[:, None], levels=()).balanced()
 
 
 def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
-    """x·m for a mask m that takes `values` with probability `prob`; x has one component."""
-    column = values[:, None]
-    square = prob @ values**2
-    second = x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2
-    noise, shared = (
-        x.noise.copy(),
-        x.shared_by_positions.copy(),
-    )  # x·m = x + x·(m - 1): older noise stays what it was
-    added = (square - (prob @ values) ** 2) * second
-    if over != "element":
-        steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]
-        share = np.divide(steady, second, out=np.zeros_like(second), where=second > 0)
-    else:
-        share = np.zeros_like(second)
-    total = noise[row] + added
-    shared[row] = np.divide(
-        noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
-    )
-    old, data_correlation = x.shared_by_channels.copy(), x.data_correlation.copy()
-    old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
-    if over == "sample":
-        old[row] = 1.0
-    data_correlation[row] = float(over == "sample")
-    noise[row] = total
+    """x·m for a mask m that takes `values` with probability `prob`; x has one component.
+
+    x·m = x·E[m] + x·(m - E[m]): older noise stays what it was, times E[m], which is 1 for inverted dropout.
+    """
+    column, middle = values[:, None], float(prob @ values)
+    steady = replace(x, noise=x.noise * middle**2)
+    added = (prob @ values**2 - (prob @ values) ** 2) * (x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2)
     return replace(
-        x,
+        with_noise(steady, x, added, over, row),
+        data=x.data * middle**2,
         prob=prob,
         mean=x.mean * column,
         dev=x.dev * column,
         sig=x.sig * column,
         var=x.var * column**2,
-        noise=noise,
-        shared_by_positions=shared,
-        shared_by_channels=old,
-        data_correlation=data_correlation,
         mask=over,
         source=row,
         skew=x.skew and x.skew.repeated(len(prob)),
@@ -119,12 +135,29 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     )
 
 
-def _alpha(x: State, p: float, over: str, row: int) -> State:
-    keep = 1 - p
-    a = (keep + ALPHA_PRIME**2 * keep * p) ** -0.5
-    b = -a * ALPHA_PRIME * p
-    prob = np.array([p, keep])
-    values = np.array([0.0, a])
-    shift = np.array([[a * ALPHA_PRIME + b], [b]])
-    y = masked(x, prob, values, over, row)
-    return replace(y, mean=y.mean + shift, data=a * a * (1 - p) ** 2 * x.data, levels=()).balanced()
+def with_noise(y: State, x: State, added: Array, over: str, row: int) -> State:
+    """`y` with (G,) noise `added` to what `row` makes, by a fresh mask of `x` that is shared over `over`."""
+    if over != "element":
+        steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]
+        second = x.mean[0] ** 2 + x.dev[0] ** 2 + x.var[0]
+        share = np.divide(steady, second, out=np.zeros_like(second), where=second > 0)
+    else:
+        share = np.zeros_like(added)
+    noise, shared = y.noise.copy(), y.shared_by_positions.copy()
+    old, data_correlation = y.shared_by_channels.copy(), y.data_correlation.copy()
+    total = noise[row] + added
+    shared[row] = np.divide(
+        noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
+    )
+    old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
+    if over == "sample":
+        old[row] = 1.0
+    data_correlation[row] = float(over == "sample")
+    noise[row] = total
+    return replace(
+        y,
+        noise=noise,
+        shared_by_positions=shared,
+        shared_by_channels=old,
+        data_correlation=data_correlation,
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from dropout_lint.prediction.algebra import add, concatenate, product
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
 from dropout_lint.prediction.ops.linear import amplified
-from dropout_lint.prediction.ops.operands import as_one_function, is_constant, operands, pair_of
+from dropout_lint.prediction.ops.operands import is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import (
@@ -96,7 +96,7 @@ def multiplication(call: Call) -> State:
                 return x
             if isinstance(factor, (int, float)):
                 return x.scaled(float(factor))
-    whole = as_one_function(call) or self_normalised(call)
+    whole = self_normalised(call)
     return whole if whole is not None else product(*pair_of(call))
 
 

@@ -25,7 +25,7 @@ from dropout_lint.prediction.ops.base import (
     module,
 )
 from dropout_lint.prediction.ops.constant import is_unknown_mask
-from dropout_lint.prediction.ops.operands import as_one_function, inputs, pair_of, same_mask
+from dropout_lint.prediction.ops.operands import inputs, pair_of, same_mask
 from dropout_lint.prediction.ops.powers import reciprocal
 from dropout_lint.prediction.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
 from dropout_lint.prediction.state import MOMENTS_ALONE, State, align, replace
@@ -90,9 +90,6 @@ def division(call: Call) -> State:
         return a.scaled(1.0 / float(right)) if right else a
     if isinstance(right, Parameter) and not right.known:
         return call.state(left)
-    whole = as_one_function(call)
-    if whole is not None:
-        return whole
     whole = self_normalised(call)
     if whole is not None:
         return whole
@@ -200,9 +197,6 @@ def selection(call: Call) -> State:
     """torch.where(condition, a, b)."""
     if len(call.node.args) < 3:
         raise NoRule
-    whole = as_one_function(call)
-    if whole is not None:
-        return whole
     condition, left, right = call.args[:3]
     a, b = call.state(left), call.state(right)
     if _is_huge(left, a):
@@ -221,8 +215,7 @@ def filled(call: Call) -> State:
     y = call.state(value)
     if _is_huge(value, y):
         return x
-    whole = as_one_function(call)
-    return whole if whole is not None else chosen(x, y, 1 - _fraction(call, call.arg(1, "mask")))
+    return chosen(x, y, 1 - _fraction(call, call.arg(1, "mask")))
 
 
 # --- the larger of two, and mixtures of two ---------------------------------------------------------------
@@ -288,9 +281,6 @@ def largest_of_two(a: State, b: State, together: bool) -> State:
 def larger(call: Call) -> State:
     """torch.maximum, torch.minimum and torch.max of two tensors."""
 
-    whole = as_one_function(call)
-    if whole is not None:
-        return whole
     a, b = pair_of(call)
     together = same_mask(call, a, b)
     if call.name.startswith("min") or call.name == "fmin":

@@ -1,0 +1,285 @@
+"""What looks like an operation on several tensors, and is a function of one tensor and of masks drawn for it.
+
+`x * sigmoid(x)`, `torch.where(x > 0, x, 0.1 * x)`, `x + drop(x)` and `drop(x) * drop2(x)` have operands that
+are not independent: followed back through the graph they are pointwise functions of one tensor t, and of one
+draw for each dropout on the way. Given the draws m they are worked out as a pointwise function f_m of t: a
+component of the mixture for each combination of draws. With f̄ the mean of f_m over the draws:
+
+    Var_train = Var over t and m of f_m(t)      the data's part = Var over t of f̄(t)
+    noise of dropout i ∝ E over t of Var over m_i of E[f_m(t) | m_i]     (interactions go along)
+
+The test-mode value is f with every dropout the identity, which need not be f̄: `drop(x) * drop(x)` has
+E[m²] = 1/k.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
+from dropout_lint.prediction.ops.base import Call, Ledger, first_shape, function_name
+from dropout_lint.prediction.ops.dropout import Draw, draws, shared_over, with_noise
+from dropout_lint.prediction.ops.operands import inputs
+from dropout_lint.prediction.ops.powers import through
+from dropout_lint.prediction.quadrature import moments_by_quadrature
+from dropout_lint.prediction.state import MOMENTS_ALONE, State, replace
+
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("add", "iadd"), operator.add),
+    **dict.fromkeys(("sub", "isub", "subtract"), operator.sub),
+    "radd": lambda a, b: b + a,
+    "rsub": lambda a, b: b - a,
+    "rmul": lambda a, b: b * a,
+    **dict.fromkeys(("mul", "imul", "multiply"), operator.mul),
+    **dict.fromkeys(("div", "truediv", "idiv", "itruediv", "true_divide", "divide"), operator.truediv),
+    "rtruediv": lambda a, b: b / a,
+    **{name: getattr(torch, name) for name in ("maximum", "minimum", "where", "lerp", "abs", "square")},
+    **{name: getattr(operator, name) for name in ("gt", "ge", "lt", "le", "pow", "neg")},
+    **{name: getattr(torch, name) for name in ("relu", "zeros_like", "ones_like", "full_like")},
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "masked_fill": lambda x, mask, value: x.masked_fill(mask, value),
+    "float": lambda x: x.float() if x.dtype == torch.bool else x,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+"""Operations that are followed, beside the activations."""
+OVER_STACK: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda parts: parts.sum(0),
+    "mean": lambda parts: parts.mean(0),
+    "amax": lambda parts: parts.amax(0),
+    "amin": lambda parts: parts.amin(0),
+}
+"""The same over the new dimension of a `torch.stack`."""
+DEEP = 64
+"""How many operations a function of one tensor may be made of."""
+HUGE = 1e3
+"""A number below -HUGE marks positions that a softmax is to leave out."""
+MOST_DRAWS = 256
+"""Most combinations of draws that are evaluated."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Pointwise operations and dropouts that lead from one tensor, `root`, to `node`.
+
+    Attributes:
+        parents: node → the tensors that it is a function of, of all on the way.
+        rows: the dropouts among them.
+    """
+
+    node: fx.Node
+    root: fx.Node
+    parents: Mapping[fx.Node, list[fx.Node]]
+    rows: Mapping[fx.Node, int]
+
+    def function(self, drawn: Mapping[int, Draw]) -> Callable[[Tensor], Tensor]:
+        """What `node` is of `root`, dropouts as drawn; a dropout that is not in `drawn` is the identity."""
+
+        def value(t: Tensor) -> Tensor:
+            known: dict[fx.Node, Any] = {self.root: t}
+
+            def at(node: fx.Node) -> Any:
+                if node not in known:
+                    known[node] = self._evaluated(node, at, drawn)
+                return known[node]
+
+            result: Tensor = at(self.node).to(t.dtype)
+            return result
+
+        return value
+
+    def _evaluated(self, node: fx.Node, at: Callable[[fx.Node], Any], drawn: Mapping[int, Draw]) -> Any:
+        operation = _operation(node)
+        if operation is not None and node not in self.rows:
+            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), at)
+            return operation(*args, **{name: value for name, value in kwargs.items() if name != "inplace"})
+        parts = [at(parent) for parent in self.parents[node]]
+        over_stack = OVER_STACK.get(function_name(node.target))
+        if over_stack is not None and node not in self.rows:
+            return over_stack(torch.stack(parts))
+        draw = drawn.get(self.rows.get(node, -1))
+        return parts[0] if draw is None else draw.factor * parts[0] + draw.shift
+
+
+def _operation(node: fx.Node) -> Callable[..., Any] | None:
+    if node.op not in ("call_function", "call_method"):
+        return None
+    name = function_name(node.target)
+    return FUNCTIONS.get(name) or PARAMETRISED.get(name) or ARITHMETIC.get(name)
+
+
+def _draws(node: fx.Node, ledger: Ledger) -> tuple[Draw, ...]:
+    """What the dropout at `node` draws."""
+    spec = ledger.dropouts[ledger.sites[node]].spec
+    return draws(spec.at(first_shape(node.meta.get("value")) or ()))
+
+
+def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
+    """The tensors of which `node` is a function, element by element; None where it is none."""
+    if node in ledger.sites:
+        drawn, operand = _draws(node, ledger), ledger.dropouts[ledger.sites[node]].operand
+        followed = drawn and not any(draw.fill for draw in drawn)
+        return node.all_input_nodes[operand : operand + 1] if followed else None
+    if node in ledger.silent:
+        return list(inputs(node))[:1]
+    if any(isinstance(value, (int, float)) and value < -HUGE for value in node.args):  # leaves positions out
+        return None
+    if _operation(node) is not None:
+        sources = list(inputs(node))
+        shape = first_shape(node.meta.get("value"))
+        same = all(first_shape(source.meta.get("value")) == shape for source in sources)
+        return sources if same and sources else None
+    return _stacked(node)
+
+
+def _stacked(node: fx.Node) -> list[fx.Node] | None:
+    """The tensors of a stack that `node` reduces again."""
+    if node.op not in ("call_function", "call_method") or function_name(node.target) not in OVER_STACK:
+        return None
+    stack = node.args[0] if node.args else None
+    if not isinstance(stack, fx.Node) or function_name(stack.target) != "stack" or not stack.args:
+        return None
+    parts, rank = stack.args[0], len(first_shape(stack.meta.get("value")) or ())
+    new = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)
+    over = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
+    over = over[0] if isinstance(over, (tuple, list)) and len(over) == 1 else over
+    if (
+        not isinstance(parts, (tuple, list))
+        or not isinstance(new, int)
+        or not isinstance(over, int)
+        or not rank
+    ):
+        return None
+    if len(first_shape(node.meta.get("value")) or ()) != rank - 1 or new % rank != over % rank:
+        return None
+    return [part for part in parts if isinstance(part, fx.Node)]
+
+
+def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
+    """The ways to see `node` as a function of one tensor, the nearest first.
+
+    Whatever lies on the latest tensor of those that are left to be followed lies on all ways to `node` once
+    it is the only one.
+    """
+    left, rows, ways = {node}, dict[fx.Node, int](), dict[fx.Node, list[fx.Node]]()
+    for _ in range(DEEP):
+        latest = max(left, key=ledger.order.__getitem__)
+        if latest is not node and len(left) == 1:
+            yield Tree(node, latest, dict(ways), dict(rows))
+            if latest in ledger.measured:  # a trained norm knows it better than what lies before
+                return
+        parents = _parents(latest, ledger)
+        if parents is None:
+            return
+        if latest in ledger.sites:
+            rows[latest] = ledger.sites[latest]
+        ways[latest] = parents
+        left = (left - {latest}) | set(parents)
+
+
+def as_one_function(call: Call) -> State | None:
+    """The result of an operation on several tensors that are functions of one; None where they are not.
+
+    Without a dropout on the way, of the nearest such tensor; with one, of the farthest, whose values are the
+    most normal.
+    """
+    if len(list(inputs(call.node))) < 2 and _stacked(call.node) is None:
+        return None
+    found: Tree | None = None
+    for tree in _trees(call.node, call.ledger):
+        if not isinstance(call.ledger.results.get(tree.root), State):
+            continue
+        if found is not None and (not tree.rows or len(set(tree.rows.values())) > math.log2(MOST_DRAWS)):
+            break
+        found = tree
+    if found is None or len(set(found.rows.values())) > math.log2(MOST_DRAWS):
+        return None
+    x = call.ledger.results[found.root]
+    if found.rows:
+        return _over_draws(found, x, call.ledger)
+    f = found.function({})
+    return through(x, f) if x.before_relu is not None else pointwise(x, moments_by_quadrature(f))
+
+
+def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
+    """A component for each combination of draws."""
+    x = x.collapse()
+    rows = sorted(set(tree.rows.values()))
+    combined = [
+        (math.prod(draw.probability for draw in each), dict(zip(rows, each, strict=True)))
+        for each in itertools.product(*(_draws(ledger.dropouts[row].node, ledger) for row in rows))
+    ]
+    functions = [(probability, tree.function(drawn), drawn) for probability, drawn in combined]
+
+    def mean(given: Callable[[Mapping[int, Draw]], bool] = lambda _: True) -> Callable[[Tensor], Tensor]:
+        """Mean of f_m over the draws that are `given`."""
+        some = [(probability, f) for probability, f, drawn in functions if given(drawn)]
+        total = sum(probability for probability, _ in some)
+
+        def value(t: Tensor) -> Tensor:
+            return torch.stack([f(t) * (probability / total) for probability, f in some]).sum(0)
+
+        return value
+
+    def energy(row: int) -> Callable[[Tensor], Tensor]:
+        """Variance over the draws of one dropout of the mean over those of the others."""
+        overall = mean()
+        each = [
+            (draw.probability, mean(lambda drawn, draw=draw: drawn[row] is draw))  # type: ignore[misc]
+            for draw in draws_of[row]
+        ]
+        return lambda t: torch.stack([w * (f(t) - overall(t)) ** 2 for w, f in each]).sum(0)
+
+    draws_of = {row: list(dict.fromkeys(drawn[row] for _, drawn in combined)) for row in rows}
+    parts = []
+    for _, f, _ in functions:
+        moments = moments_by_quadrature(f)
+        sign = np.where(moments(x.mean, x.var)[2] < 0, -1.0, 1.0)
+        part = pointwise(x, moments)
+        parts.append((part.mean[0], part.dev[0], sign[0] * part.sig[0], part.var[0]))
+    means, devs, sigs, variances = (np.stack(column) for column in zip(*parts, strict=True))
+    data, test = (
+        pointwise(x, moments_by_quadrature(mean())),
+        pointwise(x, moments_by_quadrature(tree.function({}))),
+    )
+    y = data
+    for row in rows:
+        over = shared_over(ledger.dropouts[row].spec)
+        y = with_noise(y, x, pointwise(x, moments_by_quadrature(energy(row))).mean[0], over, row)
+    y = replace(
+        y,
+        t_mean=test.t_mean,
+        t_dev=test.t_dev,
+        t_var=test.t_var,
+        prob=np.array([probability for probability, _ in combined]),
+        mean=means,
+        dev=devs,
+        sig=sigs,
+        var=variances,
+        **MOMENTS_ALONE,
+    ).balanced()
+    if len(rows) > 1:
+        return y.collapse()
+    only = ledger.dropouts[rows[0]].spec
+    return replace(
+        y, mask=shared_over(only), source=rows[0], levels=_levels(tree, [f for _, f, _ in functions])
+    )
+
+
+def _levels(tree: Tree, functions: list[Callable[[Tensor], Tensor]]) -> tuple[float, ...]:
+    """`State.levels`, where all functions are multiples of the test-mode one; () where they are not."""
+    t = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    test = tree.function({})(t)
+    values = [f(t) for f in functions]
+    factors = [float(value[3] / test[3]) if test[3] else math.nan for value in values]
+    same = all(torch.allclose(value, factor * test) for value, factor in zip(values, factors, strict=True))
+    return tuple(factors) if same else ()
