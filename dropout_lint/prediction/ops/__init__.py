@@ -12,6 +12,7 @@ from dropout_lint.prediction.ops import (
     pooling,
     resampling,
     shape,
+    softmax,
 )
 from dropout_lint.prediction.ops.base import (
     Call,
@@ -44,4 +45,5 @@ __all__ = [
     "pooling",
     "resampling",
     "shape",
+    "softmax",
 ]

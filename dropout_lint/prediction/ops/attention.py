@@ -31,14 +31,11 @@ from dropout_lint.prediction.ops.base import (
 from dropout_lint.prediction.ops.dropout import Sources, drop, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear import linear_map
-from dropout_lint.prediction.ops.pairs import normalised
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.ops.resampling import filtered
+from dropout_lint.prediction.ops.softmax import energy, softmax_of
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
 from dropout_lint.prediction.state import State, fresh, replace
-
-MOST_EXPONENT = 20.0
-"""e^x is taken up to here."""
 
 
 def window_of(call: Call, length: int) -> tuple[int, ...]:
@@ -68,13 +65,6 @@ def attended(call: Call, v: State, length: int, positions_averaged: float) -> St
     pair = max((whole * length - 1) / (length - 1), 0.0)
     rho = pair + (1 - pair) * v.rho * (1 - 1 / n)  # neighbours look at different positions, if at few
     return averaged(v, pair + (1 - pair) / n, n, tied_sources(call.ledger), np.maximum(rho, pair))
-
-
-def _energy(x: State) -> Array:
-    """(2,) mean E[x²] over the channels, in train and in test mode."""
-    share = x.counts / x.counts.sum()
-    train = (x.train_var + x.train_mean**2 + x.train_dev**2) @ share
-    return np.array([train, (x.t_var + x.t_mean**2 + x.t_dev**2) @ share])
 
 
 def _length(call: Call, name: str, position: int, dim: int) -> int:
@@ -133,43 +123,6 @@ def _with_dropout(call: Call, result: State, v: State, positions_averaged: float
     for row, site in call.ledger.sources(call.node):
         extra[row] += min(site.spec.mask_variance, 1e6) * energy
     return _noisier(result, extra)
-
-
-@function("softmax", "log_softmax", "softmin", "sparsemax")
-@module("Softmax", "LogSoftmax", "Softmin", "Softmax2d")
-def softmax(call: Call) -> State:
-    """e^x over its mean, in each mode, and over L; the logarithm only shifts x."""
-    x, shape = call.x, call.shape
-    dim = getattr(call.module, "dim", None) if call.module is not None else call.arg(1, "dim", -1)
-    if call.name == "Softmax2d":
-        dim = -3
-    axis = int(dim) % len(shape) if isinstance(dim, int) and shape else max(len(shape) - 1, 0)
-    length = shape[axis] if shape else 1
-    if "in" in call.name:
-        x = x.scaled(-1.0)
-    if "log" in call.name.lower():
-        e = _exponential(x)
-        share = e.counts / e.counts.sum()
-        part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
-        shift = np.log(np.maximum(part * length, 1e-30))[:, None]
-        t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
-        return replace(
-            x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), before_relu=None
-        ).balanced()
-    return softmax_of(x, (axis,), length)
-
-
-def _exponential(x: State) -> State:
-    return pointwise(x, moments_by_quadrature(lambda t: t.clamp(max=MOST_EXPONENT).exp()))
-
-
-def softmax_of(x: State, dims: tuple[int, ...], length: int) -> State:
-    """Softmax of `x` over `dims`, which hold `length` values."""
-    e = _exponential(x)
-    power = _energy(e)[1]
-    mean = float(e.t_mean @ e.counts / e.counts.sum())
-    over = max(length * mean**2 / power, 1.0) if power > 0 else float(length)
-    return replace(normalised(e, dims, first=True).scaled(1 / max(length, 1)), positions_averaged=over)
 
 
 def _product_over(call: Call, a: State, b: State, inner: int, positions: bool) -> State:
@@ -298,8 +251,8 @@ def _parameter_shape(value: Any) -> tuple[int, ...]:
 
 def _mask_power(weights: State) -> Array:
     """(S,) noise of each row relative to E[a²]: s for a dropout on the weights."""
-    energy = float(_energy(weights)[1])
-    result: Array = weights.noise.mean(1) / energy if energy > 0 else np.zeros(len(weights.noise))
+    power = float(energy(weights)[1])
+    result: Array = weights.noise.mean(1) / power if power > 0 else np.zeros(len(weights.noise))
     return result
 
 

@@ -29,13 +29,11 @@ from dropout_lint.prediction.state import State, constant, fresh
     "zeros",
     "ones",
     "full",
-    "eye",
     "empty",
     "empty_like",
     "tensor",
     "argmax",
     "argmin",
-    "one_hot",
     "long",
     "int",
     "nonzero",
@@ -50,6 +48,18 @@ def without_noise(call: Call) -> Any:
         given = call.arg(1 if call.name != "new_full" else 2, "fill_value", 0.0)
         value = float(given) if isinstance(given, (int, float)) and math.isfinite(given) else 0.0
     return constant(value, rows)
+
+
+@function("one_hot", "eye")
+def one_of_many(call: Call) -> State:
+    """One 1 among n channels: each holds it at 1/n of the rows, with variance (1/n)(1 - 1/n)."""
+    return _one_of(
+        call.shape[-1] if call.shape else 1, len(call.ledger.dropouts), max(len(call.shape) - 1, 0)
+    )
+
+
+def _one_of(n: int, rows: int, axis: int) -> State:
+    return fresh(rows, axis=axis, channels=n, mean=1 / n, var=(n - 1) / n**2)
 
 
 @function("arange", "linspace")
@@ -97,6 +107,10 @@ COMPARISONS = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le}
 def comparison(call: Call) -> State:
     """A condition, as 0 and 1. Of a tensor and a number it is a step function; else unknown."""
     rows = len(call.ledger.dropouts)
+    choices = _choices(call)
+    if choices:
+        hit = _one_of(choices, rows, len(call.shape) - 1)
+        return hit if call.name == "eq" else hit.scaled(-1.0, 1.0)
     name = {"greater": "gt", "less": "lt"}.get(call.name, call.name)
     compare, x, bound = COMPARISONS.get(name), call.args[0] if call.args else 0.0, call.arg(1, "other")
     if (
@@ -107,6 +121,16 @@ def comparison(call: Call) -> State:
     ):
         return unknown_mask(rows)
     return pointwise(x, moments_by_quadrature(lambda t: compare(t, bound).to(t.dtype)))
+
+
+def _choices(call: Call) -> int:
+    """n, where indices are compared with 0 … n - 1 along the last dimension, a one-hot code; else 0."""
+    nodes = [node for node in call.node.args if isinstance(node, fx.Node)]
+    ranges = [node for node in nodes if function_name(node.target) == "arange"]
+    if call.name not in ("eq", "ne") or len(nodes) != 2 or len(ranges) != 1 or not call.shape:
+        return 0
+    size = (first_shape(ranges[0].meta.get("value")) or (0,))[-1]
+    return size if size == call.shape[-1] else 0
 
 
 @function("logical_not", "invert", "bitwise_not")

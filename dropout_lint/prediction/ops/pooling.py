@@ -22,6 +22,7 @@ import numpy as np
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.base import Call, function, module
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair, tied_sources
+from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
@@ -133,7 +134,23 @@ def power_pool(call: Call) -> State:
 
 def _root_mean(x: State, power: float, window: Sequence[int], tied: Sources, count: float) -> State:
     """(count · mean of |x|ᵖ)^(1/p)."""
-    return root(average(through(x, lambda t: t.abs() ** power), window, tied).scaled(count), 1 / power)
+
+    def by_moments(x: State) -> State:
+        return root(average(through(x, lambda t: t.abs() ** power), window, tied).scaled(count), 1 / power)
+
+    n = math.prod(window)
+    if not np.any(x.noise) or x.mask in ("channel", "sample") or not 1 < n <= MOST_SAMPLED:
+        return by_moments(x)
+    pair = (mean_correlation(x.rho, window) * n - 1) / (n - 1)
+    typical = by_moments(x.merged()).collapse()
+    return corrected(
+        x,
+        by_moments(x).collapse(),
+        typical,
+        n,
+        pair,
+        lambda t: (count * (np.abs(t) ** power).mean(1, keepdims=True)) ** (1 / power),
+    )
 
 
 def _reduced(call: Call) -> tuple[tuple[int, ...], bool]:

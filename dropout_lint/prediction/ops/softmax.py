@@ -1,0 +1,81 @@
+"""Softmax: e^x over the sum of all, which each mode takes of what it sees."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dropout_lint.prediction.ops.activation import pointwise
+from dropout_lint.prediction.ops.base import Call, function, module
+from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
+from dropout_lint.prediction.ops.pairs import normalised
+from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
+from dropout_lint.prediction.state import State, replace
+
+MANY = 16.0
+"""A softmax whose weights effectively spread over more values than this divides by a nearly constant sum."""
+MOST_EXPONENT = 20.0
+"""e^x is taken up to here."""
+
+
+def energy(x: State) -> Array:
+    """(2,) mean E[x²] over the channels, in train and in test mode."""
+    share = x.counts / x.counts.sum()
+    train = (x.train_var + x.train_mean**2 + x.train_dev**2) @ share
+    return np.array([train, (x.t_var + x.t_mean**2 + x.t_dev**2) @ share])
+
+
+@function("softmax", "log_softmax", "softmin", "sparsemax")
+@module("Softmax", "LogSoftmax", "Softmin", "Softmax2d")
+def softmax(call: Call) -> State:
+    """e^x over its mean, in each mode, and over L; the logarithm only shifts x."""
+    x, shape = call.x, call.shape
+    dim = getattr(call.module, "dim", None) if call.module is not None else call.arg(1, "dim", -1)
+    if call.name == "Softmax2d":
+        dim = -3
+    axis = int(dim) % len(shape) if isinstance(dim, int) and shape else max(len(shape) - 1, 0)
+    length = shape[axis] if shape else 1
+    if "in" in call.name:
+        x = x.scaled(-1.0)
+    if "log" in call.name.lower():
+        e = _exponential(x)
+        share = e.counts / e.counts.sum()
+        part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
+        shift = np.log(np.maximum(part * length, 1e-30))[:, None]
+        t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
+        return replace(
+            x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), before_relu=None
+        ).balanced()
+    return softmax_of(x, (axis,), length)
+
+
+def _exponential(x: State) -> State:
+    return pointwise(x, moments_by_quadrature(lambda t: t.clamp(max=MOST_EXPONENT).exp()))
+
+
+def softmax_of(x: State, dims: tuple[int, ...], length: int) -> State:
+    """Softmax of `x` over `dims`, which hold `length` values."""
+    y = _softmax_by_moments(x, dims, length)
+    own_mask = x.mask == "sample" or (x.mask == "channel" and x.axis not in dims)
+    if not np.any(x.noise) or own_mask or y.components > 1 or not 1 < length <= MOST_SAMPLED:
+        return y
+    typical = _softmax_by_moments(x.merged(), dims, length)
+    crowd = length / (1 + length**2 * typical.train_var[0]), typical.positions_averaged
+    if min(crowd) > MANY:
+        return y
+
+    def exactly(t: Array) -> Array:
+        e = np.exp(np.minimum(t, MOST_EXPONENT))
+        result: Array = e / e.sum(1, keepdims=True)
+        return result
+
+    return corrected(x, y, typical, length, 0.0, exactly)
+
+
+def _softmax_by_moments(x: State, dims: tuple[int, ...], length: int) -> State:
+    e = _exponential(x)
+    power = energy(e)[1]
+    mean = float(e.t_mean @ e.counts / e.counts.sum())
+    over = max(length * mean**2 / power, 1.0) if power > 0 else float(length)
+    return replace(normalised(e, dims, first=True).scaled(1 / max(length, 1)), positions_averaged=over)

@@ -1,0 +1,191 @@
+"""Ground where good guesses are wrong: predicted Δ against networks that are run.
+
+Each row is an operation in front of a batch norm and, behind a weight layer, another one. A prediction has to
+come within .05 of what is measured, or to say that it is unknown; it never has the wrong direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import pytest
+import torch
+from brute_force import Function, measured, predicted, smooth
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dropout_lint.loading.compat import declare_missing_schemas
+
+WIDTH = 32
+TOLERANCE = 0.05
+Rows = Callable[[], Tensor]
+
+
+class Ground(nn.Module):
+    """x → operation → norm, and → weight layer → norm."""
+
+    def __init__(self, operation: nn.Module, width: int, dims: int) -> None:
+        super().__init__()
+        layer = (nn.Linear, nn.Conv1d, nn.Conv2d)[dims]
+        kernel = {"kernel_size": 3} if dims else {}
+        norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm1d
+        self.operation = operation
+        self.straight, self.layer, self.behind = norm(width), layer(width, 64, **kernel), norm(64)  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.operation(x)
+        self.straight(y)
+        return self.behind(self.layer(y))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operation, the modules it calls, the rows it is given; how many in a batch, where that matters."""
+
+    operation: Callable[..., Tensor]
+    modules: Callable[[], tuple[nn.Module, ...]]
+    x: Rows = lambda: torch.randn(2048, WIDTH)
+    width: int = WIDTH
+    batch: int = 0
+
+    def model(self) -> Ground:
+        dims = max(self.operation(self.x()[:2], *self.modules()).dim() - 2, 0)
+        return Ground(Function(self.operation, *self.modules()), self.width, dims)
+
+
+def drops(
+    *ratios: float, kind: Callable[[float], nn.Module] = nn.Dropout
+) -> Callable[[], tuple[nn.Module, ...]]:
+    return lambda: tuple(kind(p) for p in ratios)
+
+
+def indices() -> Tensor:
+    return torch.randint(0, WIDTH, (2048,))
+
+
+ONE_TENSOR = {
+    "x + drop(x)": Row(lambda x, d: x + d(x), drops(0.5)),
+    "drop(x) + x": Row(lambda x, d: d(x) + x, drops(0.5)),
+    "y + drop(y), mean not 0": Row(lambda x, d: (y := x + 1) + d(y), drops(0.5)),
+    "relu(x + drop(x))": Row(lambda x, d: F.relu(x + d(x)), drops(0.5)),
+    "drop(x) + drop2(x)": Row(lambda x, d, e: d(x) + e(x), drops(0.5, 0.5)),
+    "drop(x) + drop2(x), .2 and .5": Row(lambda x, d, e: d(x) + e(x), drops(0.2, 0.5)),
+    "drop(x) + drop(x), two calls": Row(lambda x, d: d(x) + d(x), drops(0.5)),
+    "x - drop(x)": Row(lambda x, d: x - d(x), drops(0.5)),
+    "2x - drop(x)": Row(lambda x, d: 2 * x - d(x), drops(0.5)),
+    "drop(x) * drop2(x)": Row(lambda x, d, e: d(x) * e(x), drops(0.5, 0.5)),
+    "drop(x) * x": Row(lambda x, d: d(x) * x, drops(0.5)),
+    "sum of four": Row(lambda x, a, b, c, d: a(x) + b(x) + c(x) + d(x), drops(0.5, 0.5, 0.5, 0.5)),
+    "mean of a stack": Row(lambda x, a, b, c: torch.stack([a(x), b(x), c(x)]).mean(0), drops(0.5, 0.5, 0.5)),
+    "sum of a stack, last dimension": Row(
+        lambda x, a, b: torch.stack([a(x), b(x)], dim=-1).sum(-1), drops(0.5, 0.5)
+    ),
+    "maximum(drop(x), x)": Row(lambda x, d: torch.maximum(d(x), x), drops(0.5)),
+    "maximum(drop(x), drop2(x))": Row(lambda x, d, e: torch.maximum(d(x), e(x)), drops(0.5, 0.5)),
+    "relu(x) + drop(relu(x))": Row(lambda x, d: F.relu(x) + d(F.relu(x)), drops(0.5)),
+    "x + relu(drop(x))": Row(lambda x, d: x + F.relu(d(x)), drops(0.5)),
+    "drop(x) / 2 + x / 2": Row(lambda x, d: d(x) / 2 + x / 2, drops(0.5)),
+    "channels: x + drop2d(x)": Row(
+        lambda x, d: x + d(x), drops(0.5, kind=nn.Dropout2d), lambda: torch.randn(128, WIDTH, 6, 6)
+    ),
+    "drop2(drop(x)) + drop(x)": Row(lambda x, d, e: e(y := d(x)) + y, drops(0.5, 0.5)),
+    "alpha: x + alpha_drop(x)": Row(lambda x, d: x + d(x), drops(0.5, kind=nn.AlphaDropout)),
+}
+
+CONSTANTS = {
+    "drop(ones) * x": Row(lambda x, d: d(torch.ones_like(x)) * x, drops(0.5)),
+    "drop((x > 0).float())": Row(lambda x, d: d((x > 0).float()), drops(0.5)),
+    "drop of a constant map": Row(lambda x, d: d(torch.full_like(x, 2.0)) + x, drops(0.5)),
+}
+
+INTEGERS = {
+    "one_hot": Row(lambda i, d: d(F.one_hot(i, WIDTH).float()), drops(0.5), indices),
+    "eye[i]": Row(lambda i, d: d(torch.eye(WIDTH)[i]), drops(0.5), indices),
+    "i == arange": Row(lambda i, d: d((i[:, None] == torch.arange(WIDTH)).float()), drops(0.5), indices),
+    "scatter": Row(
+        lambda i, d: d(torch.zeros(len(i), WIDTH).scatter_(1, i[:, None], 1.0)), drops(0.5), indices
+    ),
+}
+
+
+def maps() -> Tensor:
+    return smooth(96, WIDTH, 14, 14)
+
+
+def layer(path: str, *args: object, **options: object) -> Callable[[], tuple[nn.Module, ...]]:
+    """A layer of another package, imported when it is needed."""
+
+    def make() -> tuple[nn.Module, ...]:
+        declare_missing_schemas()
+        module, _, name = path.rpartition(".")
+        return (getattr(import_module(module), name)(*args, **options),)
+
+    return make
+
+
+MASKS = {
+    "DropPath without rescaling": Row(
+        lambda x, d: d(x), layer("timm.layers.DropPath", 0.3, scale_by_keep=False)
+    ),
+    "relu, DropPath without rescaling": Row(
+        lambda x, d: d(F.relu(x)), layer("timm.layers.DropPath", 0.3, scale_by_keep=False)
+    ),
+    "DropBlock of timm": Row(lambda x, d: d(x), layer("timm.layers.DropBlock2d", 0.1, 7), maps),
+    "DropBlock of timm, with noise": Row(
+        lambda x, d: d(2 * x), layer("timm.layers.DropBlock2d", 0.1, 7, with_noise=True), maps
+    ),
+    "DropBlock of timm without rescaling": Row(
+        lambda x, d: d(x), layer("timm.layers.DropBlock2d", 0.1, 7, scale_by_keep=False), maps
+    ),
+    "DropBlock of timm, even block": Row(lambda x, d: d(x), layer("timm.layers.DropBlock2d", 0.2, 4), maps),
+    "DropBlock of torchvision": Row(lambda x, d: d(x), layer("torchvision.ops.DropBlock2d", 0.1, 7), maps),
+    "StochasticDepth of batches": Row(
+        lambda x, d: d(F.relu(x)), layer("torchvision.ops.StochasticDepth", 0.3, "batch"), batch=4
+    ),
+}
+
+NON_LINEAR = {
+    "softmax": Row(lambda x, d: torch.softmax(d(x), 1), drops(0.5)),
+    "max-pool": Row(lambda x, d: F.max_pool2d(d(x), 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
+    "LP-pool": Row(lambda x, d: F.lp_pool2d(d(x), 2.0, 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
+}
+
+TABLE = {**ONE_TENSOR, **CONSTANTS, **INTEGERS, **MASKS, **NON_LINEAR}
+
+
+def within_batches(model: nn.Module, x: Tensor, size: int) -> dict[str, float]:
+    """Δ with the train variance as a norm sees it: in batches of `size` rows, averaged over batches."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)}
+    for norm in norms.values():
+        norm.momentum = None
+    seen = {}
+    for name, norm in norms.items():
+        norm.register_forward_pre_hook(
+            lambda module, args, name=name: (
+                None
+                if module.training
+                else seen.update({name: float((args[0].var(0) / module.running_var).mean())})
+            )
+        )
+    with torch.no_grad():
+        for batch in x.split(size):
+            model.train()(batch)
+        model.eval()(x)
+    return seen
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_prediction_is_right_or_unknown(name: str) -> None:
+    torch.set_num_threads(1)
+    row = TABLE[name]
+    model, x = row.model(), row.x()
+    truth = within_batches(model, x, row.batch) if row.batch else measured(model, x)
+    found = predicted(model, x[:8], basis="weights")
+    wrong = {}
+    for shift in found.norms:
+        delta, true = shift.delta_now, truth[shift.norm]
+        if delta is not None and abs(delta - true) > TOLERANCE:
+            wrong[shift.norm] = (round(delta, 3), round(true, 3))
+    assert not wrong, f"(predicted, measured): {wrong}"
