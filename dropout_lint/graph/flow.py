@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from dropout_lint.graph.operations import BLIND, Kind, kind_of, name_of
+from dropout_lint.graph.kinds import kind_of
+from dropout_lint.graph.operations import Kind, is_mutation, name_of, named
 from dropout_lint.trace.traced import TensorInfo, Trace
 
 ROOT = -1
@@ -41,7 +42,7 @@ def read_by(node: fx.Node) -> list[fx.Node]:
     tensor itself, what the tensor held before is in its result already.
     """
     sources = list(node.all_input_nodes)
-    if name_of(node) == "mutated" and any(sources[0] in change.all_input_nodes for change in sources[1:]):
+    if is_mutation(node) and any(sources[0] in change.all_input_nodes for change in sources[1:]):
         return sources[1:]
     return sources
 
@@ -102,7 +103,7 @@ class Flow:
     def _passes(self, node: fx.Node, sources: tuple[int, ...]) -> bool:
         if node.op == "output":
             return True
-        if node.op == "get_attr" or name_of(node) in BLIND:
+        if node.op == "get_attr" or Kind.BLIND in named(name_of(node)):
             return False
         value = node.meta.get("value")
         tensors = leaves_of(value)

@@ -1,15 +1,16 @@
-"""What a node of the graph is to the survey: weight layer, activation, pooling, add, concat, …"""
+"""The one table of operations: by name, what each does to the data. Free of torch, so that any room may ask.
+
+An operation is one entry in one row. What only the module, the shapes or the arguments can tell (a
+global pooling, a matmul with a weight, a gate) is decided by `kinds.py`, which starts from this table.
+"""
 
 from __future__ import annotations
 
-import math
 from enum import IntFlag, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import fx, nn
-
-from dropout_lint.layers import WEIGHT_FUNCTIONS, is_weight_layer
-from dropout_lint.trace.traced import TensorInfo, module_of, shape_of
+if TYPE_CHECKING:
+    from torch import fx
 
 
 class Kind(IntFlag):
@@ -26,38 +27,93 @@ class Kind(IntFlag):
     SHIFTING_NORM = auto()
     OTHER_NORM = auto()
     DROPOUT = auto()
+    # what a name alone says
+    SUBTRACT = auto()
+    MATMUL = auto()
+    REDUCTION = auto()
+    STEADY_NORM = auto()
+    LAYOUT = auto()
+    RESIZE = auto()
+    BLIND = auto()
 
 
-ADDS = {"add", "iadd", "radd", "add_", "sub", "isub", "rsub", "sub_", "addcmul", "addcmul_", "lerp", "lerp_"}
-CONCATS = {"cat", "concat", "concatenate", "hstack", "vstack", "dstack"}
-MULTIPLIES = {"mul", "imul", "rmul", "mul_", "multiply"}
-MATMULS = {"matmul", "rmatmul", "imatmul", "mm", "bmm", "einsum", "addmm", "baddbmm"}
-ACTIVATIONS = {
-    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "rrelu_", "elu", "elu_", "selu",
-    "selu_", "celu", "celu_", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "hardtanh_",
-    "sigmoid", "sigmoid_", "tanh", "tanh_", "softplus", "softsign", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "threshold_", "logsigmoid", "glu", "clamp", "clamp_", "clip", "square",
-}  # fmt: skip
-ACTIVATION_MODULES = "torch.nn.modules.activation"
-PROBABILITIES = {"softmax", "log_softmax", "softmin", "gumbel_softmax"}
-PROBABILITY_MODULES = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.AdaptiveLogSoftmaxWithLoss)
-SIGMOIDS = {"sigmoid", "sigmoid_"}
-REDUCTIONS = {"mean", "amax", "max", "sum", "logsumexp", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-              "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-              "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "lp_pool2d",
-              "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices"}  # fmt: skip
-POOL_MODULES = (
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._LPPoolNd,
+def _table(*rows: tuple[Kind, str]) -> dict[str, Kind]:
+    table: dict[str, Kind] = {}
+    for kind, names in rows:
+        for name in names.split():
+            table[name] = table.get(name, Kind.PLAIN) | kind
+    return table
+
+
+OPERATIONS = _table(
+    # where tensors meet
+    (Kind.ADD, "add iadd radd addcmul lerp"),
+    (Kind.ADD | Kind.SUBTRACT, "sub isub rsub subtract"),
+    (Kind.CONCAT, "cat concat concatenate hstack vstack dstack"),
+    (Kind.MULTIPLY, "mul imul rmul multiply"),
+    (Kind.PLAIN, "stack logaddexp div divide idiv itruediv true_divide truediv rdiv rtruediv"),
+    (Kind.PLAIN, "maximum minimum fmax fmin where masked_fill mask_fill masked_scatter"),
+    # weights
+    (Kind.MATMUL, "matmul rmatmul imatmul mm bmm einsum addmm baddbmm"),
+    (Kind.PLAIN, "dot inner mv outer tensordot linear bilinear embedding embedding_bag"),
+    (Kind.RESIZE, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (Kind.PLAIN, "scaled_dot_product_attention memory_efficient_attention"),
+    # activations
+    (Kind.ACTIVATION, "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish hardswish hardsigmoid"),
+    (Kind.ACTIVATION, "hardtanh tanh softplus softsign tanhshrink softshrink hardshrink threshold"),
+    (Kind.ACTIVATION, "logsigmoid glu clamp clip square"),
+    (Kind.ACTIVATION | Kind.PROBABILITY, "sigmoid"),
+    (Kind.PROBABILITY, "softmax log_softmax softmin gumbel_softmax"),
+    (Kind.PLAIN, "sparsemax abs absolute atan ceil clamp_max clamp_min cos erf exp expm1 floor hard_sigmoid"),
+    (Kind.PLAIN, "hard_swish log log1p neg negative pow reciprocal round rsqrt sign sin sqrt swish"),
+    # norms without running statistics
+    (Kind.STEADY_NORM, "group_norm layer_norm rms_norm local_response_norm normalize instance_norm"),
+    (Kind.PLAIN, "batch_norm"),
+    # reductions and pooling
+    (Kind.REDUCTION, "mean amax max sum logsumexp"),
+    (Kind.PLAIN, "nanmean amin min norm vector_norm std std_mean var var_mean topk cumsum"),
+    (Kind.REDUCTION | Kind.RESIZE, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+    (Kind.REDUCTION | Kind.RESIZE, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
+    (Kind.REDUCTION | Kind.RESIZE, "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d"),
+    (Kind.REDUCTION | Kind.RESIZE, "lp_pool2d adaptive_max_pool1d_with_indices"),
+    (Kind.REDUCTION | Kind.RESIZE, "adaptive_max_pool2d_with_indices"),
+    (Kind.RESIZE, "adaptive_max_pool3d_with_indices lp_pool1d lp_pool3d max_pool1d_with_indices"),
+    (Kind.RESIZE, "max_pool2d_with_indices max_pool3d_with_indices fractional_max_pool1d"),
+    (Kind.RESIZE, "fractional_max_pool2d fractional_max_pool3d fractional_max_pool1d_with_indices"),
+    (Kind.RESIZE, "fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices"),
+    (Kind.RESIZE, "interpolate upsample upsample_bilinear upsample_bilinear2d upsample_nearest"),
+    (Kind.RESIZE, "upsample_nearest2d"),
+    (Kind.PLAIN, "grid_sample pixel_shuffle pixel_unshuffle"),
+    # layout
+    (Kind.LAYOUT, "transpose permute reshape view flatten squeeze unsqueeze contiguous swapaxes movedim"),
+    (Kind.LAYOUT, "unflatten t T mT moveaxis swapdims flat ravel rearrange reshape_as view_as"),
+    (
+        Kind.PLAIN,
+        "chunk split split_with_sizes tensor_split unbind gather getitem index_select narrow select",
+    ),
+    (Kind.PLAIN, "take take_along_dim constant_pad_nd pad fold unfold index_add index_copy index_fill"),
+    (Kind.PLAIN, "index_put masked_select scatter scatter_add tril triu fill zero"),
+    # the data as they are
+    (Kind.PLAIN, "alias as_tensor bfloat16 broadcast_to channel_shuffle checkpoint clone copy"),
+    (Kind.PLAIN, "contiguous_format cpu cuda data detach diagonal double dropout_off expand expand_as flip"),
+    (Kind.PLAIN, "float half identity nan_to_num real repeat repeat_interleave requires_grad roll sort tile"),
+    (Kind.PLAIN, "to type type_as wrap mutated"),
+    # truth values, indices and constants
+    (
+        Kind.PLAIN,
+        "all and any bitwise_and bitwise_or isin logical_and logical_or or eq ge greater gt le less",
+    ),
+    (Kind.PLAIN, "lt ne bitwise_not invert logical_not bool argmax argmin empty eye full int isfinite isinf"),
+    (Kind.PLAIN, "isnan long nonzero one_hot ones tensor zeros rand randn arange linspace"),
+    # values that say nothing about the data that they were made from
+    (Kind.BLIND, "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones"),
+    (Kind.BLIND, "new_empty new_full new_tensor size dim numel bernoulli_ stride get_device"),
+    (Kind.BLIND, "is_floating_point"),
 )
-STEADY_NORMS = {"group_norm", "layer_norm", "rms_norm", "local_response_norm", "normalize", "instance_norm"}
-# Values that say nothing about the data that they were made from.
-BLIND = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros",
-         "new_ones", "new_empty", "new_full", "new_tensor", "size", "dim", "numel", "bernoulli_", "stride",
-         "get_device", "is_floating_point"}  # fmt: skip
+MUTATED = "mutated"
+"""The tensor after in-place changes: `mutated(tensor, *by)`, as the trace writes it."""
+CHANNEL_STACKS = ("hstack",)
+"""Concatenations that take no dimension and join channels."""
 
 
 def name_of(node: fx.Node) -> str:
@@ -70,89 +126,24 @@ def name_of(node: fx.Node) -> str:
     return ""
 
 
-def is_parameter(node: Any) -> bool:
-    """Whether `node` is a parameter or buffer, or a reshaping of one."""
-    while isinstance(node, fx.Node) and node.op in ("call_method", "call_function") and node.all_input_nodes:
-        if len(node.all_input_nodes) > 1:
-            return False
-        node = node.all_input_nodes[0]
-    return isinstance(node, fx.Node) and node.op == "get_attr"
+def named(name: str) -> Kind:
+    """What the table says of an operation; an in-place one (`add_`) is the one without its underscore."""
+    kind = OPERATIONS.get(name)
+    return OPERATIONS.get(name.rstrip("_"), Kind.PLAIN) if kind is None else kind
 
 
-def is_global_pool(node: fx.Node, name: str, module: nn.Module | None) -> bool:
-    """Whether `node` pools over all of its input's positions (image, sequence or points)."""
-    if module is not None and not isinstance(module, POOL_MODULES):
-        return False
-    if module is None and name not in REDUCTIONS:
-        return False
-    sources = node.all_input_nodes
-    before = shape_of(sources[0]) if sources else None
-    after = first_shape(node.meta.get("value"))
-    if isinstance(module, POOL_MODULES[:2]):
-        size = module.output_size
-        sizes = size if isinstance(size, (tuple, list)) else (size,)
-        return all(side == 1 for side in sizes)
-    if before is None or after is None or len(before) < 3 or (name == "sum" and len(after) == len(before)):
-        return False
-    if len(after) >= len(before):
-        return math.prod(after[2:]) == 1 and math.prod(before[2:]) > 1 and after[:2] == before[:2]
-    # a reduction that drops dimensions: what is left is (batch, channels)
-    return len(after) == 2 and after[0] == before[0] and after[1] in before[1:]
+def joins(name: str) -> bool:
+    """Whether an operation joins the tensors that it is given."""
+    return bool(named(name.strip("_")) & (Kind.ADD | Kind.CONCAT | Kind.MULTIPLY)) or name == "stack"
 
 
-def first_shape(value: Any) -> tuple[int, ...] | None:
-    """Shape of the tensor, or of the first tensor in a tuple."""
-    if isinstance(value, TensorInfo):
-        return value.shape
-    if isinstance(value, (tuple, list)) and value:
-        return first_shape(value[0])
-    return None
+def is_mutation(node: fx.Node) -> bool:
+    """Whether a node is the trace's own `mutated`."""
+    return name_of(node) == MUTATED
 
 
-def kind_of(model: nn.Module, node: fx.Node, *, shifting: bool, norm: bool, dropout: bool) -> Kind:
-    """What `node` is, from its module or function and from what the trace says about it."""
-    kind = Kind.PLAIN
-    if dropout:
-        kind |= Kind.DROPOUT
-    if norm:
-        return kind | (Kind.SHIFTING_NORM if shifting else Kind.OTHER_NORM)
-    name = name_of(node)
-    if node.op == "call_module":
-        return kind | module_kind(node, module_of(model, node))
-    if node.op == "call_function" and node.target in WEIGHT_FUNCTIONS:
-        return kind | Kind.WEIGHT
-    if name in MATMULS:
-        weighs = any(is_parameter(argument) for argument in node.all_input_nodes)
-        return kind | (Kind.WEIGHT if weighs else Kind.PLAIN)
-    for names, flag in (
-        (ADDS, Kind.ADD),
-        (CONCATS, Kind.CONCAT),
-        (MULTIPLIES, Kind.MULTIPLY),
-        (PROBABILITIES, Kind.PROBABILITY),
-    ):
-        if name in names:
-            return kind | flag
-    if name in ACTIVATIONS:
-        kind |= Kind.ACTIVATION | (Kind.PROBABILITY if name in SIGMOIDS else Kind.PLAIN)
-    elif is_global_pool(node, name, None):
-        kind |= Kind.POOL
-    elif name in STEADY_NORMS:
-        kind |= Kind.OTHER_NORM
-    return kind
-
-
-def module_kind(node: fx.Node, module: nn.Module | None) -> Kind:
-    """What a leaf module is."""
-    if module is None or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return Kind.PLAIN
-    for matches, kind in (
-        (is_weight_layer(module), Kind.WEIGHT),
-        (isinstance(module, PROBABILITY_MODULES), Kind.PROBABILITY),
-        (isinstance(module, nn.Sigmoid), Kind.ACTIVATION | Kind.PROBABILITY),
-        (any(base.__module__ == ACTIVATION_MODULES for base in type(module).__mro__), Kind.ACTIVATION),
-        (is_global_pool(node, "", module), Kind.POOL),
-        (any(parameter.dim() >= 2 for parameter in module.parameters()), Kind.WEIGHT),
-    ):
-        if matches:
-            return kind
-    return Kind.PLAIN
+def concat_dim(node: fx.Node) -> Any:
+    """The dimension that a concatenation joins, as it was given."""
+    if name_of(node) in CHANNEL_STACKS:
+        return 1
+    return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)

@@ -6,12 +6,12 @@ import math
 
 from torch import fx
 
+from dropout_lint.graph.operations import joins
 from dropout_lint.layers import is_weight_layer
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.drawing import Box, Drawing, Kind
 from dropout_lint.trace.traced import Trace, module_of, shape_of
 
-MERGES = frozenset({"add", "iadd", "add_", "cat", "concat", "concatenate", "stack", "mul", "sub"})
 SILENT = frozenset({"getitem", "getattr", "size", "dim"})
 
 
@@ -42,7 +42,7 @@ def draw(trace: Trace, prediction: Prediction) -> Drawing:
             name, label = str(node.target), type(module).__name__
             if is_weight_layer(module):
                 kind = "weight"
-        elif plain and called.strip("_") in {merge.strip("_") for merge in MERGES} and len(feeds) > 1:
+        elif plain and joins(called) and len(feeds) > 1:
             kind = "merge"
         elif node.op == "placeholder":
             kind, label = "input", "input"

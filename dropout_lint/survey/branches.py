@@ -5,12 +5,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
-
 from dropout_lint.graph.flow import ROOT, Flow
-from dropout_lint.graph.operations import POOL_MODULES, Kind, name_of
-from dropout_lint.trace.traced import Trace, module_of, shape_of
+from dropout_lint.graph.operations import Kind, concat_dim
+from dropout_lint.trace.traced import Trace, shape_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class Branches:
 
     def __init__(self, trace: Trace, flow: Flow) -> None:
         self._flow = flow
-        self._model = trace.model
         self.all: list[Branch] = []
         for number, kind in enumerate(flow.kinds):
             if kind & (Kind.ADD | Kind.CONCAT) and len(flow.sources[number]) > 1:
@@ -101,9 +97,7 @@ class Branches:
     def _joins_other_than_channels(self, join: int) -> bool:
         node = self._flow.nodes[join]
         shape = shape_of(node)
-        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        if name_of(node) in ("hstack",):
-            dim = 1
+        dim = concat_dim(node)
         if not isinstance(dim, int) or shape is None:
             return False
         return dim % len(shape) not in (1, len(shape) - 1) if shape else False
@@ -122,20 +116,13 @@ class Branches:
         for number in (end, *self._flow.upwards(end, fork)):
             if Kind.POOL in self._flow.kinds[number]:
                 return True
-            extent = self._extent(number) if self._resizes(number) else None
+            extent = self._extent(number) if Kind.RESIZE in self._flow.kinds[number] else None
             if extent is None:
                 continue
             if last is not None and extent < last:
                 return True
             last = extent if last is None else last
         return False
-
-    def _resizes(self, number: int) -> bool:
-        node = self._flow.nodes[number]
-        module = module_of(self._model, node)
-        if module is not None:
-            return isinstance(module, (_ConvNd, nn.Upsample, *POOL_MODULES))
-        return any(part in name_of(node) for part in ("conv", "pool", "interpolate", "upsample"))
 
     def _extent(self, number: int) -> int | None:
         shape = shape_of(self._flow.nodes[number])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from dropout_lint.graph.flow import Flow
-from dropout_lint.graph.operations import Kind, name_of
+from dropout_lint.graph.operations import Kind, is_mutation
 from dropout_lint.layers import Noise
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.survey.branches import Branch, Branches
@@ -136,15 +136,13 @@ class Surveyor:
         again further down.
         """
         source = site.node.all_input_nodes[0]
-        readers = {
-            name_of(user) == "mutated" for user in site.node.users if user.users or user.op == "output"
-        }
+        readers = {is_mutation(user) for user in site.node.users if user.users or user.op == "output"}
         if readers == {True, False}:
             return True
         order = self._flow.index
         here = order.get(site.node, -1)
         return any(
-            order.get(user, -1) > here and name_of(user) != "mutated"
+            order.get(user, -1) > here and not is_mutation(user)
             for user in source.users
             if user is not site.node
         )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from torch import fx
 
-from dropout_lint.fixes.plan.flow import CONCATS, GATES, Flow, name_of, numel_of
 from dropout_lint.fixes.plan.steps import Anchor
+from dropout_lint.graph.ancestry import Ancestry, numel_of
 from dropout_lint.trace.traced import DropoutSite, shape_of
 
 
@@ -25,7 +26,7 @@ class Branch:
     mask: int
 
 
-def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
+def anchors_for(flow: Ancestry, site: DropoutSite) -> list[Anchor]:
     """Places for one dropout, best first, without duplicates."""
     found: list[Anchor] = []
     branches = [branch_with(flow, site.node), *branches_fed(flow, site)]
@@ -40,7 +41,7 @@ def anchors_for(flow: Flow, site: DropoutSite) -> list[Anchor]:
 # residual branches
 
 
-def split(flow: Flow, join: fx.Node) -> list[Branch]:
+def split(flow: Ancestry, join: fx.Node) -> list[Branch]:
     """The sides of a join with what each has for itself; [] where they share no fork."""
     sides = flow.sides(join)
     shared = flow.activation_mask
@@ -56,12 +57,11 @@ def split(flow: Flow, join: fx.Node) -> list[Branch]:
     ]
 
 
-def sides_of(flow: Flow, join: fx.Node) -> list[Branch]:
+def sides_of(flow: Ancestry, join: fx.Node) -> list[Branch]:
     """`split`, remembered."""
-    if join not in flow.remembered:
-        flow.remembered[join] = split(flow, join)
-    found: list[Branch] = flow.remembered[join]
-    return found
+    if join not in flow.memory:
+        flow.memory[join] = split(flow, join)
+    return cast("list[Branch]", flow.memory[join])
 
 
 def union(masks: Iterable[int]) -> int:
@@ -72,12 +72,12 @@ def union(masks: Iterable[int]) -> int:
     return result
 
 
-def heavier(flow: Flow, branches: list[Branch]) -> Branch:
+def heavier(flow: Ancestry, branches: list[Branch]) -> Branch:
     """The side with the most weight layers: the residual branch; the others are skips."""
     return max(branches, key=lambda branch: (flow.weights_in(branch.mask), branch.mask.bit_count()))
 
 
-def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
+def branch_with(flow: Ancestry, node: fx.Node) -> Branch | None:
     """The innermost branch that holds `node`; for a node on a skip, the branch beside that skip."""
     bit = 1 << flow.index[node]
     for join in flow.joins:
@@ -94,11 +94,11 @@ def branch_with(flow: Flow, node: fx.Node) -> Branch | None:
     return None
 
 
-def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
+def branches_fed(flow: Ancestry, site: DropoutSite) -> list[Branch | None]:
     """Branches of the block whose input or output the dropout is on (P0), the dropout's own block first."""
     before = after = None
     for join in flow.joins:
-        if name_of(join) in CONCATS:
+        if flow.is_concat(join):
             continue
         branches = sides_of(flow, join)
         if not branches:
@@ -115,7 +115,7 @@ def branches_fed(flow: Flow, site: DropoutSite) -> list[Branch | None]:
     return [before, after] if same_owner else [after, before]
 
 
-def fork_of(flow: Flow, join: fx.Node) -> fx.Node:
+def fork_of(flow: Ancestry, join: fx.Node) -> fx.Node:
     """The last node that all sides of a join share."""
     shared = flow.activation_mask
     for side in flow.sides(join):
@@ -123,7 +123,7 @@ def fork_of(flow: Flow, join: fx.Node) -> fx.Node:
     return flow.nodes[shared.bit_length() - 1]
 
 
-def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
+def _plain(flow: Ancestry, upper: fx.Node, lower: fx.Node) -> bool:
     """Whether one way leads from `upper` to `lower` that passes no weight layer, norm, pooling or join."""
     node: fx.Node | None = lower
     while node is not None and node is not upper:
@@ -133,12 +133,12 @@ def _plain(flow: Flow, upper: fx.Node, lower: fx.Node) -> bool:
     return node is upper
 
 
-def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
+def branch_anchor(flow: Ancestry, branch: Branch) -> Anchor | None:
     """After the branch's last norm and before its last weight layer, or its end where none follows."""
     node: fx.Node | None = branch.end
     norms = [norm for norm in flow.shifting if branch.mask >> flow.index[norm] & 1]
     while node is not None and branch.mask >> flow.index[node] & 1:
-        if flow.is_norm(node) or name_of(node) in CONCATS:
+        if flow.is_norm(node) or flow.is_concat(node):
             return Anchor(skip_dropouts(flow, branch.end), (branch.join,), "the end of the branch", norm=node)
         if flow.is_weight(node):
             last = max(
@@ -148,12 +148,12 @@ def branch_anchor(flow: Flow, branch: Branch) -> Anchor | None:
         tensors = flow.tensors(node)
         if not tensors:
             return None
-        gated = name_of(node) in GATES
+        gated = flow.is_gate(node)
         node = max(tensors, key=numel_of) if gated else tensors[0]
     return None
 
 
-def before_weight(flow: Flow, weight: fx.Node, place: str, norm: fx.Node | None) -> Anchor | None:
+def before_weight(flow: Ancestry, weight: fx.Node, place: str, norm: fx.Node | None) -> Anchor | None:
     """The edge into a weight layer."""
     source = flow.source(weight)
     if source is None:
@@ -161,7 +161,7 @@ def before_weight(flow: Flow, weight: fx.Node, place: str, norm: fx.Node | None)
     return Anchor(skip_dropouts(flow, source), (weight,), place, norm=norm)
 
 
-def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
+def skip_dropouts(flow: Ancestry, node: fx.Node) -> fx.Node:
     """`node`, or what feeds it if it is a dropout itself (which the planner merges or moves)."""
     while node in flow.dropouts:
         source = flow.source(node)
@@ -174,7 +174,7 @@ def skip_dropouts(flow: Flow, node: fx.Node) -> fx.Node:
 # heads and plain chains
 
 
-def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
+def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
     """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer, or
     where the features of a network without a head go.
     """
@@ -200,7 +200,7 @@ def tail_anchor(flow: Flow, node: fx.Node) -> list[Anchor]:
     return [anchor for anchor in found if anchor is not None]
 
 
-def _activated(flow: Flow, norm: fx.Node) -> fx.Node:
+def _activated(flow: Ancestry, norm: fx.Node) -> fx.Node:
     """The end of the chain of one-input operations of one shape behind a norm: its activation."""
     node = norm
     while len(node.users) == 1:
@@ -217,7 +217,7 @@ def _activated(flow: Flow, norm: fx.Node) -> fx.Node:
     return node
 
 
-def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | None:
+def _pool_after(flow: Ancestry, last: fx.Node | None, node: fx.Node) -> fx.Node | None:
     """The first global pooling after the last norm that the dropout's path meets."""
     for other in flow.pools:
         after_norm = last is None or (other is not last and flow.reaches(last, other))
@@ -227,13 +227,13 @@ def _pool_after(flow: Flow, last: fx.Node | None, node: fx.Node) -> fx.Node | No
     return None
 
 
-def _feeds_gate(flow: Flow, pool: fx.Node) -> bool:
+def _feeds_gate(flow: Ancestry, pool: fx.Node) -> bool:
     """Whether a pooling only makes gates that multiply a larger map (squeeze and excitation)."""
     size = numel_of(pool)
     return any(numel_of(gate) > size for gate in flow.below(pool, flow.gates))
 
 
-def _weight_after(flow: Flow, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
+def _weight_after(flow: Ancestry, last: fx.Node | None, node: fx.Node, below: bool) -> fx.Node | None:
     """The first weight layer after the last norm; for a dropout behind that, the last one before it."""
     if last is not None and below:
         return next(iter(flow.below(last, flow.weights)), None)

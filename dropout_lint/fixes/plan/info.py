@@ -11,10 +11,10 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.dropmodules import beta_for
 from dropout_lint.fixes.graph.rewrite import Rewriter
 from dropout_lint.fixes.plan.anchors import anchors_for
-from dropout_lint.fixes.plan.flow import Flow
 from dropout_lint.fixes.plan.merging import at_place
 from dropout_lint.fixes.plan.steps import Action, Anchor, Promise, Step
 from dropout_lint.fixes.plan.words import advice_for, target_name
+from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
 
@@ -35,7 +35,7 @@ def plan(analysis: Analysis) -> Mapping[int, Promise]:
     findings = analysis.findings
     if not findings:
         return {}
-    flow = Flow(analysis.trace)
+    flow = Ancestry(analysis.trace)
     infos: dict[int, Promise] = {}
     steps: dict[fx.Node, Step] = {}
     for finding in findings:
@@ -64,7 +64,7 @@ def plan(analysis: Analysis) -> Mapping[int, Promise]:
     return infos
 
 
-def _of(flow: Flow, finding: Finding) -> tuple[Promise, Step | None]:
+def _of(flow: Ancestry, finding: Finding) -> tuple[Promise, Step | None]:
     site, fix = finding.dropout, finding.rule.fix
     if not isinstance(site, DropoutSite) or fix is None or site.rooted:
         _, advice = advice_for(finding)
@@ -91,7 +91,7 @@ def _of(flow: Flow, finding: Finding) -> tuple[Promise, Step | None]:
     return Promise(applicability="automatic", strategy=action, title=titles[action]), None
 
 
-def _move(flow: Flow, site: DropoutSite, anchor: Anchor) -> tuple[Promise, Step]:
+def _move(flow: Ancestry, site: DropoutSite, anchor: Anchor) -> tuple[Promise, Step]:
     resident = next((other for other in at_place(flow, anchor) if other.node is not site.node), None)
     users = ", ".join(dict.fromkeys(target_name(user) for user in anchor.users))
     if resident is not None and resident.spec.is_noisy:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import fx
 
-from dropout_lint.fixes.plan.flow import Flow
 from dropout_lint.fixes.plan.steps import Anchor, Step
+from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.layers import Noise
 from dropout_lint.trace.traced import DropoutSite
 
@@ -22,7 +22,7 @@ class Found(Protocol):
     def codes(self) -> tuple[str, ...]: ...
 
 
-def at_place(flow: Flow, anchor: Anchor) -> list[DropoutSite]:
+def at_place(flow: Ancestry, anchor: Anchor) -> list[DropoutSite]:
     """Dropouts that already are where the anchor is: between its last norm and its users, nearest first.
 
     The walk stops at the first weight layer, norm or join: what is beyond is another place.
@@ -40,7 +40,9 @@ def at_place(flow: Flow, anchor: Anchor) -> list[DropoutSite]:
     return there
 
 
-def merge(flow: Flow, anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSite]) -> list[Step]:
+def merge(
+    flow: Ancestry, anchor: Anchor, found: Mapping[fx.Node, Found], there: list[DropoutSite]
+) -> list[Step]:
     """Steps for the dropouts that belong to one place: one stays or moves there, the others are erased.
 
     A dropout that is there already stays as it is; else the strongest of them moves, the last of equals.

@@ -9,8 +9,8 @@ from torch import fx
 
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.rewrite import Rewriter
-from dropout_lint.fixes.plan.flow import Flow
 from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.terms import Severity
 from dropout_lint.trace.traced import DropoutSite
 
@@ -54,7 +54,7 @@ class Trials:
     def __init__(self, before: Analysis) -> None:
         self.before = before
         self.trace = before.trace
-        self.flow = Flow(before.trace)
+        self.flow = Ancestry(before.trace)
         self._last = _Carried((), self.before, {})
         self._deltas: dict[Key, Mapping[str, float]] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}

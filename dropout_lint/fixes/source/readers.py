@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import fx
 
-from dropout_lint.fixes.plan.flow import first_shape
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.plan.words import target_name
-from dropout_lint.trace.traced import shape_of
+from dropout_lint.graph.ancestry import returns_tensor
 from dropout_lint.words import numbered
 
 
@@ -54,7 +53,7 @@ def lost_readers(step: Step) -> list[fx.Node]:
 
 def _reads(node: fx.Node) -> bool:
     """Whether a node makes a tensor of what it reads, or hands it out; a shape carries no noise."""
-    return node.op == "output" or shape_of(node) is not None or first_shape(node) is not None
+    return node.op == "output" or returns_tensor(node)
 
 
 def _reached(nodes: Iterable[fx.Node], onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
