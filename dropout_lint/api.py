@@ -11,6 +11,7 @@ from torch import nn
 
 from dropout_lint.analysis import Options, analyse
 from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.info import asked
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import (
@@ -145,6 +146,8 @@ def fix(
 ) -> Fixed:
     """Rewrite the model's graph so that its dropouts shift no norm; `model` itself is left as it was.
 
+    Errors and warnings are answered, and what `select` names; other dropouts act in training as before.
+
     Args:
         model, inputs, threshold, select, ignore, rules: as for `lint`. Of a wrapped model what is inside
             is fixed; `fixed.notes` tells which wrapper to put around it again.
@@ -171,7 +174,9 @@ def fix(
     model = unwrapped(model)
     given = None if inputs is None else as_inputs(inputs, model, "given")
     with at_rest(model) as resting, eager():  # nothing is compiled for the sizes that the proof tries
-        fixed = fix_graph(analyse(model, given, options), strategy=strategy, beta=beta)
+        analysis = analyse(model, given, options)
+        wanted = asked(analysis.findings, "warning", options.select)
+        fixed = fix_graph(analysis, wanted, strategy=strategy, beta=beta)
     for name in resting:  # it was copied while they were in test mode
         fixed.model.get_submodule(name).training = True
     if not wrapper:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+WIDTH = 6
 HEAD = """\
 import torch
 from torch import nn
@@ -12,7 +13,41 @@ from torch.nn import functional as F
 example_inputs = (torch.randn(4, 3, 8, 8),)
 
 """
-WIDTH = 6
+SHARED = f"""\
+
+def dropped(x, training):
+    return F.dropout(x, 0.3, training)
+
+
+class Drop(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return F.dropout(x, self.p, self.training)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d({WIDTH}, {WIDTH}, 3, padding=1), nn.BatchNorm2d({WIDTH})
+        self.drop = Drop(0.1)
+
+    def forward(self, x):
+        return self.drop(F.relu(self.bn(self.conv(x))))
+
+
+class Other(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.fc, self.drop = Encoder(), nn.Linear({WIDTH}, 2), Drop(0.5)
+
+    def forward(self, x):
+        return self.fc(self.drop(dropped(self.encoder(x), self.training).mean((2, 3))))
+
+
+"""
 RATIOS = ("0.1", "0.3", "0.5")
 
 
@@ -35,17 +70,18 @@ class Writer:
     def dropout(self, value: str) -> str:
         """An expression that drops `value`, in one of the ways in which it is written."""
         p = self.draw(st.sampled_from(RATIOS))
-        match self.draw(
-            st.sampled_from(["module", "module", "channel", "functional", "positional", "shared"])
-        ):
-            case "module":
-                return f"{self.layer('drop', f'nn.Dropout({p})')}({value})"
-            case "channel":
-                return f"{self.layer('drop', f'nn.Dropout2d({p})')}({value})"
-            case "functional":
-                return f"F.dropout({value}, p={p}, training=self.training)"
-            case "positional":
-                return f"F.dropout({value}, {p}, self.training)"
+        written = {
+            "functional": f"F.dropout({value}, p={p}, training=self.training)",
+            "positional": f"F.dropout({value}, {p}, self.training)",
+            "helper": f"self.dropped({value})",
+            "function": f"dropped({value}, self.training)",
+        }
+        made = {"module": "nn.Dropout", "channel": "nn.Dropout2d", "wrapper": "Drop"}
+        way = self.draw(st.sampled_from(["module", *made, *written, "shared"]))
+        if way in written:
+            return written[way]
+        if way in made:
+            return f"{self.layer('drop', f'{made[way]}({p})')}({value})"
         if not any("self.shared" in line for line in self.init):
             self.init.append(f"self.shared = nn.Dropout({p})")
         return f"self.shared({value})"
@@ -95,12 +131,16 @@ class Writer:
             self.maybe(name)
 
     def block(self) -> None:
-        """A stage, a residual block, a concat of two branches, or a Sequential."""
-        match self.draw(st.sampled_from(["plain", "residual", "residual", "concat", "sequential"])):
+        """A stage, a residual block, a concat, a Sequential, or an encoder by somebody else."""
+        match self.draw(
+            st.sampled_from(["plain", "residual", "residual", "concat", "sequential", "encoder"])
+        ):
             case "plain":
                 self.stage("x")
             case "sequential":
                 self.sequential("x")
+            case "encoder":
+                self.forward.append(f"x = {self.layer('encoder', 'Encoder()')}(x)")
             case "residual":
                 self.forward.append("y = x")
                 for _ in range(self.draw(st.integers(1, 2))):
@@ -143,8 +183,11 @@ def sources(draw: st.DrawFn) -> str:
     body += [f"        {line}" for line in writer.init]
     body += [
         "",
+        "    def dropped(self, x):",
+        "        return F.dropout(x, 0.2, self.training)",
+        "",
         "    def forward(self, x):",
         *(f"        {line}" for line in writer.forward),
         "        return x",
     ]
-    return HEAD + "\n".join(body) + "\n"
+    return HEAD + SHARED + "\n".join(body) + "\n"

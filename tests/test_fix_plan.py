@@ -8,7 +8,7 @@ from torch import nn
 
 from dropout_lint.analysis import analyse_trace
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.plan.info import asked, plan
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.schema import FixInfo
@@ -26,11 +26,9 @@ def planned(target: str) -> list[tuple[str, FixInfo]]:
 @pytest.mark.parametrize(
     ("target", "code", "strategy", "words"),
     [
-        ('fixtures.preresnet:build(position="P4", depth=8)', "DL101", "move", "move it to P6"),
-        ('fixtures.heads:build(position="H5")', "DL301", "move", "move it to H4"),
-        ("fixtures.written.reused:TwoPlaces", "DL101", "move", "delete it: dropout already is"),
-        ("fixtures.defects:ActiveInEval", "DL401", "repair", "follow train() and eval()"),
-        ('fixtures.pairs:build(dropout="DropPath")', "DL104", "reduce", "lower its ratio"),
+        ('fixtures.preresnet:build(position="P4", depth=8)', "DL101", "move", "to P6, before layer1.0.conv2"),
+        ("fixtures.written.reused:TwoPlaces", "DL101", "move", "delete one call of dropout"),
+        ("fixtures.defects:ActiveInEval", "DL401", "repair", "follows train() and eval()"),
     ],
 )
 def test_automatic_fixes(target: str, code: str, strategy: str, words: str) -> None:
@@ -39,11 +37,52 @@ def test_automatic_fixes(target: str, code: str, strategy: str, words: str) -> N
     assert words in info.title
 
 
-def test_delta_after_is_predicted() -> None:
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        ('fixtures.heads:build(position="H5")', "DL301", "dropout-lint fix --select DL301"),
+        ('fixtures.pairs:build(dropout="DropPath")', "DL104", "--strategy"),
+    ],
+)
+def test_what_fix_does_not_do_by_itself_is_not_promised(target: str, code: str, words: str) -> None:
+    found, info = planned(target)[0]
+    assert (found, info.applicability, info.delta_after) == (code, "manual", None)
+    assert words in info.title
+
+
+def test_delta_after_is_that_of_the_fixed_network() -> None:
     _, info = planned('fixtures.pairs:build(norm="batch")')[0]
     assert info.delta_after == pytest.approx(1.0, abs=1e-6)
     _, info = planned('fixtures.preresnet:build(position="P4", depth=8)')[0]
     assert info.delta_after == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        'fixtures.preresnet:build(position="P4", depth=8)',
+        'fixtures.pairs:build(norm="batch")',
+        'fixtures.heads:build(position="H1")',
+        "fixtures.written.reused:TwoPlaces",
+        "fixtures.defects:ActiveInEvalBeforeNorm",
+        "fixtures.defects:InPlaceOnSkip",
+    ],
+)
+def test_what_check_promises_is_what_fix_does(target: str) -> None:
+    (built,) = resolve(target)
+    analysis = analyse_trace(trace(built.model, built.inputs, constructed=built.constructed))
+    infos = plan(analysis)
+    fixed = fix_graph(analysis, asked(analysis.findings, "warning"))
+    done = {(item.dropout, code): item for item in fixed.applied for code in item.codes}
+    after = {shift.norm: shift.delta for shift in fixed.after.norms}
+    for finding in analysis.findings:
+        assert finding.dropout is not None
+        info, item = infos[id(finding)], done.get((finding.dropout.name, finding.rule.code))
+        assert (info.applicability == "automatic") == (item is not None)
+        if item is not None:
+            assert info.strategy == ("move" if item.action == "merge" else item.action)
+            if finding.norm is not None:
+                assert info.delta_after == pytest.approx(after[finding.norm.name], abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +113,12 @@ class Discriminator(nn.Module):
 def test_no_move_is_promised_that_the_graph_fix_does_not_make() -> None:
     traced = trace(Discriminator(), Inputs((torch.randn(4, 1, 32, 32),)))
     analysis = analyse_trace(traced)
-    findings, infos = analysis.findings, plan(analysis)
-    assert not any(item.action == "move" for item in fix_graph(analysis, findings).applied)
-    for finding in findings:
+    infos = plan(analysis)
+    done = {item.dropout for item in fix_graph(analysis).applied}
+    for finding in analysis.findings:
+        assert finding.dropout is not None
         info = infos[id(finding)]
-        assert (info.strategy, info.delta_after) == ("auto", None)
-        assert "are weighed" in info.title and "move it" not in info.title
+        assert (info.applicability == "automatic") == (finding.dropout.name in done)
 
 
 def test_nothing_found_plans_nothing() -> None:

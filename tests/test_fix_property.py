@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from fix_models import sources
 from hypothesis import given, settings
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dropout_lint.analysis import analyse, analyse_trace
 from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.steps import Applied
 from dropout_lint.fixes.source.engine import fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
@@ -30,6 +37,37 @@ def built_from(text: str, folder: Path) -> Built:
     return built
 
 
+def masks_of(model: nn.Module) -> Counter[tuple[float, bytes]]:
+    """Ratio and input of every dropout that runs in train mode, each of them replaced by its input.
+
+    Torch's own functions are exchanged; nothing of ours is asked. Without any noise the inputs are the same
+    bits in two models as long as the same is computed from the same.
+    """
+    seen: Counter[tuple[float, bytes]] = Counter()
+    plain = F.dropout, F.dropout2d
+
+    def watched(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if training and p:
+            seen[round(p, 6), hashlib.sha256(input.detach().contiguous().numpy().tobytes()).digest()] += 1
+        return input.clone()
+
+    F.dropout = F.dropout2d = watched
+    try:
+        model.train()(torch.arange(3 * 3 * 64.0).reshape(3, 3, 8, 8).sin())
+    finally:
+        F.dropout, F.dropout2d = plain
+    return seen
+
+
+def check_training(before: nn.Module, after: nn.Module, applied: Sequence[Applied]) -> None:
+    """What a fix does not name drops the same input by the same ratio; the count changes by what is said."""
+    old, new = masks_of(copy.deepcopy(before)), masks_of(copy.deepcopy(after))
+    gone = sum(item.action in ("merge", "remove") for item in applied)
+    assert sum(new.values()) == sum(old.values()) - gone
+    assert sum((old - new).values()) <= len(applied)
+    assert sum((new - old).values()) <= len(applied) - gone
+
+
 def check_graph(text: str, folder: Path) -> None:
     built = built_from(text, folder)
     before = trace(built.model, built.inputs, constructed=built.constructed)
@@ -39,6 +77,7 @@ def check_graph(text: str, folder: Path) -> None:
     x = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(built.model.eval()(x), fixed.model.eval()(x))
+    check_training(built.model, fixed.model, fixed.applied)
     again = fix_graph(analyse(fixed.model, before.inputs))
     assert not again.applied, [item.title for item in again.applied]
 
@@ -56,6 +95,7 @@ def check_source(text: str, folder: Path) -> None:
     x = torch.randn(3, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(built.model.eval()(x), edited.model.eval()(x))
+    check_training(built.model, edited.model, result.applied)
     traced = trace(edited.model, edited.inputs, constructed=edited.constructed)
     again = fix_source(edited, analyse_trace(traced))
     assert not again.changes, again.diff

@@ -14,7 +14,8 @@ import pytest
 
 from dropout_lint.analysis import Analysis, Options, analyse, analyse_trace
 from dropout_lint.errors import FixError
-from dropout_lint.fixes.plan.planner import BETAS, Planner
+from dropout_lint.fixes.plan.amounts import BETAS
+from dropout_lint.fixes.plan.planner import Planner
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source.engine import SourceFix, fix_source
@@ -218,7 +219,7 @@ def test_without_a_comparison_the_fix_is_the_same(file: Path) -> None:
     assert other.counts["asked"] < one.counts["asked"]
 
 
-def test_the_original_is_run_once_for_all_edits(file: Path) -> None:
+def test_the_original_is_run_once_for_each_set_of_dropouts_that_edits_name(file: Path) -> None:
     prover = Recorder(refuse=2)
     result = fix(file, prover=prover)
     assert result.changes and result.checks

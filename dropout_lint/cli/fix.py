@@ -37,7 +37,7 @@ VALIDATION_BATCHES = 16
     default="auto",
     show_default=True,
     help="move: to the guideline's place. uout: exchange for uniform noise. reduce: the largest p that keeps "
-    "Δ above the threshold. remove. auto: what answers most findings, and of those what keeps most noise.",
+    "Δ above the threshold. remove. auto: a repair or a move of each, else at least half its ratio.",
 )
 @click.option("--write", is_flag=True, help="Write the files, after every proof has passed.")
 @click.option(
@@ -233,7 +233,8 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
         console.say(f"weighed: {weighed.describe()}{' (chosen)' if weighed.chosen else ''}")
     if not result.changes:
         return
-    console.say(f"predicted worst Δ: {_worst(result, False)} → {_worst(result, True)}")
+    worst = f"{_worst(result, False)} → {_worst(result, True)}"
+    console.say(f"predicted worst Δ, expected of each network once it is trained: {worst}")
     before, after = result.measured
     if before and after:
         console.say(f"measured worst Δ: {min(before.values()):.2f} → {min(after.values()):.2f}")

@@ -23,7 +23,7 @@ NoiseName = Literal[
 Threshold = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Jobs = Annotated[int, msgspec.Meta(ge=1)]
 SHOWN = {
-    "targets", "fail_on", "strict", "exit_zero", "output_format", "output_file", "baseline",
+    "targets", "strict", "exit_zero", "output_format", "output_file", "baseline",
     "show_predictions", "cache", "cache_dir", "jobs", "timeout",
 }  # fmt: skip
 """Settings that change what is looked at or how it is shown; all others decide what is found in a target."""

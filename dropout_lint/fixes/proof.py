@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropout_lint.errors import FixError
+from dropout_lint.fixes.training import (
+    ATTENTION,
+    Named,
+    Run,
+    attention_arguments,
+    difference,
+    run_fixed,
+    run_original,
+)
+from dropout_lint.fixes.values import equal, lengthened, same, to_device, widened
 from dropout_lint.inputs.example import Inputs
-from dropout_lint.inputs.values import replaced, walk
-from dropout_lint.layers import is_dropout_function
-
-SMALL = 64
-"""Inputs narrower than this are doubled to see whether a model takes another size."""
-STRIDE = 32
-"""Larger ones grow by what vision models are apt to divide their input's size by."""
+from dropout_lint.inputs.values import walk
+from dropout_lint.layers import STANDARD, Catalogue, is_dropout_function
 
 
 class DropoutsOff(TorchFunctionMode):
@@ -31,11 +36,20 @@ class DropoutsOff(TorchFunctionMode):
         kwargs = kwargs or {}
         if is_dropout_function(func):
             return args[0] if args else kwargs["input"]
+        if getattr(func, "__name__", "") in ATTENTION:
+            given = dict(zip(attention_arguments(func), args, strict=False)) | kwargs
+            return func(**{**given, "dropout_p": 0.0})
         return func(*args, **kwargs)
 
 
 def prove(
-    original: nn.Module, fixed: nn.Module, inputs: Inputs, *, repaired: bool = False
+    original: nn.Module,
+    fixed: nn.Module,
+    inputs: Inputs,
+    *,
+    named: Named | None = None,
+    repaired: bool = False,
+    catalogue: Catalogue = STANDARD,
 ) -> tuple[str, ...]:
     """Check a fixed model against the one that it was made from; neither is changed.
 
@@ -44,7 +58,9 @@ def prove(
             for both models.
         fixed: the model after the fix.
         inputs: what both are run with.
+        named: the dropouts that the fix names; None for none.
         repaired: an always-on dropout was repaired, so the original is run with its functional dropouts off.
+        catalogue: which modules are dropouts.
 
     Returns:
         what was checked, in words.
@@ -63,17 +79,73 @@ def prove(
         if not same(expected, actual):
             raise FixError("the eval-mode outputs are not bit-identical", "the model was left as it was")
         check_buffers(*states, "an eval-mode pass")
-        checks.append("eval-mode outputs are bit-identical")
+        checks.append(eval_words(repaired))
         checks += check_sizes(left, right, (args, kwargs), repaired)
+        named = named or Named()
         states = Buffers(left), Buffers(right)
-        reached = trained(left, args, kwargs)
-        if reached is not None:
-            failure = stops_training(reached, trained(right, args, kwargs))
-            if failure:
-                raise FixError(f"the fixed model {failure}", "the model was left as it was")
-            check_buffers(*states, "a training step")
-            checks.append("a training step runs, forward and backward, and changes the same buffers")
+        before, (args, kwargs) = train_original(left, args, kwargs, named, catalogue)
+        after = train_fixed(right, args, kwargs, before, catalogue)
+        failure = difference(before, after, named)
+        if failure:
+            raise FixError(f"the fixed model {failure}", "the model was left as it was")
+        check_buffers(*states, "a training step")
+        checks.append(training_words(before))
     return tuple(checks)
+
+
+def eval_words(repaired: bool) -> str:
+    """What the comparison in test mode shows: a dropout that was repaired made those outputs random."""
+    off = ", with the always-on dropouts of the original off" if repaired else ""
+    return f"eval-mode outputs are bit-identical{off}"
+
+
+def training_words(original: Run) -> str:
+    """What the comparison in train mode shows."""
+    count = sum(original.kept.values())
+    others = f"the {count} other dropout calls act" if count > 1 else "the other dropout call acts"
+    kept = f"{others} as before on the same masks" if count else "no other dropout runs"
+    return f"in training {kept}, and gradients reach the same parameters"
+
+
+def train_original(
+    model: nn.Module, args: Any, kwargs: Any, named: Named, catalogue: Catalogue = STANDARD
+) -> tuple[Run, tuple[Any, Any]]:
+    """The original in train mode, with a larger batch where it does not run with the given one.
+
+    Returns:
+        the run, and the inputs that it took.
+
+    Raises:
+        FixError: it does not run in train mode, so that nothing can be proven of training.
+    """
+    batch = next((t.shape[0] for t in walk((args, kwargs)) if t.dim()), 0)
+    problem = ""
+    for one, other in ((args, kwargs), lengthened((args, kwargs), batch)):
+        try:
+            return run_original(model, one, other, named, catalogue), (one, other)
+        except FixError:
+            raise
+        except Exception as error:  # the user's own forward may raise anything
+            problem = problem or f"{type(error).__name__}: {error}"
+    raise FixError(
+        f"the model does not run in train mode with these inputs ({problem}), so that nothing can be proven "
+        "of training",
+        "give inputs that it can be trained with",
+    )
+
+
+def train_fixed(
+    model: nn.Module, args: Any, kwargs: Any, original: Run, catalogue: Catalogue = STANDARD
+) -> Run:
+    """The fixed model in train mode.
+
+    Raises:
+        FixError: it does not train.
+    """
+    try:
+        return run_fixed(model, args, kwargs, original.kept, catalogue)
+    except Exception as error:  # the user's own forward may raise anything
+        raise FixError(f"the fixed model does not train: {type(error).__name__}: {error}") from error
 
 
 class Buffers:
@@ -86,7 +158,7 @@ class Buffers:
     def changed(self) -> set[str]:
         """Names of the buffers that hold other values by now."""
         now = dict(self.model.named_buffers())
-        return {name for name, old in self.before.items() if name not in now or not _equal(old, now[name])}
+        return {name for name, old in self.before.items() if name not in now or not equal(old, now[name])}
 
 
 def check_buffers(original: Buffers, fixed: Buffers, what: str) -> None:
@@ -140,26 +212,6 @@ def check_sizes(original: nn.Module, fixed: nn.Module, given: tuple[Any, Any], r
     return checks
 
 
-def lengthened(value: Any, batch: int) -> Any:
-    """Tensors of `batch` rows with one row more, in a nested value."""
-    return replaced(value, lambda t: torch.cat([t, t[:1]]) if t.dim() and t.shape[0] == batch else t)
-
-
-def widened(value: Any) -> Any:
-    """Images, sequences and rows of tokens that are higher, wider or longer, in a nested value."""
-
-    def wider(tensor: Tensor) -> Tensor:
-        first = 2 if tensor.dim() > 2 and tensor.is_floating_point() else 1
-        for dimension in range(first, tensor.dim()):
-            size = tensor.shape[dimension]
-            if size > 1:
-                more = tensor.narrow(dimension, 0, size if size < SMALL else STRIDE)
-                tensor = torch.cat([tensor, more], dimension)
-        return tensor
-
-    return replaced(value, wider)
-
-
 def check_keys(original: nn.Module, fixed: nn.Module) -> str:
     """Compare the state_dicts key for key, in their order, with shapes.
 
@@ -203,62 +255,12 @@ def fill(name: str, tensor: Tensor) -> None:
             tensor.normal_(0.0, fan**-0.5, generator=generator)
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors of a nested value on a device; meta tensors get random values."""
-
-    def moved(tensor: Tensor) -> Tensor:
-        if tensor.device.type == "meta":
-            fresh = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-            return fresh.normal_() if fresh.is_floating_point() else fresh.zero_()
-        return tensor.detach().to(device).clone()
-
-    return replaced(value, moved)
-
-
 def run(model: nn.Module, args: Any, kwargs: Any, dropouts_off: bool) -> Any:
     """One forward pass on fresh copies of the inputs, from a fixed random state."""
     args, kwargs = copy.deepcopy(args), copy.deepcopy(kwargs)
     torch.manual_seed(0)
     with torch.no_grad(), DropoutsOff() if dropouts_off else nullcontext():
         return model(*args, **kwargs)
-
-
-def trained(model: nn.Module, args: Any, kwargs: Any) -> list[str] | None:
-    """Names of the parameters that get a gradient in one pass in train mode, None where it does not run."""
-    model.train()
-    torch.manual_seed(0)
-    try:
-        out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
-        parts = [part.float().sum() for part in walk(out) if part.requires_grad]
-        if parts:
-            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
-        return [name for name, parameter in model.named_parameters() if parameter.grad is not None]
-    except Exception:
-        return None
-    finally:
-        model.zero_grad(set_to_none=True)
-
-
-def stops_training(before: list[str], after: list[str] | None) -> str:
-    """What of a model that trained does not any more after a fix, "" where all of it does."""
-    if after is None:
-        return "does not train"
-    lost = [name for name in before if name not in after]
-    return f"trains no more what it trained: {', '.join(lost[:4])}" if lost else ""
-
-
-def same(left: Any, right: Any) -> bool:
-    """Whether two outputs hold the same tensors, bit for bit (NaN equals NaN)."""
-    ours, theirs = list(walk(left)), list(walk(right))
-    return len(ours) == len(theirs) and all(_equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.is_floating_point():
-        return bool(((a == b) | (a.isnan() & b.isnan())).all())
-    return torch.equal(a, b)
 
 
 @contextmanager

@@ -38,10 +38,12 @@ class Ancestry:
         dropouts: the dropouts that are nodes of their own.
         joins, weights, pools, shifting, gates: the nodes of a kind, in their order.
         memory: what was worked out about a join, by whoever asks for it again.
+        wrappers: qualified names of the modules whose `forward` does nothing but drop.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.model = trace.model
         self.flow = Flow(trace)
         self.nodes: tuple[fx.Node, ...] = tuple(trace.graph.nodes)
         self.index = {node: position for position, node in enumerate(self.nodes)}
@@ -63,6 +65,16 @@ class Ancestry:
         self.weight_mask = sum(1 << self.index[node] for node in self.weights)
         self.activation_mask = ~sum(1 << self.index[node] for node in self.nodes if node.op == "get_attr")
         self.memory: dict[fx.Node, object] = {}
+        self.wrappers = self._wrappers()
+
+    def _wrappers(self) -> frozenset[str]:
+        """Modules whose `forward` does nothing but drop: they are dropouts to whoever calls them."""
+        inside: dict[str, bool] = {}
+        for node in self.nodes:
+            owner = str(node.meta.get("owner") or "")
+            if owner and node.op in ("call_function", "call_method", "call_module"):
+                inside[owner] = inside.get(owner, True) and node in self.dropouts
+        return frozenset(owner for owner, only in inside.items() if only)
 
     # what a node is
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dropout_lint.config import Settings
+from dropout_lint.fixes.plan.info import asked
 from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.rules import RuleSet
@@ -42,7 +43,8 @@ def repair(
         FixError: no edit of the source could be proven harmless.
     """
     analysis = analyse_built(built, options_of(settings, rules))
-    findings = [finding for finding in analysis.findings if not is_ignored(finding)]
+    wanted = asked(analysis.findings, settings.fail_on, settings.select)
+    findings = [finding for finding in wanted if not is_ignored(finding)]
     result = fix_source(
         built,
         analysis,

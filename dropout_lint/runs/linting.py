@@ -18,6 +18,7 @@ from dropout_lint.report.outcome import Outcome
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.draw import draw
 from dropout_lint.runs.failures import empty, failure
+from dropout_lint.terms import Severity
 
 
 def options_of(settings: Settings, rules: RuleSet) -> Options:
@@ -52,8 +53,8 @@ def analyse_built(built: Built, options: Options) -> Analysis:
     return analyse(built.model, built.inputs, options, constructed=built.constructed)
 
 
-def lint_built(built: Built, options: Options) -> Outcome:
-    """Lint one built model.
+def lint_built(built: Built, options: Options, least: Severity = "warning") -> Outcome:
+    """Lint one built model; `least` is the least severity that a fix answers.
 
     Raises:
         TraceError, InputError: see `analyse`.
@@ -65,7 +66,7 @@ def lint_built(built: Built, options: Options) -> Outcome:
             analysis.trace,
             analysis.prediction,
             analysis.findings,
-            planned_fixes(analysis),
+            planned_fixes(analysis, least),
             exempt=analysis.exempt,
         )
     trace = analysis.trace
@@ -84,10 +85,10 @@ def lint_built(built: Built, options: Options) -> Outcome:
     )
 
 
-def planned_fixes(analysis: Analysis) -> Mapping[int, Promise]:
-    """What the fix room would do about each finding, by `id(finding)`."""
+def planned_fixes(analysis: Analysis, least: Severity) -> Mapping[int, Promise]:
+    """What `fix` would do about each finding, by `id(finding)`."""
     try:
-        return plan(analysis)
+        return plan(analysis, least=least)
     except DropoutLintError:  # no plan is no reason to withhold the findings
         return {}
 
@@ -108,7 +109,7 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     outcomes = []
     for built in models:
         try:
-            outcomes.append(lint_built(built, options))
+            outcomes.append(lint_built(built, options, own.fail_on))
         except Exception as problem:
             outcomes.append(failure(built.target, problem, built.notes, built.unseen))
     return outcomes

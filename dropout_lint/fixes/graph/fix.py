@@ -21,6 +21,7 @@ from dropout_lint.fixes.plan.steps import Applied, Fixed, Step
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.plan.words import describe_step, linted_again
 from dropout_lint.fixes.proof import prove
+from dropout_lint.fixes.training import named_by
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import STRATEGIES, Strategy
 from dropout_lint.trace.traced import Trace
@@ -39,7 +40,7 @@ def fix_graph(
         analysis: the model as it was linted; neither its trace nor its model changes.
         findings: what of its findings to fix; None for all.
         strategy: `move` to the guideline's place, `uout`, `reduce` (largest p that keeps Δ above the
-            threshold), `remove`, or `auto`: the one that answers most findings and keeps most noise.
+            threshold), `remove`, or `auto`: a repair or a move, else a ratio of at least half.
         beta: β for Uout; None takes it from the dropout's noise, within 0.2–0.5 (Li et al. 2019, Sec. 5.2).
 
     Returns:
@@ -99,12 +100,15 @@ def _build(trace: Trace, plan: Plan) -> tuple[nn.Module, Method, tuple[str, ...]
         ways.append(("graph", lambda: from_graph(trace, plan.steps, norms=True)))
         ways.append(("graph", lambda: from_graph(trace, plan.steps, norms=False)))
     ways.append(("modules", lambda: operate(trace, plan.steps)))
+    named = named_by(trace, plan.steps)
     repaired = any("DL401" in step.codes for step in plan.steps)
     failures: list[str] = []
     for method, build in ways:
         try:
             model = build()
-            checks = prove(trace.model, model, trace.inputs, repaired=repaired)
+            checks = prove(
+                trace.model, model, trace.inputs, named=named, repaired=repaired, catalogue=trace.catalogue
+            )
             return model, method, (*checks, check_findings(model, plan.after))
         except DropoutLintError as error:
             failures.append(f"{method}: {error.message}")

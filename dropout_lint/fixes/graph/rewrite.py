@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import torch
 from torch import fx, nn
 
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
+from dropout_lint.fixes.modules import module_at, put_module
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.trace.traced import DropoutSite, Trace, module_of
 
@@ -34,35 +38,20 @@ def share_tree(model: nn.Module) -> nn.Module:
     return twin(model)
 
 
+def untrained_tree(model: nn.Module) -> nn.Module:
+    """As `share_tree`, with running statistics that nothing has been averaged into."""
+    new = share_tree(model)
+    for module in new.modules():
+        for name, fresh in (("running_mean", torch.zeros_like), ("running_var", torch.ones_like)):
+            buffer = module._buffers.get(name)
+            if buffer is not None:
+                module._buffers[name] = fresh(buffer)
+    return new
+
+
 def own_tree(model: nn.Module) -> nn.Module:
     """A deep copy of the model, with nothing shared."""
     return copy.deepcopy(model)
-
-
-def module_at(model: nn.Module, name: str) -> nn.Module:
-    """The module with a qualified name, looked up in the tree alone (never in attributes)."""
-    module = model
-    for part in name.split(".") if name else ():
-        child = module._modules[part]
-        if child is None:
-            raise KeyError(name)
-        module = child
-    return module
-
-
-def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Register a module under a qualified name; what is there is replaced under all of its names."""
-    parent, _, last = name.rpartition(".")
-    holder = module_at(model, parent)
-    module.training = holder.training
-    old = holder._modules.get(last)
-    if old is None:
-        holder._modules[last] = module
-        return
-    for place in list(model.modules()):
-        for key, child in place._modules.items():
-            if child is old:
-                place._modules[key] = module
 
 
 class Rewriter:
@@ -110,6 +99,9 @@ class Rewriter:
 
     def _exchange(self, step: Step, steps: Sequence[Step]) -> None:
         node = self.mapped[step.site.node]
+        if step.site.inside:  # the ratio of an attention call, which `follow_mode` makes follow the mode
+            self.sites[node] = [dataclasses.replace(site, active_in_eval=False) for site in self.sites[node]]
+            return
         name = self._module(step, step.site, [other for other in steps if self._alike(step, other)])
         source = node.all_input_nodes[0]
         with self.graph.inserting_before(node):
@@ -249,11 +241,19 @@ class Rewriter:
         )
 
 
+def plain_number(value: Any) -> Any:
+    """A numpy scalar as Python's number: generated code has no name for numpy."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """A copy of a graph, and where each node went."""
     new = fx.Graph(tracer_cls=getattr(graph, "_tracer_cls", None))
     mapped: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        mapped[node] = new.node_copy(node, mapped.__getitem__)
+        copied = new.node_copy(node, mapped.__getitem__)
+        copied.args = fx.node.map_aggregate(copied.args, plain_number)
+        copied.kwargs = fx.node.map_aggregate(copied.kwargs, plain_number)
+        mapped[node] = copied
     new._codegen = copy.deepcopy(graph._codegen)
     return new, mapped

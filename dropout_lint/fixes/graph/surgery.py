@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
-from dropout_lint.fixes.graph.rewrite import module_at, put_module
+from dropout_lint.fixes.modules import module_at, put_module
 from dropout_lint.fixes.plan.steps import Anchor, Step
 from dropout_lint.layers import Catalogue
 from dropout_lint.trace.traced import Trace

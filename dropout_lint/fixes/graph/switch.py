@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dropout_lint.fixes.graph.dropmodules import class_name, free_name, make
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import module_at
 from dropout_lint.layers import is_dropout_function
 from dropout_lint.trace.traced import Trace
 

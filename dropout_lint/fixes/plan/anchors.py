@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from torch import fx
+from torch import fx, nn
 
+from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.plan.steps import Anchor
 from dropout_lint.graph.ancestry import Ancestry, numel_of
 from dropout_lint.trace.traced import DropoutSite, shape_of
@@ -35,7 +36,47 @@ def anchors_for(flow: Ancestry, site: DropoutSite) -> list[Anchor]:
         if anchor is not None:
             found.append(anchor)
     found += tail_anchor(flow, site.node)
-    return list({anchor.key: anchor for anchor in found}.values())
+    home = author(flow, site.node)
+    return [
+        anchor
+        for anchor in {anchor.key: anchor for anchor in found}.values()
+        if home in (author(flow, anchor.producer), *(author(flow, user) for user in anchor.users))
+    ]
+
+
+def author(flow: Ancestry, node: fx.Node) -> str:
+    """The module whose author wrote the call of a node: containers hold, and wrappers of a dropout pass on.
+
+    A dropout never leaves it: what another module computes, a pretrained encoder say, is not its business.
+    """
+    owner = str(node.meta.get("owner") or "")
+    if node.op == "placeholder":
+        return owner
+    if isinstance(module_at(flow.model, owner), fx.GraphModule):  # one forward for all modules below it
+        current: fx.Node | None = node
+        while current is not None and current.op != "call_module":
+            current = flow.source(current)
+        owner = owner if current is None else str(current.target).rpartition(".")[0]
+    while owner and (owner in flow.wrappers or _only_runs(flow, module_at(flow.model, owner))):
+        owner = owner.rpartition(".")[0]
+    return owner
+
+
+def _only_runs(flow: Ancestry, module: nn.Module) -> bool:
+    """Whether a module is one of torch's containers, or holds a dropout and nothing else."""
+    if is_torch_forward(module):
+        return True
+    children = [child for child in module._modules.values() if child is not None]
+    dropouts = [child for child in children if flow.trace.catalogue.dropout(child) is not None]
+    return bool(children) and len(dropouts) == len(children) and not module._parameters
+
+
+def positions_of(flow: Ancestry, anchor: Anchor) -> int:
+    """How many positions of one channel a pooling right behind a place averages, 1 where none does."""
+    pooled = [user for user in anchor.users if flow.is_pool(user)]
+    if len(pooled) < len(anchor.users):
+        return 1
+    return max(1, numel_of(anchor.producer) // max(1, min(numel_of(pool) for pool in pooled) or 1))
 
 
 # residual branches
@@ -188,7 +229,7 @@ def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
         source = flow.source(pool)
         if source is not None:
             pools = tuple(user for user in source.users if flow.is_pool(user)) or (pool,)
-            found.append(Anchor(skip_dropouts(flow, source), pools, "H4", elementwise=True, norm=last))
+            found.append(Anchor(skip_dropouts(flow, source), pools, "H4", norm=last))
     weight = _weight_after(flow, last, node, bool(norms))
     place = "after the last norm" if last is not None else "before the classifier"
     if weight is not None:

@@ -1,134 +1,90 @@
-"""`plan`: for every finding, what a fix would do about it, cheaply enough for every lint run."""
+"""`plan`: for every finding, what `fix` would do about it: the very plan, made for the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import fx
-
 from dropout_lint.analysis import Analysis
-from dropout_lint.fixes.graph.dropmodules import beta_for
-from dropout_lint.fixes.graph.rewrite import Rewriter
-from dropout_lint.fixes.plan.anchors import anchors_for
-from dropout_lint.fixes.plan.merging import at_place
-from dropout_lint.fixes.plan.steps import Action, Anchor, Promise, Step
-from dropout_lint.fixes.plan.words import advice_for, target_name
-from dropout_lint.graph.ancestry import Ancestry
+from dropout_lint.fixes.plan.case import can_be_fixed
+from dropout_lint.fixes.plan.planner import Planner
+from dropout_lint.fixes.plan.steps import Promise, Step
+from dropout_lint.fixes.plan.trials import Trials
+from dropout_lint.fixes.plan.words import advice_for, describe_step
 from dropout_lint.rules.findings import Finding
+from dropout_lint.terms import Remedy, Severity, at_least
 from dropout_lint.trace.traced import DropoutSite
 
-# Above this many nodes Δ after the fix is not predicted in a lint run: it costs a second prediction.
+# Above this many nodes nothing is planned in a lint run: it costs further predictions.
 PREDICT_LIMIT = 1500
+UNPLANNED = "large model: `dropout-lint fix` works out what would answer it"
 
-WEIGHED = "no first choice answers all findings; other places, Uout, a lower ratio and removal are weighed"
+
+def asked(findings: Sequence[Finding], least: Severity, selected: Sequence[str] = ()) -> list[Finding]:
+    """What a fix is to answer: what fails a run, and what was selected by its code or name."""
+    words = tuple(word.upper() for word in selected)
+    return [
+        finding
+        for finding in findings
+        if at_least(finding.severity, least)
+        or (words and finding.rule.code.startswith(words))
+        or finding.rule.name.upper() in words
+    ]
 
 
-def plan(analysis: Analysis) -> Mapping[int, Promise]:
-    """What the graph fix can do about each finding, by `id(finding)`.
+def plan(analysis: Analysis, *, least: Severity = "warning") -> Mapping[int, Promise]:
+    """What `fix` does about each finding, by `id(finding)`: the same action, and the same Δ after it.
 
-    The strategy is the rule's own where the dropout can follow it. `delta_after` is Δ at the finding's norm
-    after all of these fixes, from one more prediction; None where no norm is concerned or the graph is large.
-    Where the rules still find something about these dropouts then, or something new, the title promises no
-    more than that the strategies are weighed (one plan holds for all), and `delta_after` is None.
+    Args:
+        analysis: the model as it was linted.
+        least: the least severity that a fix answers.
     """
     findings = analysis.findings
     if not findings:
         return {}
-    flow = Ancestry(analysis.trace)
-    infos: dict[int, Promise] = {}
-    steps: dict[fx.Node, Step] = {}
-    for finding in findings:
-        info, step = _of(flow, finding)
-        infos[id(finding)] = info
-        if step is not None:
-            steps.setdefault(step.site.node, step)
-    if steps and len(flow.nodes) <= PREDICT_LIMIT:
-        after, left = _after(analysis, list(steps.values()))
-        sites = ((item.dropout, item.rule.code) for item in findings)
-        known = {(site.node, code) for site, code in sites if isinstance(site, DropoutSite)}
-        undecided = any(node in steps or (node, code) not in known for node, code in left)
-        for finding in findings:
-            norm = finding.norm
-            info = infos[id(finding)]
-            site = finding.dropout
-            if undecided and isinstance(site, DropoutSite) and site.node in steps:
-                infos[id(finding)] = Promise(applicability=info.applicability, strategy="auto", title=WEIGHED)
-            elif norm is not None and info.applicability == "automatic" and norm.node.name in after:
-                infos[id(finding)] = Promise(
-                    applicability=info.applicability,
-                    strategy=info.strategy,
-                    title=info.title,
-                    delta_after=after[norm.node.name],
-                )
+    wanted = asked(findings, least, analysis.options.select)
+    infos = {id(finding): _by_hand(finding) for finding in findings}
+    fixable = [finding for finding in wanted if can_be_fixed(finding)]
+    if not fixable:
+        return infos
+    if len(analysis.trace.graph.nodes) > PREDICT_LIMIT:
+        info = Promise(applicability="automatic", strategy="auto", title=UNPLANNED)
+        return infos | {id(finding): info for finding in fixable}
+    found = Planner(Trials(analysis), wanted, compare=False).plan()
+    deltas = {shift.norm: shift.delta for shift in found.after.prediction.norms}
+    steps = {step.site.node: step for step in found.steps}
+    left = {(item.dropout, code): item for item in found.skipped for code in item.codes}
+    for finding in wanted:
+        site = finding.dropout
+        if not isinstance(site, DropoutSite):
+            continue
+        step = steps.get(site.node)
+        if step is not None and finding.rule.code in step.codes:
+            delta = None if finding.norm is None else deltas.get(finding.norm.name)
+            infos[id(finding)] = Promise(
+                applicability="automatic", strategy=strategy_of(step), title=title(step), delta_after=delta
+            )
+        elif (skipped := left.get((site.name, finding.rule.code))) is not None:
+            infos[id(finding)] = Promise(applicability="manual", strategy=None, title=skipped.advice)
     return infos
 
 
-def _of(flow: Ancestry, finding: Finding) -> tuple[Promise, Step | None]:
-    site, fix = finding.dropout, finding.rule.fix
-    if not isinstance(site, DropoutSite) or fix is None or site.rooted:
-        _, advice = advice_for(finding)
-        kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
-        return Promise(applicability=kind, strategy=None, title=advice), None
-    action: Action = fix
-    if action == "move" and not site.spec.noise.movable:
-        action = "reduce"
-    if action == "move":
-        anchors = anchors_for(flow, site)
-        if not anchors:
-            beta = beta_for(site.spec)
-            step = Step(site, "uout", value=beta, kind="Uout")
-            return Promise(
-                applicability="automatic", strategy="uout", title=f"exchange it for Uout(beta={beta:g})"
-            ), step
-        return _move(flow, site, anchors[0])
-    titles = {
-        "repair": "make it follow train() and eval(), out of place",
-        "reduce": "lower its ratio until Δ is above the threshold",
-        "remove": "remove it",
-        "uout": "exchange it for Uout",
-    }
-    return Promise(applicability="automatic", strategy=action, title=titles[action]), None
+def strategy_of(step: Step) -> Remedy:
+    """The strategy that a step belongs to: one of several at one place goes with the move."""
+    return "move" if step.action == "merge" else step.action
 
 
-def _move(flow: Ancestry, site: DropoutSite, anchor: Anchor) -> tuple[Promise, Step]:
-    resident = next((other for other in at_place(flow, anchor) if other.node is not site.node), None)
-    users = ", ".join(dict.fromkeys(target_name(user) for user in anchor.users))
-    if resident is not None and resident.spec.is_noisy:
-        title = f"delete it: {resident.name} already is the one dropout there"
-        return Promise(applicability="automatic", strategy="move", title=title), Step(
-            site, "merge", anchor, into=resident
-        )
-    title = (
-        f"move it to {anchor.place}, before {users}" if users != "output" else f"move it to {anchor.place}"
-    )
-    return Promise(applicability="automatic", strategy="move", title=title), Step(site, "move", anchor)
+def title(step: Step) -> str:
+    """What a step does, without the codes that it answers."""
+    return describe_step(step).removesuffix(f" [{', '.join(step.codes)}]")
 
 
-def _after(analysis: Analysis, steps: Sequence[Step]) -> tuple[dict[str, float], set[tuple[fx.Node, str]]]:
-    """Δ after these steps by the norms' old node names, one dropout for each place; and what is found then,
-    as old nodes of dropouts with rule codes."""
-    places: set[tuple[str, ...]] = set()
-    kept: list[Step] = []
-    for step in steps:
-        if step.action == "move" and step.anchor is not None:
-            if step.anchor.key in places:
-                kept.append(Step(step.site, "merge", step.anchor))
-                continue
-            places.add(step.anchor.key)
-        kept.append(step)
-    rewriter = Rewriter(analysis.trace)
-    rewritten = rewriter.apply(kept)
-    old = {rewriter.mapped[site.node].name: site.node.name for site in analysis.trace.norms}
-    after = analysis.again(rewritten)
-    deltas = {
-        old[shift.node]: shift.delta
-        for shift in after.prediction.norms
-        if shift.node in old and shift.delta is not None
-    }
-    found = {
-        (rewriter.origin.get(item.dropout.node, item.dropout.node), item.rule.code)
-        for item in after.findings
-        if isinstance(item.dropout, DropoutSite)
-    }
-    return deltas, found
+def _by_hand(finding: Finding) -> Promise:
+    """What a person may do about a finding that no fix is asked to answer, or can answer."""
+    if can_be_fixed(finding):
+        code = finding.rule.code
+        words = f"below what fails a run, so `fix` leaves it; `dropout-lint fix --select {code}` answers it"
+        return Promise(applicability="manual", strategy=finding.rule.fix, title=words)
+    _, advice = advice_for(finding)
+    kind: Literal["manual", "none"] = "manual" if finding.rule.code != "DL502" else "none"
+    return Promise(applicability=kind, strategy=None, title=advice)

@@ -9,7 +9,6 @@ from torch import fx
 
 from dropout_lint.fixes.plan.steps import Anchor, Step
 from dropout_lint.graph.ancestry import Ancestry
-from dropout_lint.layers import Noise
 from dropout_lint.trace.traced import DropoutSite
 
 
@@ -27,7 +26,7 @@ def at_place(flow: Ancestry, anchor: Anchor) -> list[DropoutSite]:
 
     The walk stops at the first weight layer, norm or join: what is beyond is another place.
     """
-    there: list[DropoutSite] = []
+    there = [flow.dropouts[user] for user in anchor.users if user in flow.dropouts]
     node: fx.Node | None = next(
         (parent for parent in anchor.users[0].all_input_nodes if flow.reaches(anchor.producer, parent)), None
     )
@@ -60,9 +59,7 @@ def merge(
             found.values(), key=lambda item: (item.site.spec.mask_variance, flow.index[item.site.node])
         )
         stays = case.site
-        channel = stays.spec.noise in (Noise.CHANNEL, Noise.FEATURE_ALPHA)
-        kind = "Dropout" if anchor.elementwise and channel else None
-        steps = [Step(stays, "move", anchor, kind=kind, codes=case.codes)]
+        steps = [Step(stays, "move", anchor, codes=case.codes)]
     steps += [
         Step(case.site, "merge", anchor, into=stays, codes=case.codes)
         for node, case in found.items()

@@ -1,35 +1,36 @@
-"""Decide what happens to each dropout that was found: the steps of a fix, and what is left for people."""
+"""Decide what happens to each dropout that was found: the steps of a fix, and what is left for people.
+
+Each finding gets a strategy of its own. `auto` first repairs and moves; where no place answers what was
+found it lowers the ratio, down to half of it; further it does not go by itself, but says what would help.
+"""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import fx
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.fixes.graph.dropmodules import BETA_RANGE, beta_for, class_name
-from dropout_lint.fixes.plan.anchors import anchors_for
+from dropout_lint.fixes.plan.amounts import HALF, Amounts
+from dropout_lint.fixes.plan.anchors import anchors_for, positions_of
+from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
 from dropout_lint.fixes.plan.merging import at_place, merge
 from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
-from dropout_lint.fixes.plan.words import advice_for, describe_step
+from dropout_lint.fixes.plan.words import advice_for, not_worth_it, titled, what_would
 from dropout_lint.layers import Noise
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import SEVERITIES, Strategy
-from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.trace.traced import DropoutSite, shape_of
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
-ORDER: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
-BETAS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)  # those that are tried, within `BETA_RANGE`
-
-
-def can_be_fixed(finding: Finding) -> bool:
-    """Whether a step could answer a finding: it is about a dropout call, and its rule names a fix."""
-    site = finding.dropout
-    return isinstance(site, DropoutSite) and finding.rule.fix is not None and not site.rooted
+LADDER: tuple[Action, ...] = ("move", "reduce")
+ALTERNATIVES: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
+WORTH = 0.02
+"""A fix has to bring the worst norm that its findings speak of nearer to Δ = 1 by this much, or to the
+threshold, and the model's worst norm no further from it: less is within what the prediction can tell."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,6 @@ class Plan:
     weighed: tuple[Weighed, ...] = ()
 
 
-@dataclass
-class Case:
-    """One dropout call with everything that was found about it."""
-
-    site: DropoutSite
-    findings: list[Finding] = field(default_factory=list)
-    repair: bool = False
-    action: Action | None = None
-    anchors: list[Anchor] = field(default_factory=list)
-    tried: int = 0
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """The rules that found it."""
-        return tuple(dict.fromkeys(finding.rule.code for finding in self.findings))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A set of steps with what comes of it: Δ at the norms that shift, and what is left."""
@@ -86,7 +70,7 @@ class Planner:
         strategy: what the user asked for.
         beta: β for Uout, None to take it from the dropout's noise.
         barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
-        compare: weigh every strategy, though none could do better than the one before it.
+        compare: work out what the other strategies would do, to tell it.
     """
 
     def __init__(
@@ -101,7 +85,7 @@ class Planner:
     ) -> None:
         self.trials = trials
         self.flow = trials.flow
-        self.before = trials.before
+        self.before = trials.analysis(())
         self.strategy = strategy
         self.threshold = trials.before.options.threshold
         self.beta = beta
@@ -112,8 +96,7 @@ class Planner:
         for finding in findings:
             self._sort(finding)
         self.known = {(item.node, item.code) for item in trials.remaining(())}
-
-    # what was found
+        self.amounts = Amounts(trials, self.threshold, self._left)
 
     def _sort(self, finding: Finding) -> None:
         site = finding.dropout
@@ -122,9 +105,7 @@ class Planner:
             reason, advice = advice_for(finding)
             self.skipped.append(Skipped(name, (finding.rule.code,), reason, advice))
             return
-        case = self.cases.setdefault(site.node, Case(site))
-        case.findings.append(finding)
-        case.repair |= finding.rule.fix == "repair"
+        self.cases.setdefault(site.node, Case(site)).findings.append(finding)
 
     # the plan
 
@@ -132,94 +113,128 @@ class Planner:
         """The plan; raises nothing, what cannot be done is in `skipped`."""
         if not self.cases:
             return Plan((), tuple(self.skipped), self.before, self.before)
-        options: tuple[Action, ...] = ORDER if self.strategy == "auto" else (self.strategy,)
-        outcomes: dict[Action, Outcome] = {}
-        for option in options:
-            outcomes[option] = self._carry_out(option, self.strategy == "auto")
-            if not self.compare and self._is_unbeaten(option, outcomes[option]):
-                break
-        floor = outcomes["remove"].deltas if "remove" in outcomes else {}
-        ranked = sorted(
-            outcomes.items(),
-            key=lambda item: (
-                len(item[1].left),
-                self._short(item[0], item[1], floor),
-                -round(self._kept(item[1].steps), 6),
-                options.index(item[0]),
-            ),
-        )
-        chosen, best = ranked[0]
-        same = [name for name, outcome in outcomes.items() if _doing(outcome) == _doing(best)]
-        # strategies that fall back to one result: named after what is done in it
-        chosen = next((name for name in same if not self._fallback(name, outcomes[name])), chosen)
-        weighed = tuple(
+        auto = self.strategy == "auto"
+        outcome = self._carry_out("move" if self.strategy == "auto" else self.strategy, auto)
+        outcome = self._without_failures(outcome)
+        outcome, vain = self._without_the_vain(outcome) if auto else (outcome, {})
+        outcome = replace(outcome, steps=titled(outcome.steps))
+        others: dict[Action, Outcome] = {}
+        if auto and self.compare and any(case.places for case in self.cases.values()):
+            others = {option: self._carry_out(option, False) for option in ALTERNATIVES}
+        left = self._left_over(outcome, vain, others)
+        after = self.trials.analysis(outcome.steps)
+        weighed = self._weighed(outcome, others) if others else ()
+        erased = {step.site.name for step in outcome.steps if step.action in ("merge", "remove")}
+        told = [item for item in self.skipped if item.dropout not in erased]
+        return Plan(outcome.steps, (*told, *left), self.before, after, weighed)
+
+    def _weighed(self, outcome: Outcome, others: Mapping[Action, Outcome]) -> tuple[Weighed, ...]:
+        """What was chosen, and what each strategy alone would come to."""
+        done = {step.action for step in outcome.steps}
+        chosen: Action = next((name for name in ("reduce", "uout", "remove") if name in done), "move")
+        rows = {**others, chosen: outcome} if outcome.steps else dict(others)
+        return tuple(
             Weighed(
-                option,
-                self._kept(outcome.steps),
-                min(outcome.deltas.values(), default=None),
-                len(outcome.left),
-                chosen=option == chosen,
-                fallback=self._fallback(option, outcome),
+                name,
+                self._kept(one.steps),
+                min(one.deltas.values(), default=None),
+                len(one.left),
+                chosen=one is outcome,
             )
-            for option, outcome in outcomes.items()
-        )
-        steps, outcome = self._without_failures(best)
-        return Plan(
-            steps,
-            (*self.skipped, *self._left_over(outcome)),
-            self.before,
-            self.trials.analysis(steps),
-            weighed if self.strategy == "auto" else (),
+            for name in ALTERNATIVES
+            if (one := rows.get(name)) is not None
         )
 
-    def _is_unbeaten(self, option: Action, outcome: Outcome) -> bool:
-        """Whether a strategy answers everything, keeps all noise and leaves no norm short."""
-        whole = round(self._kept(outcome.steps), 6) >= 1
-        return not outcome.left and whole and not self._short(option, outcome, {})
+    def _without_failures(self, outcome: Outcome) -> Outcome:
+        """Take back the steps of dropouts that are still found: what does not help is not done.
 
-    def _fallback(self, option: Action, outcome: Outcome) -> str:
-        """What a strategy does instead where it cannot do its own, and why; "" where it can."""
-        own = {option, "repair"} | ({"merge"} if option == "move" else set())
-        other = [step for step in outcome.steps if step.action not in own]
-        if not other:
-            return ""
-        actions = " and ".join(dict.fromkeys(step.action for step in other))
-        barred = any((step.site.node.name, option) in self.barred for step in other)
-        why = "source cannot say it" if barred else f"no {option} answers the findings"
-        some = (
-            f" for {', '.join(step.site.name for step in other)}" if len(other) < len(outcome.steps) else ""
-        )
-        return f"here {actions}{some}: {why}"
-
-    def _without_failures(self, outcome: Outcome) -> tuple[tuple[Step, ...], Outcome]:
-        """Take back the steps of dropouts that are still found: what does not help is not done."""
+        A repair stays where what it repairs is gone.
+        """
         for _ in range(ROUNDS):
-            bad = {item.node for item in outcome.left if item.node in self.cases}
-            steps = tuple(step for step in outcome.steps if step.site.node not in bad)
-            if len(steps) == len(outcome.steps):
-                break
-            gone = {step.site.node for step in outcome.steps} - {step.site.node for step in steps}
-            steps = tuple(
-                step
-                for step in steps
-                if step.action != "merge" or step.into is None or step.into.node not in gone
-            )
-            outcome = self._outcome(steps)
-        return outcome.steps, outcome
+            left: dict[fx.Node, set[str]] = {}
+            for item in outcome.left:
+                left.setdefault(item.node, set()).add(item.code)
+            bad = {
+                step.site.node
+                for step in outcome.steps
+                if step.site.node in left
+                and (step.action != "repair" or left[step.site.node] & set(step.codes))
+            }
+            if not bad:
+                return outcome
+            outcome = self._less(outcome, bad)
+        return outcome
 
-    def _left_over(self, outcome: Outcome) -> list[Skipped]:
+    def _without_the_vain(self, outcome: Outcome) -> tuple[Outcome, dict[fx.Node, str]]:
+        """Take back what does not bring the worst norm of its findings nearer, and say so."""
+        vain: dict[fx.Node, str] = {}
+        before = self.trials.deltas(())
+        for _ in range(ROUNDS):
+            worst = min(before.values(), default=1.0), min(outcome.deltas.values(), default=1.0)
+            worse = worst[1] < min(worst[0], self.threshold) - WORTH
+            found: dict[fx.Node, str] = {}
+            for step in outcome.steps:
+                case = self.cases[step.site.node]
+                names = {item.norm.node.name for item in case.places if item.norm is not None}
+                known = [name for name in names if name in before and name in outcome.deltas]
+                if step.action == "repair" or not (known or worse):
+                    continue
+                old = min((before[name] for name in known), default=1.0)
+                new = min((outcome.deltas[name] for name in known), default=1.0)
+                if old < self.threshold and new < min(old + WORTH, self.threshold):
+                    found[step.site.node] = not_worth_it(old, new)
+                elif worse:
+                    found[step.site.node] = not_worth_it(*worst)
+            if not found:
+                break
+            vain |= found
+            outcome = self._less(outcome, set(found))
+        return outcome, vain
+
+    def _less(self, outcome: Outcome, nodes: set[fx.Node]) -> Outcome:
+        """An outcome without the steps of some dropouts, and without the merges into them."""
+        return self._outcome(
+            tuple(
+                step
+                for step in outcome.steps
+                if step.site.node not in nodes and (step.into is None or step.into.node not in nodes)
+            )
+        )
+
+    def _left_over(
+        self, outcome: Outcome, vain: Mapping[fx.Node, str], others: Mapping[Action, Outcome]
+    ) -> list[Skipped]:
+        answered = {step.site.node: set(step.codes) for step in outcome.steps}
+        still = {item.node for item in outcome.left}
         left = []
-        for node in dict.fromkeys(item.node for item in outcome.left if item.node in self.cases):
-            case = self.cases[node]
-            reason, advice = advice_for(case.findings[0], self.strategy)
-            left.append(Skipped(case.site.name, case.codes, reason, advice))
+        for node, case in self.cases.items():
+            codes = tuple(code for code in case.codes if code not in answered.get(node, ()))
+            if not codes or (node not in still and node not in vain):
+                continue
+            first = next(finding for finding in case.findings if finding.rule.code == codes[0])
+            reason, advice = advice_for(first, self.strategy)
+            reason = vain.get(node, reason)
+            useful = [
+                (option, one)
+                for option, one in others.items()
+                if option != "move" and all(item.node is not node for item in one.left)
+            ]
+            if useful:
+                worst: dict[Action, float] = {
+                    option: min(one.deltas.values(), default=1.0) for option, one in useful
+                }
+                advice = what_would(worst)
+            left.append(Skipped(case.site.name, codes, reason, advice))
         return left
 
     def _kept(self, steps: Sequence[Step]) -> float:
-        """Share of the found dropouts' mask variance that stays; what they merge into counts for them."""
+        """Share of the found dropouts' mask variance that still reaches the loss.
+
+        One that is merged into another is gone; noise of single elements in front of a pooling over n
+        positions is averaged, and 1/n of its variance is left.
+        """
         total = kept = 0.0
         by_node = {step.site.node: step for step in steps}
-        merged: dict[fx.Node, float] = {}
         for node, case in self.cases.items():
             variance = case.site.spec.mask_variance
             if not math.isfinite(variance):
@@ -231,79 +246,70 @@ class Planner:
             elif step.action == "uout":
                 kept += min(variance, (step.value or 0.0) ** 2 / 3)
             elif step.action in ("move", "reduce"):
-                kept += variance if step.value is None else step.value / (1 - step.value)
-            elif step.action == "merge" and step.into is not None and step.into.node not in self.cases:
-                merged[step.into.node] = merged.get(step.into.node, 0.0) + variance
-        for step in steps:
-            if step.into is not None and step.into.node in merged:
-                kept += min(merged.pop(step.into.node), step.into.spec.mask_variance)
+                stays = variance if step.value is None else step.value / (1 - step.value)
+                averaged = step.anchor is not None and case.site.spec.noise is not Noise.CHANNEL
+                kept += stays / (positions_of(self.flow, step.anchor) if averaged and step.anchor else 1)
         return kept / total if total else 1.0
-
-    def _short(self, option: Action, outcome: Outcome, floor: Mapping[str, float]) -> int:
-        """How many norms fall under the threshold though they need not; the guideline's places are exempt."""
-        if option == "move" and all(step.action in ("move", "merge", "repair") for step in outcome.steps):
-            return 0
-        return sum(delta < self.threshold <= floor.get(name, 1.0) for name, delta in outcome.deltas.items())
 
     # one strategy
 
-    def _carry_out(self, strategy: Action, fall_back: bool) -> Outcome:
+    def _carry_out(self, strategy: Action, ladder: bool) -> Outcome:
         """Steps for one strategy; a dropout that is still found goes on to its next place or strategy."""
         for case in self.cases.values():
             case.tried = 0
-            case.action = self._first(case, strategy, fall_back)
+            case.action = self._first(case, strategy, ladder)
             case.anchors = anchors_for(self.flow, case.site) if case.action == "move" else []
+            if case.action == "move" and not case.anchors:
+                self._advance(case, ladder)
         best: Outcome | None = None
         for _ in range(ROUNDS):
-            outcome = self._outcome(self._steps())
+            outcome = self._outcome(self._steps(ladder))
             if best is None or len(outcome.left) < len(best.left):
                 best = outcome
             if not outcome.left:
                 break
-            advanced = [
-                self._advance(self.cases[item.node], fall_back)
-                for item in outcome.left
-                if item.node in self.cases
-            ]
+            left = [self.cases[item.node] for item in outcome.left if item.node in self.cases]
+            advanced = [self._advance(case, ladder) for case in left]
             if not any(advanced):
                 break
         assert best is not None
         return best
 
-    def _first(self, case: Case, strategy: Action, fall_back: bool) -> Action | None:
-        if all(finding.rule.fix == "repair" for finding in case.findings):
+    def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
+        if not case.places:
             return None if (case.site.node.name, "repair") in self.barred else "repair"
-        wanted: Action = strategy
-        if fall_back and strategy == "move" and not case.site.spec.noise.movable:
-            wanted = "reduce"
-        return wanted if self._allowed(case, wanted) else self._next(case, wanted, fall_back)
+        wanted = strategy
+        if ladder:
+            wanted = case.first_rule_fix if case.movable else "reduce"
+        return wanted if self._allowed(case, wanted) else self._next(case, wanted, ladder)
 
     def _allowed(self, case: Case, action: Action) -> bool:
-        if (case.site.node.name, action) in self.barred:
+        if (case.site.node.name, action) in self.barred or (case.site.inside and action != "repair"):
             return False
         if action == "uout":
             return case.site.spec.noise not in (Noise.UNIFORM, Noise.GAUSSIAN, Noise.SAMPLE, Noise.BATCH)
         return action != "move" or case.site.spec.noise.movable
 
-    def _next(self, case: Case, action: Action, fall_back: bool) -> Action | None:
-        if not fall_back:
-            return None
-        for later in ORDER[ORDER.index(action) + 1 :]:
-            if self._allowed(case, later):
-                return later
-        return None
+    def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:
+        """What comes after an action that does not help: on the ladder, and a repair at its end."""
+        if ladder and action in LADDER:
+            for later in LADDER[LADDER.index(action) + 1 :]:
+                if self._allowed(case, later):
+                    return later
+        mends = case.repairs and action != "repair" and self._allowed(case, "repair")
+        return "repair" if mends else None
 
-    def _advance(self, case: Case, fall_back: bool) -> bool:
+    def _advance(self, case: Case, ladder: bool) -> bool:
         """Send a dropout to its next place or strategy; False where there is none."""
         if case.action == "move" and case.tried + 1 < len(case.anchors):
             case.tried += 1
             return True
         if case.action is None or case.action == "repair":
             return False
-        case.action = self._next(case, case.action, fall_back)
+        case.action = self._next(case, case.action, ladder)
         return case.action is not None
 
-    def _steps(self) -> tuple[Step, ...]:
+    def _steps(self, ladder: bool) -> tuple[Step, ...]:
         steps: list[Step] = []
         moving: list[tuple[Case, Anchor]] = []
         for case in self.cases.values():
@@ -314,95 +320,36 @@ class Planner:
                 case "remove":
                     step = Step(case.site, "remove", codes=case.codes)
                 case "repair":
-                    step = self._repair(case)
+                    step = case.repair()
                 case _:
                     pass
             if step is not None:
                 steps.append(step)
         steps += self._moves(moving)
-        steps += self._uouts([case for case in self.cases.values() if case.action == "uout"], steps)
-        steps += self._reductions([case for case in self.cases.values() if case.action == "reduce"], steps)
-        return tuple(replace(step, why=describe_step(step)) for step in steps)
+        steps += self.amounts.uouts(self._doing("uout"), steps, self.beta)
+        steps += self.amounts.reductions(self._doing("reduce"), steps, least=HALF if ladder else 0.0)
+        return tuple(steps)
 
-    def _repair(self, case: Case) -> Step | None:
-        spec = case.site.spec
-        facts = case.findings[0].facts
-        rank = facts.input_rank if facts is not None else None
-        flat = spec.noise in (Noise.CHANNEL, Noise.FEATURE_ALPHA) and rank is not None and rank < 3
-        kind = "Dropout" if flat else None
-        if kind is None and class_name(spec) is None and case.site.functional:
-            return None
-        return Step(case.site, "repair", kind=kind, codes=case.codes)
+    def _doing(self, action: Action) -> list[Case]:
+        return [case for case in self.cases.values() if case.action == action]
 
     def _moves(self, moving: Sequence[tuple[Case, Anchor]]) -> list[Step]:
         steps: list[Step] = []
         places: dict[tuple[str, ...], list[tuple[Case, Anchor]]] = {}
         for case, anchor in moving:
             places.setdefault(anchor.key, []).append((case, anchor))
+        leaving = {case.site.node for case in self.cases.values() if case.action in ("move", "remove")}
         for group in places.values():
             anchor = group[0][1]
             found = {case.site.node: case for case, _ in group}
-            there = at_place(self.flow, anchor)
-            steps += merge(self.flow, anchor, found, there)
-        return steps
-
-    def _reductions(self, cases: Sequence[Case], others: Sequence[Step]) -> list[Step]:
-        """The largest common share of each ratio with which no norm stays under the threshold."""
-        if not cases:
-            return []
-
-        def steps_at(share: float) -> list[Step]:
-            found = []
-            for case in cases:
-                value = math.floor(case.site.spec.p * share * 100 + 1e-9) / 100
-                if value >= 0.01:  # below that a dropout is not worth its line
-                    found.append(Step(case.site, "reduce", value=value, codes=case.codes))
-            return found
-
-        fits = self._fits(cases, others)
-        low, high = 0.0, 1.0
-        for _ in range(8):
-            middle = (low + high) / 2
-            low, high = (middle, high) if fits(steps_at(middle)) else (low, middle)
-        return steps_at(low)
-
-    def _uouts(self, cases: Sequence[Case], others: Sequence[Step]) -> list[Step]:
-        """β from each dropout's noise, lowered within the paper's range until every norm is fine."""
-        if not cases:
-            return []
-
-        def steps_at(most: float) -> list[Step]:
-            return [
-                Step(
-                    case.site,
-                    "uout",
-                    value=self.beta if self.beta is not None else min(most, beta_for(case.site.spec)),
-                    kind="Uout",
-                    codes=case.codes,
-                )
-                for case in cases
+            there = [
+                site for site in at_place(self.flow, anchor) if site.node in found or site.node not in leaving
             ]
-
-        if self.beta is None:
-            fits = self._fits(cases, others)
-            first = bisect_left(BETAS, True, key=lambda most: fits(steps_at(most)))
-            return steps_at(BETAS[min(first, len(BETAS) - 1)])
-        return steps_at(BETA_RANGE[0])
-
-    def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
-        """Whether steps answer the findings of `cases` and keep every norm fine that removal would."""
-        nodes = {case.site.node for case in cases}
-        gone = [Step(case.site, "remove") for case in cases]
-        floor = self.trials.deltas((*others, *gone))
-
-        def fits(steps: Sequence[Step]) -> bool:
-            together = (*others, *steps)
-            for name, delta in self.trials.deltas(together).items():  # the cheaper of the two questions
-                if floor.get(name, 1.0) >= self.threshold and not delta >= self.threshold:
-                    return False
-            return not any(item.node in nodes for item in self._left(together))
-
-        return fits
+            for step in merge(self.flow, anchor, found, there):
+                rank = len(shape_of(anchor.producer) or ()) or None
+                kind = kind_for(step.site, rank) if step.action == "move" else None
+                steps.append(replace(step, kind=kind))
+        return steps
 
     def _milder(self, item: Remaining) -> bool:
         """Whether a strategy that leaves a dropout where it is answered all but its place.
@@ -423,12 +370,13 @@ class Planner:
             for item in self.trials.remaining(steps)
             if not self._milder(item)
             and (item.node in self.cases or (item.node, item.code) not in self.known)
+            and not self._asked_elsewhere(item)
         )
+
+    def _asked_elsewhere(self, item: Remaining) -> bool:
+        """Whether something was found about a dropout before, and nobody asked to answer it."""
+        case = self.cases.get(item.node)
+        return case is not None and item.code not in case.codes and (item.node, item.code) in self.known
 
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
         return Outcome(steps, self.trials.deltas(steps), self._left(steps))
-
-
-def _doing(outcome: Outcome) -> set[tuple[str, Action, float | None]]:
-    """What is done to which dropout, to compare outcomes by."""
-    return {(step.site.node.name, step.action, step.value) for step in outcome.steps}

@@ -21,14 +21,12 @@ class Anchor:
         producer: the node whose output is dropped.
         users: the consumers that see the dropped value; the others see the value as it was.
         place: the guideline's name of the place (`P6`, `H4`, `end of branch`, `after the last norm`).
-        elementwise: the guideline wants element masks here (H4: Dropout2d gains nothing before pooling).
         norm: the last norm before the place, None where there is none.
     """
 
     producer: fx.Node
     users: tuple[fx.Node, ...]
     place: str
-    elementwise: bool = False
     norm: fx.Node | None = None
 
     @property
@@ -118,7 +116,6 @@ class Weighed:
         worst_delta: lowest predicted Δ over all norms, None where there is no norm that shifts.
         remaining: how many of the findings would stay.
         chosen: whether it was taken.
-        fallback: what is done instead where the strategy cannot do it, and why, in words; "" where it can.
     """
 
     strategy: str
@@ -126,15 +123,13 @@ class Weighed:
     worst_delta: float | None
     remaining: int
     chosen: bool = False
-    fallback: str = ""
 
     def describe(self) -> str:
-        """One line: `move keeps 100 % of the noise, worst Δ 0.98`, with what it falls back to."""
+        """One line: `move keeps 100 % of the noise, worst Δ 0.98 expected after training`."""
         delta = "no norm that shifts" if self.worst_delta is None else f"worst Δ {self.worst_delta:.2f}"
         findings = "finding" if self.remaining == 1 else "findings"
         left = f", {self.remaining} {findings} left" if self.remaining else ""
-        name = f"{self.strategy} ({self.fallback})" if self.fallback else self.strategy
-        return f"{name} keeps {self.kept:.0%} of the noise, {delta}{left}"
+        return f"{self.strategy} keeps {self.kept:.0%} of the noise, {delta}{left}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.fixes.graph.rewrite import Rewriter
+from dropout_lint.fixes.graph.rewrite import Rewriter, share_tree, untrained_tree
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.terms import Severity
@@ -47,6 +47,9 @@ class Trials:
     Carrying out steps copies the graph, and judging them costs as much as a lint. What is asked of a set is
     answered from what is known: the numbers of all sets stay, the copy of the last one alone.
 
+    A checkpoint's running statistics are those of the network as it was. Like is compared with like: each
+    set, the empty one too, is judged by the statistics that its own network will have.
+
     Args:
         before: the model as it was linted.
     """
@@ -55,7 +58,8 @@ class Trials:
         self.before = before
         self.trace = before.trace
         self.flow = Ancestry(before.trace)
-        self._last = _Carried((), self.before, {})
+        self._trained = before.prediction.basis == "checkpoint"
+        self._last: _Carried | None = None
         self._deltas: dict[Key, Mapping[str, float]] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
 
@@ -88,10 +92,10 @@ class Trials:
         return self._carried(_key(steps), steps).analysis
 
     def _carried(self, key: Key, steps: Sequence[Step]) -> _Carried:
-        if not key:
+        if not key and not self._trained:
             return _Carried(key, self.before, {})
-        if self._last.key != key:
-            rewriter = Rewriter(self.trace)
+        if self._last is None or self._last.key != key:
+            rewriter = Rewriter(self.trace, untrained_tree if self._trained else share_tree)
             self._last = _Carried(key, self.before.again(rewriter.apply(steps)), rewriter.origin)
         return self._last
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from torch import fx
 
-from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.case import is_always_on_by_hand
+from dropout_lint.fixes.plan.steps import Action, Step
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import count
 
+PLACES = {
+    "P6": "after the branch's last norm and before its last weight layer; Kim et al. 2023, Guideline 1",
+    "H4": "before global pooling and after the last norm; Kim et al. 2023, Guideline 2",
+}
+"""What the papers' names of places mean."""
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),
     "DL402": (
@@ -35,13 +44,42 @@ def advice_for(finding: Finding, strategy: str = "auto") -> tuple[str, str]:
     site = finding.dropout
     if site is not None and not isinstance(site, DropoutSite):
         return "it is built but never called", "call it where it belongs, or delete it"
+    if site is not None and is_always_on_by_hand(site):
+        return (
+            "`training` is True at this call, by hand or by a flag of yours, which may be meant",
+            "if it is (Monte-Carlo dropout), write `# dropout-lint: ignore[DL401] reason` on that line; "
+            "else pass `self.training`, or call forward with the flag off",
+        )
     if site is not None and site.rooted:
         return _advice_for_rooted(site)
+    return _advice_for_strategy(finding, strategy)
+
+
+def _advice_for_strategy(finding: Finding, strategy: str) -> tuple[str, str]:
+    """The same where strategies were tried and none was good enough."""
+    code = finding.rule.code
     if finding.rule.fix is None:
         return f"{code} has no automatic fix", f"see `dropout-lint rule {code}`"
     if strategy != "auto":
         return f"`{strategy}` does not answer {code} here", "try `--strategy auto`, or another strategy"
-    return f"no strategy answers {code} here", f"see `dropout-lint rule {code}`"
+    return (
+        f"no other place in its module, and no ratio of at least half of today's, answers {code}",
+        f"`--strategy uout`, `reduce` or `remove` change the noise itself; see `dropout-lint rule {code}`",
+    )
+
+
+def what_would(worst: Mapping[Action, float]) -> str:
+    """Which strategies would answer a finding that `auto` leaves, as advice."""
+    ways = [f"`--strategy {name}` would (worst Δ {delta:.2f})" for name, delta in worst.items()]
+    return "; ".join(ways) + ": they change the noise itself, so that is for you to decide"
+
+
+def not_worth_it(before: float, after: float) -> str:
+    """Why a fix is not made though a rule would be content with it."""
+    return (
+        f"it would not bring the norm nearer by enough to be told from the prediction's error: "
+        f"Δ {before:.2f} → {after:.2f}"
+    )
 
 
 def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
@@ -57,39 +95,66 @@ def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
     )
 
 
-def describe_step(step: Step) -> str:
-    """One line: `move layer1.0.drop (p = 0.5) to P6, before layer1.0.conv2`."""
+def titled(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps with a line for people each; what the name of a place means is said once."""
+    told: set[str] = set()
+    result = []
+    for step in steps:
+        place = step.anchor.place if step.anchor is not None and step.action == "move" else ""
+        result.append(replace(step, why=describe_step(step, explain=place not in told)))
+        told.add(place)
+    return tuple(result)
+
+
+def describe_step(step: Step, *, explain: bool = True) -> str:
+    """One line: what is done, and why: `move drop (Dropout, p = 0.5) to P6, before conv2`."""
     site = step.site
     symbol = {"Uout": "β", "GaussianDropout": "α"}.get(site.spec.kind, "p")
     name = f"{site.name} ({site.spec.kind}, {symbol} = {site.spec.p:g})"
     codes = f" [{', '.join(step.codes)}]" if step.codes else ""
+    return f"{_doing(step, name, explain)}{codes}"
+
+
+def _doing(step: Step, name: str, explain: bool) -> str:  # noqa: PLR0911 - one for each action
     match step.action:
         case "move":
-            where = step.anchor.place if step.anchor is not None else "its place"
-            before = (
-                ", ".join(target_name(user) for user in step.anchor.users) if step.anchor is not None else ""
-            )
-            text = f"move {name} to {where}" + (f", before {before}" if before != "output" else "")
-            if step.kind is not None and step.kind != site.spec.kind:
-                text += f", as {step.kind}"
+            return f"move {name} to {destination(step, explain=explain)}"
         case "merge":
             other = step.into.name if step.into is not None else "another one"
-            text = f"delete {name}: {other} is the one dropout of this place"
+            if other == step.site.name:
+                return f"delete one call of {name}: another call of it already drops where it belongs"
+            return f"delete {name}: {other} already drops where it belongs, and one dropout is enough there"
         case "uout":
-            text = f"exchange {name} for Uout(beta={step.value:g})"
+            return f"exchange {name} for Uout(beta={step.value:g})"
+        case "reduce" if step.value is not None and step.value < step.site.spec.p / 2:
+            return f"all but remove {name}: reduce it to p = {step.value:g}"
         case "reduce":
-            text = f"reduce {name} to p = {step.value:g}"
+            return f"reduce {name} to p = {step.value:g}"
         case "remove":
-            text = f"remove {name}"
+            return f"remove {name}"
         case "repair":
-            text = (
-                f"make {name} "
-                + (f"a {step.kind} " if step.kind else "a module ")
-                + "that follows train() and eval()"
-            )
-            if site.spec.inplace:
-                text += ", not in place"
-    return text + codes
+            return _repairing(step, name)
+
+
+def _repairing(step: Step, name: str) -> str:
+    if step.site.inside:
+        return f"make {name} follow train() and eval(): its ratio is 0 in test mode"
+    if "DL405" in step.codes:
+        return f"make {name} a {step.kind}, which is made for inputs like its own"
+    text = f"make {name} " + (f"a {step.kind} " if step.kind else "a module ")
+    return text + "that follows train() and eval()" + (", not in place" if step.site.spec.inplace else "")
+
+
+def destination(step: Step, *, explain: bool = True) -> str:
+    """Where a dropout moves to: `P6 (what that is), before conv2`, with a new class and its reason."""
+    assert step.anchor is not None
+    meaning = PLACES.get(step.anchor.place, "") if explain else ""
+    before = ", ".join(dict.fromkeys(target_name(user) for user in step.anchor.users))
+    text = step.anchor.place + (f", before {before}" if before != "output" else "")
+    text += f" ({meaning})" if meaning else ""
+    if step.kind is not None and step.kind != step.site.spec.kind:
+        text += f", as {step.kind}, which is made for the input there"
+    return text
 
 
 def linted_again(what: str, left: int) -> str:

@@ -64,13 +64,17 @@ def lower_ratio(edits: Edits, call: cst.Call, value: float) -> None:
 
 
 def lowered(old: cst.BaseExpression, value: float) -> cst.BaseExpression:
-    """A ratio that is at most `value`."""
-    if is_number(old):
-        return number(value)
-    return cst.Call(cst.Name("min"), [cst.Arg(old, comma=COMMA), cst.Arg(number(value))])
+    """A lower ratio, where today's is a number that stands there.
 
-
-COMMA = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    Raises:
+        CannotExpress: it is an argument or a setting, which would be capped without a word.
+    """
+    if not is_number(old):
+        raise CannotExpress(
+            f"its ratio is `{cst.Module([]).code_for_node(old)}`, which is yours to lower",
+            f"hand it a ratio of at most {value:g}",
+        )
+    return number(value)
 
 
 def without_inplace(call: cst.Call) -> cst.Call:

@@ -29,6 +29,7 @@ class Edits:
         self.unfolded: dict[cst.CSTNode, Change] = {}
         self.classes: set[cst.CSTNode] = set()
         self.kept: dict[cst.CSTNode, list[cst.Comment]] = {}
+        self.collapsed: set[cst.CSTNode] = set()
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.before or self.after or self.removed or self.unfolded)
@@ -50,6 +51,10 @@ class Edits:
         statement = self.source.statement(call)
         if statement is not None:
             self.maybe_idle.add(statement)
+
+    def collapse(self, choice: cst.If) -> None:
+        """Leave one of the two branches of an `if`, which are alike now."""
+        self.collapsed.add(choice)
 
     def unfold(self, statement: cst.CSTNode, change: Change) -> None:
         """Change a statement into several."""
@@ -127,6 +132,9 @@ class _Applier(cst.CSTTransformer):
             result = without_idle(original_node, result)
             if not result.body:
                 edits.removed.add(original_node)
+        if original_node in edits.collapsed:
+            (only,) = result.body.body
+            result = only.with_changes(leading_lines=result.leading_lines)
         if original_node in edits.removed:
             return self._with_neighbours(original_node, None)
         if isinstance(result, cst.If) and not result.body.body:

@@ -100,6 +100,9 @@ class ListEdit:
         for position, item in enumerate(new):
             if position == len(new) - 1:
                 new[position] = item.with_changes(comma=last)
+                if isinstance(item, cst.Arg):  # the line break before the bracket
+                    space = old[-1].whitespace_after_arg
+                    new[position] = new[position].with_changes(whitespace_after_arg=space)
             elif (
                 any(item is other for other in fresh)
                 or not isinstance(item.comma, cst.Comma)

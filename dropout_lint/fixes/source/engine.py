@@ -9,7 +9,8 @@ from typing import get_args
 from dropout_lint.analysis import Analysis
 from dropout_lint.errors import DropoutLintError, FixError
 from dropout_lint.fixes.graph.fix import applied, check_options
-from dropout_lint.fixes.plan.planner import Plan, Planner, can_be_fixed
+from dropout_lint.fixes.plan.case import can_be_fixed
+from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source.diff import shown_name, unified
@@ -18,7 +19,9 @@ from dropout_lint.fixes.source.express import Expression
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import holder_of
 from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
+from dropout_lint.fixes.source.users import other_users
 from dropout_lint.fixes.source.write import Change, write_all
+from dropout_lint.fixes.training import named_by
 from dropout_lint.inputs.example import Built
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.rules.findings import Finding
@@ -27,7 +30,7 @@ from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import numbered
 
 ROUNDS = 24
-GRAPH_FIX = "use the graph fix, `dropout_lint.fix(model, inputs)`"
+GRAPH_FIX = "use `dropout_lint.fix(model, inputs)`"
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ class _Search:
             if not plan.steps:
                 return self._result(plan, (), Proof(()))
             try:
-                changes, orphans, notes = _changes(self.sources, plan.steps, self.found)
+                changes, expression = _changes(self.sources, plan.steps, self.found)
+                orphans = len(expression.orphans)
                 proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
             except CannotExpress as error:
                 self._bar(plan, error)
@@ -182,7 +186,8 @@ class _Search:
                 self.notes.append(
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
-            self.notes += notes
+            self.notes += expression.notes
+            self.notes += other_users(expression.edits, self.sources.trace.model, self.blank.target)
             return self._result(plan, changes, proof)
         raise FixError(
             "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
@@ -194,6 +199,7 @@ class _Search:
             files={str(change.path): change.after for change in changes},
             expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
             repaired=any("DL401" in step.codes for step in plan.steps),
+            named=named_by(self.sources.trace, plan.steps),
         )
 
     def _bar_foreign(self) -> bool:
@@ -260,8 +266,8 @@ class _Search:
 
 def _changes(
     sources: Sources, steps: Sequence[Step], found: Sequence[Finding]
-) -> tuple[tuple[Change, ...], int, list[str]]:
-    """The edited files, how many dropouts stay constructed for other users of their class, and what to note.
+) -> tuple[tuple[Change, ...], Expression]:
+    """The edited files, and the edits that made them, with what is to be noted about them.
 
     Raises:
         CannotExpress: a step cannot be written, or nothing would change.
@@ -279,7 +285,7 @@ def _changes(
             changes.append(Change(edit.source.path, edit.source.raw, after))
     if not changes:
         raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
-    return tuple(changes), len(expression.orphans), expression.notes
+    return tuple(changes), expression
 
 
 def _shares_line(site: DropoutSite, other: DropoutSite) -> bool:

@@ -9,7 +9,7 @@ import libcst as cst
 from torch import fx
 
 from dropout_lint.fixes.graph.dropmodules import class_name
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor, elements, forward, functional
 from dropout_lint.fixes.source.edits import Edits
@@ -28,7 +28,13 @@ from dropout_lint.fixes.source.places import (
 )
 from dropout_lint.fixes.source.rates import Rates, Scope
 from dropout_lint.fixes.source.readers import reader_notes
-from dropout_lint.fixes.source.siblings import Method, check_siblings, method_at, read_by_subclasses
+from dropout_lint.fixes.source.siblings import (
+    Method,
+    check_siblings,
+    method_at,
+    read_by_subclasses,
+    subclasses,
+)
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import listed
@@ -58,7 +64,8 @@ def partly_wrong(wrong: Sequence[DropoutSite], right: Sequence[DropoutSite]) -> 
         else ("and they need different fixes")
     )
     return CannotExpress(
-        reason, "give the class an argument that says whether it drops there, or use the graph fix"
+        reason,
+        "give the class an argument that says whether it drops there, or use `dropout_lint.fix`",
     )
 
 
@@ -196,7 +203,7 @@ class Expression:
         if len(users) != len(moves) and not everywhere:
             raise CannotExpress(
                 f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
-                "give the class an argument that says whether it drops, or use the graph fix",
+                "give the class an argument that says whether it drops, or use `dropout_lint.fix`",
             )
         if len(olds) > 1:
             raise CannotExpress("several lines would move to one place", BY_HAND)
@@ -225,9 +232,10 @@ class Expression:
         old_class = old.source.klass(old.call)
         new_class = source.klass(place.node)
         if old.holder is None and old_class is not None and old_class is new_class:
-            kind, fix = step.kind, "DL401" in step.codes
+            kind = step.kind
+            mode = functional.mode_at(source, place.node) if "DL401" in step.codes else None
             adjust = (
-                (lambda call: functional.adjusted(call, kind=kind, follow=fix))
+                (lambda call: functional.adjusted(call, kind=kind, mode=mode))
                 if old.site.functional
                 else None
             )
@@ -360,7 +368,7 @@ class Expression:
         if self._has_state(name):
             raise CannotExpress(
                 f"a layer behind {name} would move the index of the next one in checkpoints",
-                "give the layers names (an OrderedDict), or use the graph fix",
+                "give the layers names (an OrderedDict), or use `dropout_lint.fix(model, inputs)`",
             )
         location = self.trace.constructed.get(name)
         if location is not None and self.sources.made_at(location) != {name}:
@@ -436,6 +444,9 @@ class Expression:
                 and not self._guards(source, use)
             ]
             kind = method_at(self.trace.model, source, call, old.site.module)
+            if kind is not None:
+                family = {base.__name__ for base in (*kind.klass.__mro__, *subclasses(kind.klass))}
+                left = [use for use in left if self._may_be_of(source, use, family)]
             others = kind is not None and read_by_subclasses(kind.klass, name)
             if not constructor.drop_attribute(edits, call, len(left) + others):
                 self.orphans |= {
@@ -444,10 +455,18 @@ class Expression:
                     if step.site.module is not None and old_key(self.sources, step.site) == old.key
                 }
 
+    @staticmethod
+    def _may_be_of(source: SourceFile, use: cst.Attribute, family: set[str]) -> bool:
+        """Whether an attribute may be one of some classes: `self.drop` of an unrelated class is not."""
+        klass = source.klass(use)
+        own = isinstance(use.value, cst.Name) and use.value.value == "self"
+        return not own or klass is None or klass.name.value in family
+
     def _guards(self, source: SourceFile, use: cst.Attribute) -> bool:
         """Whether a use stands in the head of an `if` that goes with its call."""
         holder = source.up(use, (cst.If, cst.SimpleStatementLine))
-        return isinstance(holder, cst.If) and holder in self.of(source).removed
+        edits = self.of(source)
+        return isinstance(holder, cst.If) and (holder in edits.removed or holder in edits.collapsed)
 
     @staticmethod
     def _stores(source: SourceFile, use: cst.Attribute) -> bool:

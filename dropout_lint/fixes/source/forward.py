@@ -191,6 +191,35 @@ def erase(edits: Edits, call: cst.Call, *, moved: bool) -> None:
         bare_call = call.with_changes(args=[_without_value(item) for item in call.args], lpar=[], rpar=[])
         edits.keep_comments(statement, comments_in(bare_call))
     edits.erase_call(call, choice_of(edits.source, call))
+    choice = _choice_between(edits.source, statement, call) if found.statement is not None else None
+    if choice is not None:
+        edits.collapse(choice)
+
+
+def _choice_between(source: SourceFile, statement: Statement | None, call: cst.Call) -> cst.If | None:
+    """The `if` whose branches are `y = drop(x)` and `y = x`: alike, without the drop."""
+    block = None if statement is None else source.parent(statement)
+    holder = None if block is None else source.parent(block)
+    choice = source.parent(holder) if isinstance(holder, cst.Else) else holder
+    data = first_argument(call)
+    if not isinstance(choice, cst.If) or not isinstance(choice.orelse, cst.Else) or data is None:
+        return None
+    if isinstance(source.parent(choice), cst.If):  # an elif
+        return None
+    bodies = (choice.body, choice.orelse.body)
+    if any(len(body.body) != 1 for body in bodies):
+        return None
+    other = bodies[1] if block is bodies[0] else bodies[0]
+    small = getattr(other.body[0], "body", [None])[0]
+    own = getattr(statement, "body", [None])[0]
+    alike = (
+        isinstance(small, cst.Assign)
+        and isinstance(own, cst.Assign)
+        and len(small.targets) == len(own.targets) == 1
+        and small.targets[0].target.deep_equals(own.targets[0].target)
+        and small.value.deep_equals(data)
+    )
+    return choice if alike else None
 
 
 def end_comments(statement: Statement) -> list[cst.Comment]:

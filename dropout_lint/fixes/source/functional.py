@@ -9,18 +9,19 @@ import libcst as cst
 from dropout_lint.fixes.graph.dropmodules import FUNCTION_CLASSES, class_name
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor
-from dropout_lint.fixes.source.edits import first_argument
+from dropout_lint.fixes.source.edits import Edits, first_argument, in_parentheses
 from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.syntax import SourceFile
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.express import Expression
 
 NAMES = {kind: name for name, kind in reversed(FUNCTION_CLASSES.items())}
-SELF_TRAINING = cst.Attribute(cst.Name("self"), cst.Name("training"))
+ATTENTION_RATIO, ATTENTION_POSITION = "dropout_p", 4
 
 
-def adjusted(call: cst.Call, *, kind: str | None = None, follow: bool = False) -> cst.Call:
-    """A functional dropout as another function, out of place, and with `training=self.training`."""
+def adjusted(call: cst.Call, *, kind: str | None = None, mode: cst.BaseExpression | None = None) -> cst.Call:
+    """A functional dropout as another function, out of place, and with `training=` a mode."""
     new = constructor.without_inplace(call)
     if kind is not None:
         name = NAMES.get(kind, "dropout")
@@ -30,22 +31,22 @@ def adjusted(call: cst.Call, *, kind: str | None = None, follow: bool = False) -
             else cst.Name(name)
         )
         new = new.with_changes(func=function)
-    return with_training(new) if follow else new
+    return new if mode is None else with_training(new, mode)
 
 
-def with_training(call: cst.Call) -> cst.Call:
+def with_training(call: cst.Call, mode: cst.BaseExpression) -> cst.Call:
     """`F.dropout(x, p)` → `F.dropout(x, p, training=self.training)`; a given flag is exchanged."""
     arguments = list(call.args)
     for position, argument in enumerate(arguments):
         keyword = argument.keyword.value if argument.keyword is not None else None
         if keyword in ("training", "train") or (keyword is None and position == 2):
-            arguments[position] = argument.with_changes(value=SELF_TRAINING)
+            arguments[position] = argument.with_changes(value=mode)
             return call.with_changes(args=arguments)
     comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
     if arguments:
         arguments[-1] = arguments[-1].with_changes(comma=comma)
     equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-    arguments.append(cst.Arg(SELF_TRAINING, keyword=cst.Name("training"), equal=equal))
+    arguments.append(cst.Arg(mode, keyword=cst.Name("training"), equal=equal))
     return call.with_changes(args=arguments)
 
 
@@ -70,25 +71,56 @@ def repair(expression: Expression, step: Step) -> None:
     if isinstance(call.func, cst.Call):
         hoist(expression, step, call)
         return
-    _needs_self(expression, call)
-    other, follow = step.kind, bool({"DL401", "DL402"} & set(step.codes))
-    edits.change(call, lambda updated: adjusted(updated, kind=other, follow=follow))
+    other = step.kind
+    mode = mode_at(source, call) if "DL401" in step.codes else None
+    if site.inside:
+        follow_in_attention(edits, call, mode_at(source, call))
+        return
+    edits.change(call, lambda updated: adjusted(updated, kind=other, mode=mode))
 
 
-def _needs_self(expression: Expression, call: cst.Call) -> None:
-    for source in expression.sources.files.values():
-        if call in source.calls:
-            function = source.function(call)
-            first = (
-                function.params.params[0].name.value
-                if function is not None and function.params.params
-                else ""
-            )
-            if first != "self":
-                raise CannotExpress(
-                    "it is called in a function that has no `self` whose mode it could follow",
-                    "hand `training=self.training` down to that function",
-                )
+def follow_in_attention(edits: Edits, call: cst.Call, mode: cst.BaseExpression) -> None:
+    """`dropout_p=p` of an attention call → `dropout_p=p if self.training else 0.0`.
+
+    Raises:
+        CannotExpress: the ratio is among arguments that are unpacked.
+    """
+    for position, argument in enumerate(call.args):
+        keyword = None if argument.keyword is None else argument.keyword.value
+        if argument.star:
+            break
+        if keyword == ATTENTION_RATIO or (keyword is None and position == ATTENTION_POSITION):
+            value = argument.value
+            if isinstance(value, (cst.IfExp, cst.Lambda)):
+                value = in_parentheses(value)
+            edits.replace(argument.value, cst.IfExp(test=mode, body=value, orelse=cst.Float("0.0")))
+            return
+    raise CannotExpress(
+        "the ratio is handed to the attention call with `*` or `**`",
+        "let it be 0.0 where `self.training` is False",
+    )
+
+
+def mode_at(source: SourceFile, node: cst.CSTNode) -> cst.Attribute:
+    """`self.training`, by the name that the method around a node gives its module.
+
+    Raises:
+        CannotExpress: there is no method around it, whose mode it could follow.
+    """
+    klass = source.klass(node)
+    function = source.function(node)
+    while function is not None and source.up(function, (cst.ClassDef, cst.FunctionDef)) is not klass:
+        function = source.function(function)
+    static = function is not None and any(
+        source.code(item.decorator) in ("staticmethod", "classmethod") for item in function.decorators
+    )
+    params = [] if function is None else [*function.params.posonly_params, *function.params.params]
+    if klass is None or static or not params:
+        raise CannotExpress(
+            "it is called in a function that is no method, so there is no mode that it could follow",
+            "hand `training=self.training` down to that function",
+        )
+    return cst.Attribute(cst.Name(params[0].name.value), cst.Name("training"))
 
 
 def hoist(expression: Expression, step: Step, call: cst.Call) -> None:
@@ -156,7 +188,7 @@ def split(expression: Expression, step: Step) -> None:
     if expression.sources.container(site.node) is not None:
         raise CannotExpress(
             f"{site.name} runs in a Sequential, and its constructor makes other dropouts as well",
-            "give it a constructor of its own, or use the graph fix",
+            "give it a constructor of its own, or use `dropout_lint.fix(model, inputs)`",
         )
     same_line = [
         other

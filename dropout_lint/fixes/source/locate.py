@@ -6,9 +6,9 @@ import sysconfig
 from pathlib import Path
 
 import libcst as cst
-from torch import fx, nn
+from torch import fx
 
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.inputs.example import Location
@@ -32,14 +32,15 @@ def own_path(location: Location | None) -> str:
     """
     if location is None:
         raise CannotExpress(
-            "the line that makes it is not known", "use the graph fix, `dropout_lint.fix(model)`"
+            "the line that makes it is not known",
+            "use `dropout_lint.fix(model, inputs)`",
         )
     path = str(Path(location.file).resolve())
     if is_foreign(path) or not Path(path).is_file():
         name = Path(location.file).name
         raise CannotExpress(
             f"it is made in {name}, an installed package, which is never edited",
-            "use the graph fix, `dropout_lint.fix(model)`, or subclass the block with the change",
+            "use `dropout_lint.fix(model, inputs)`, or subclass the block with the change",
         )
     return path
 
@@ -182,7 +183,7 @@ class Sources:
         if call is None:
             raise CannotExpress(
                 f"the class of {name} is chosen elsewhere than on line {location.line} of {source.path.name}",
-                "change it where the class is chosen, or use the graph fix",
+                "change it where the class is chosen, or use `dropout_lint.fix(model, inputs)`",
             )
         return source, call
 
@@ -198,17 +199,12 @@ class Sources:
         if last != kind:
             raise CannotExpress(
                 f"the class of {name} comes from data, not from the line that constructs it",
-                "change it where the class is chosen, or use the graph fix",
+                "change it where the class is chosen, or use `dropout_lint.fix(model, inputs)`",
             )
 
     def made_at(self, location: Location) -> set[str]:
         """All modules that one line constructs."""
         return {name for name, place in self.trace.constructed.items() if place == location}
-
-
-def is_torch_forward(module: nn.Module) -> bool:
-    """Whether a module's `forward` is torch's own (a Sequential, also a user's subclass of it)."""
-    return str(getattr(type(module).forward, "__module__", "")).startswith("torch.nn")
 
 
 def loop_variables(function: cst.FunctionDef) -> set[str]:

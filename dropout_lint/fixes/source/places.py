@@ -9,15 +9,16 @@ from typing import Literal
 import libcst as cst
 from torch import fx
 
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Anchor
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.graph.ancestry import returns_tensor
 from dropout_lint.inputs.example import Location
 from dropout_lint.trace.traced import DropoutSite
 
-BY_HAND = "make the move by hand, or use the graph fix (`dropout_lint.fix(model)`)"
+BY_HAND = "make the move by hand, or use `dropout_lint.fix(model, inputs)`"
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,27 @@ def new_place(sources: Sources, anchor: Anchor, old_holder: str | None = None) -
     joined = (
         len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
     )
-    if joined or user.op == "output":
+    if joined or user.op == "output" or _several_readers(anchor):
         return _output_place(sources, anchor)
     return _input_place(sources, user, old_holder)
+
+
+def _several_readers(anchor: Anchor) -> bool:
+    """Whether the place is at a value for all that reads it, not at the input of one call.
+
+    Raises:
+        CannotExpress: some of several readers of the value are to see the noise, and others are not.
+    """
+    wanted = [user for user in anchor.users if returns_tensor(user)]
+    if len(wanted) < 2:
+        return False
+    others = [user for user in anchor.producer.users if user not in anchor.users and returns_tensor(user)]
+    if others:
+        raise CannotExpress(
+            f"{len(wanted)} readers of one value should see the noise, and {others[0].name} should not",
+            BY_HAND,
+        )
+    return True
 
 
 def _input_place(sources: Sources, user: fx.Node, old_holder: str | None) -> New:

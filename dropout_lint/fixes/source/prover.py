@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dropout_lint.analysis import Options
 from dropout_lint.errors import FixError
+from dropout_lint.fixes.training import Named
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.rules.loader import own_files
 
@@ -46,6 +47,7 @@ class Question:
         checkpoint: weights to load.
         meta: the model was linted without weights.
         repaired: an always-on dropout was repaired (then the original runs with functional dropouts off).
+        named: the dropouts that the edits name.
         options: as the user linted.
         batches: number of random batches to measure Δ with before and after, 0 for none.
     """
@@ -59,6 +61,7 @@ class Question:
     checkpoint: str | None = None
     meta: bool = True
     repaired: bool = False
+    named: Named = field(default_factory=Named)
     options: Options = field(default_factory=Options)
     batches: int = 0
 
@@ -81,7 +84,8 @@ class Proof:
 class Original:
     """What the unedited model gave, for all questions of one fix: it is built and run once.
 
-    Only `files`, `expected` and `repaired` may differ between the questions.
+    Only `files`, `expected`, `repaired` and `named` may differ between the questions: it runs once for each
+    set of dropouts that edits name.
 
     Args:
         folder: where the files of the proofs go.
@@ -89,23 +93,32 @@ class Original:
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._answers: dict[bool, dict[str, Any] | FixError] = {}
+        self._answers: dict[object, str | None] = {}
+        self._broken: FixError | None = None
 
-    def answer(self, repaired: bool, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The answer of the job on the original, run where it has not been.
+    def job(
+        self, question: Question, run: Callable[[dict[str, Any], Path], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The job on the original, run where it has not been; what it gave lies in the folder.
 
         Raises:
             FixError: the original could not be built or run, now or before.
         """
-        if repaired not in self._answers:
+        key = question.repaired, question.named.calls
+        number = list(self._answers).index(key) if key in self._answers else len(self._answers)
+        job = job_of(question, self.folder, number)
+        if self._broken is not None:
+            raise self._broken
+        if key not in self._answers:
             try:
-                self._answers[repaired] = run()
+                self._answers[key] = run(job, self.folder / f"original-{number}.json").get("unprovable")
             except FixError as error:
-                self._answers[repaired] = error
-        answer = self._answers[repaired]
-        if isinstance(answer, FixError):
-            raise answer
-        return answer
+                self._broken = error
+                raise
+        unprovable = self._answers[key]
+        if unprovable is not None:
+            raise FixError(unprovable, "the files stay as they were")
+        return job
 
 
 @dataclass
@@ -139,13 +152,9 @@ class Prover:
         if original is None:
             with self.originals() as own:
                 return self.ask(question, own)
-        job = job_of(question, original.folder)
-        first = original.answer(
-            question.repaired, lambda: self._run(original.folder / f"original-{question.repaired}.json", job)
-        )
-        edited = {**job, "kind": "actual", "trained": first["trained"]}
-        second = self._run(original.folder / "edited.json", edited)
-        return Proof(tuple(second["checks"]), first["measured"], second["measured"])
+        job = original.job(question, lambda first, path: self._run(path, first))
+        second = self._run(original.folder / "edited.json", {**job, "kind": "actual"})
+        return Proof(tuple(second["checks"]), second["measured_before"], second["measured"])
 
     def _run(self, path: Path, job: dict[str, Any]) -> dict[str, Any]:
         answer = path.with_suffix(".answer")
@@ -220,7 +229,7 @@ def options_as_data(options: Options) -> dict[str, Any]:
     }
 
 
-def job_of(question: Question, folder: Path) -> dict[str, Any]:
+def job_of(question: Question, folder: Path, number: int) -> dict[str, Any]:
     """The job on the original, as the process reads it; the inputs are put beside it."""
     import torch
 
@@ -233,8 +242,9 @@ def job_of(question: Question, folder: Path) -> dict[str, Any]:
         "checkpoint": question.checkpoint,
         "meta": question.meta,
         "tensors": str(folder / "tensors.pt"),
-        "kept": str(folder / f"kept-{question.repaired}.pt"),
+        "kept": str(folder / f"kept-{number}.pt"),
         "repaired": question.repaired,
+        "named": asdict(question.named),
         "files": dict(question.files),
         "expected": list(question.expected),
         "options": options_as_data(question.options),

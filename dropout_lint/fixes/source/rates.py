@@ -15,7 +15,7 @@ import libcst as cst
 from libcst import matchers as m
 
 from dropout_lint.fixes.graph.dropmodules import CLASSES
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.source.constructor import init_of, is_number, number, ratio_argument
 from dropout_lint.fixes.source.edits import in_parentheses
 from dropout_lint.fixes.source.errors import CannotExpress
@@ -36,7 +36,7 @@ from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import listed
 
 DEPTH = 12  # assignments and calls that one name is followed through
-ADVICE = "hand the ratio down to where the dropout should be, or use the graph fix"
+ADVICE = "hand the ratio down to where the dropout should be, or use `dropout_lint.fix(model, inputs)`"
 
 
 @dataclass(frozen=True)

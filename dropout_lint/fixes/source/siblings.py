@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import libcst as cst
 from torch import nn
 
-from dropout_lint.fixes.graph.rewrite import module_at
+from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.words import listed

@@ -7,6 +7,7 @@ Where there is no fork the job runs in this process, which the client then ends.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -22,9 +23,12 @@ from typing import Any
 import torch
 
 from dropout_lint.analysis import Options, analyse
+from dropout_lint.errors import FixError
 from dropout_lint.fixes.plan.words import linted_again
-from dropout_lint.fixes.proof import run, same, stops_training, to_device, trained, twin
+from dropout_lint.fixes.proof import eval_words, run, train_fixed, train_original, training_words, twin
 from dropout_lint.fixes.source.prover import FORK
+from dropout_lint.fixes.training import Named, difference
+from dropout_lint.fixes.values import same, to_device
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced, walk
 from dropout_lint.layers import Catalogue, ExtraDropout, Noise
@@ -61,7 +65,7 @@ def build(job: dict[str, Any], *, meta: bool = False) -> Any:
 
 
 def expected(job: dict[str, Any]) -> dict[str, Any]:
-    """Build the original; keep its state_dict, its inputs and its eval-mode outputs in a file."""
+    """Build and run the original; keep in a file what the edited model is compared with."""
     built = build(job)
     args, kwargs = torch.load(job["tensors"], weights_only=False)
     model = twin(built.model) if _is_meta(built.model) else built.model
@@ -69,13 +73,23 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(1)
     device = torch.device("cpu")
     args, kwargs = to_device(args, device), to_device(kwargs, device)
-    output = run(model, args, kwargs, job["repaired"])
-    torch.save(
-        {"state": model.state_dict(), "args": args, "kwargs": kwargs, "output": list(walk(output))},
-        job["kept"],
-    )
-    measured = measure_all(job, model, args, kwargs)
-    return {"trained": trained(model, args, kwargs), "measured": measured}
+    kept = {"state": copy.deepcopy(model.state_dict()), "args": args, "kwargs": kwargs}
+    kept["output"] = list(walk(run(model, args, kwargs, job["repaired"])))
+    kept["measured"] = measure_all(job, model, args, kwargs)  # before training touches the statistics
+    try:
+        kept["trained"], kept["fed"] = train_original(
+            model, args, kwargs, named_of(job), catalogue=options_of(job["options"]).catalogue
+        )
+    except FixError as error:
+        return {"unprovable": error.message}
+    torch.save(kept, job["kept"])
+    return {}
+
+
+def named_of(job: dict[str, Any]) -> Named:
+    """The dropouts that the edits name."""
+    given = job["named"]
+    return Named(tuple(map(tuple, given["calls"])), given["functional"], tuple(map(tuple, given["after"])))
 
 
 def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict[str, float]:
@@ -114,16 +128,20 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"the old state_dict does not load: {error}"}
     checks = ["the edited source builds in its own process", "the old state_dict loads with strict=True"]
     output = run(model.eval(), kept["args"], kwargs=kept["kwargs"], dropouts_off=False)
-    if not same(list(walk(output)), kept["output"]):
+    if not same(output, kept["output"]):
         return {"failed": "the eval-mode outputs are not bit-identical"}
-    checks.append("eval-mode outputs are bit-identical")
+    checks.append(eval_words(job["repaired"]))
     measured = measure_all(job, model, kept["args"], kept["kwargs"])  # before training touches the statistics
-    if job["trained"] is not None:
-        failure = stops_training(job["trained"], trained(model, kept["args"], kept["kwargs"]))
-        if failure:
-            return {"failed": f"the edited model {failure}"}
-        checks.append("a training step runs, forward and backward")
-    return {**lint_again(job, checks), "measured": measured}
+    try:
+        args, kwargs = kept["fed"]
+        after = train_fixed(model, args, kwargs, kept["trained"], options_of(job["options"]).catalogue)
+    except FixError as error:
+        return {"failed": error.message}
+    failure = difference(kept["trained"], after, named_of(job))
+    if failure:
+        return {"failed": f"the edited model {failure}"}
+    checks.append(training_words(kept["trained"]))
+    return {**lint_again(job, checks), "measured": measured, "measured_before": kept["measured"]}
 
 
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:

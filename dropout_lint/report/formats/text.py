@@ -213,14 +213,14 @@ class Writer:
         if improves(finding):
             assert finding.delta is not None and fix.delta_after is not None
             after = f" (Δ {number(finding.delta)} → {number(fix.delta_after)})"
-        how = {"automatic": "graph fix (dl.fix)", "manual": "by hand", "none": "none"}[fix.applicability]
+        how = {"automatic": "`dropout-lint fix` or dl.fix", "manual": "by hand", "none": "none"}[
+            fix.applicability
+        ]
         if fix.edits:
             how = "source fix, proven"
         others = count(len(group.findings) - 1, "other")
         also = f"; likewise the {others}" if len(group.findings) > 1 else ""
-        source = "; dropout-lint fix tries it in source" if fix.applicability == "automatic" else ""
-        if fix.edits:
-            source = "; dropout-lint fix --write applies it"
+        source = "; dropout-lint fix --write applies it" if fix.edits else ""
         title = f": {fix.title}" if fix.title else ""
         self.entry("fix", f"{how}{title}{after}{also}{source}")
 
