@@ -21,6 +21,8 @@ REMEDIES: tuple[Remedy, ...] = get_args(Remedy)
 Basis = Literal["trained-estimate", "checkpoint", "measured"]
 """What a Δ speaks of: a network as training will leave it, one from a file, or what was seen."""
 
+NO_SHAPES = "no shapes are known there"
+"""Why Δ is unknown at a norm in a graph that was traced without inputs."""
 NOT_FINITE = "values that are not finite"
 """Stands in `Prediction.fallbacks` where weights or statistics are NaN, infinite, or too large to square."""
 

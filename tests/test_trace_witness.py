@@ -338,7 +338,7 @@ def test_a_norm_that_test_mode_never_calls_shifts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "in_test_mode"),
+    ("name", "in_test"),
     [("ShakeShake", [False, False]), ("MonteCarlo", [True]), ("IndexAdded", [False])],
 )
 def test_a_dropout_is_active_in_test_mode_where_it_really_draws(name: str, in_test: list[bool]) -> None:

@@ -57,9 +57,12 @@ def predict(
         ledger = kept(trace, real=True, trained=True)
         if finite(ledger):
             norms = tuple(shift_at(site, ledger, "checkpoint") for site in trace.norms)
-            return with_unknowns(trace, Prediction("checkpoint", norms, dict(ledger.fallbacks)))
-    found = _expected(trace, chosen if initially else None, unusable=chosen == "checkpoint")
-    return with_unknowns(trace, found)
+            prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
+            found = with_unknowns(trace, prediction, ledger)
+            if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
+                found = with_unknowns(trace, prediction, ledger, kept(trace, shares=False))
+            return found
+    return _expected(trace, chosen if initially else None, unusable=chosen == "checkpoint")
 
 
 def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Prediction:
@@ -91,7 +94,7 @@ def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Predictio
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )
-    return Prediction("trained-estimate", tuple(norms), fallbacks)
+    return with_unknowns(trace, Prediction("trained-estimate", tuple(norms), fallbacks), ledger)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

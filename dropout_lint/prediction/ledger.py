@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,7 @@ def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None
     """Note a norm's Δ, and how much the removal of each dropout would raise it, up to a common factor."""
     x = call.x
     noise = x.noise @ x.counts
+    call.ledger.noise_at[call.node] = noise
     causes = noise
     removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
     if isinstance(removal, Removal) and removal.seen.state is x:
@@ -396,7 +398,7 @@ def _without_rule(call: Call) -> Any:
         result = _passed(call, states)
         if call.node in ledger.noisy:
             place = call.node.meta.get("call")
-            where = f"{place.file}:{place.line} " if place is not None else ""
+            where = f"{Path(place.file).name}:{place.line} " if place is not None else ""
             _say(ledger.unknown, call.node, f"{where}{call.name} ({error})")
             return result
     if call.node in ledger.noisy:

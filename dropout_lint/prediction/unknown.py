@@ -1,29 +1,67 @@
-"""Where Δ cannot be predicted: at norms behind a dropout in a graph without shapes."""
+"""Where Δ cannot be predicted: behind noise that the ledger does not follow, and it is never called harmless.
+
+Three things tell of such noise: an operation that neither a rule nor a run on samples tells of (the ledger
+says so itself); a random draw that the witness saw reach the norm (`Trace.draws`) and that no dropout of the
+ledger accounts for there; and, in a graph without shapes, any dropout before the norm.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
-from dropout_lint.prediction.shifts import Prediction
-from dropout_lint.trace.traced import Trace, value_of
+from torch import fx
+
+from dropout_lint.prediction.ops import Ledger
+from dropout_lint.prediction.shifts import NormShift, Prediction
+from dropout_lint.terms import NO_SHAPES
+from dropout_lint.trace.traced import Arrival, Trace, value_of
 
 
-def with_unknowns(trace: Trace, prediction: Prediction) -> Prediction:
-    """`prediction` without Δ at the norms that a dropout reaches and whose shape is not known.
+def with_unknowns(trace: Trace, prediction: Prediction, *ledgers: Ledger) -> Prediction:
+    """`prediction` without Δ at the norms where it is not known, and with the causes there.
 
-    A graph without shapes carries no moments, so that Δ would come out as 1 there, which reads as harmless.
+    Args:
+        ledgers: those that followed the noise; what one of them has at a norm is followed.
     """
+    followed = {norm: set[fx.Node]() for norm in trace.draws}
+    for ledger in ledgers:
+        for norm in followed:
+            noise = ledger.noise_at.get(norm, ())
+            followed[norm] |= {
+                site.node for site, part in zip(ledger.dropouts, noise, strict=False) if part > 0
+            }
+    shapeless = _shapeless(trace)
+    causes: dict[str, tuple[str, ...]] = {}
+    for site in trace.norms:
+        norm = site.node
+        told = list(_unaccounted(trace.draws.get(norm, ()), followed.get(norm, set())))
+        if norm in shapeless:
+            told.append(NO_SHAPES)
+        causes[norm.name] = tuple(dict.fromkeys(told))
+    return replace(
+        prediction, norms=tuple(_unknown(shift, causes.get(shift.node, ())) for shift in prediction.norms)
+    )
+
+
+def _unknown(shift: NormShift, causes: tuple[str, ...]) -> NormShift:
+    if not causes:
+        return shift
+    every = tuple(dict.fromkeys((*shift.unknown, *causes)))
+    return replace(shift, delta=None, interval=None, delta_initial=None, shares={}, unknown=every)
+
+
+def _unaccounted(arrivals: tuple[Arrival, ...], followed: Set[fx.Node]) -> Iterator[str]:
+    """The draws that reach a norm and that the ledger has no noise of there."""
+    for arrival in arrivals:
+        if arrival.beside or followed.isdisjoint(arrival.through):
+            yield arrival.draw
+
+
+def _shapeless(trace: Trace) -> set[fx.Node]:
+    """The norms that a dropout reaches in a graph without shapes: no moments come to them."""
     noisy = {site.node for site in trace.dropouts if site.active_in_train and site.spec.is_noisy}
     for node in trace.graph.nodes:
         if not noisy.isdisjoint(node.all_input_nodes):
             noisy.add(node)
-    unknown = {site.node.name for site in trace.norms if site.node in noisy and value_of(site.node) is None}
-    if not unknown:
-        return prediction
-    norms = tuple(
-        replace(shift, delta=None, interval=None, delta_initial=None, shares={})
-        if shift.node in unknown
-        else shift
-        for shift in prediction.norms
-    )
-    return replace(prediction, norms=norms)
+    return {site.node for site in trace.norms if site.node in noisy and value_of(site.node) is None}

@@ -22,7 +22,7 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
-from dropout_lint.terms import NOT_FINITE, Basis
+from dropout_lint.terms import NO_SHAPES, NOT_FINITE, Basis
 from dropout_lint.words import BASES, count, numbered, with_interval
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ def target_info(
     if prediction.fallbacks and any(shift.shifts and shift.delta != 1 for shift in prediction.norms):
         notes.append(fallback_note(prediction.fallbacks))
     opaque = {part.name: part.reason for part in trace.opaque}
-    unknown = [shift.norm for shift in prediction.norms if shift.shifts and shift.delta is None]
+    unknown = [shift for shift in prediction.norms if shift.shifts and shift.delta is None]
     if unknown:
-        reasons = sorted({reason for shift in prediction.norms if shift.shifts for reason in shift.unknown})
-        why = f"noise behind {numbered(reasons)} is not followed" if reasons else "no shapes are known there"
-        opaque[f"Δ at {numbered(unknown)}"] = why
+        reasons = list(dict.fromkeys(reason for shift in unknown for reason in shift.unknown))
+        why = NO_SHAPES if NO_SHAPES in reasons else f"noise behind {numbered(reasons)} is not followed"
+        opaque[f"Δ at {numbered([shift.norm for shift in unknown])}"] = why
     return TargetInfo(
         target=built.target,
         status="partial" if opaque else "ok",
@@ -97,6 +97,7 @@ def target_info(
                 basis=shift.basis,
                 shares={name: rounded(share) for name, share in shift.shares.items()},
                 shifts=shift.shifts,
+                unknown=list(shift.unknown),
             )
             for shift in prediction.norms
         ],

@@ -110,7 +110,8 @@ class IgnoreInfo(Struct, frozen=True, kw_only=True):
 class PredictionInfo(Struct, frozen=True, kw_only=True):
     """Predicted Δ at one norm, null where it is unknown; `interval` and `delta_initial` as in `FindingInfo`.
 
-    `shifts` is False for a norm that does not remember the training variance.
+    `shifts` is False for a norm that does not remember the training variance; `unknown`: the draws and
+    operations for which Δ is not known there, as `net.py:31 torch.randn_like`.
     """
 
     norm: str
@@ -120,6 +121,7 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
     basis: Basis
     shares: dict[str, float]
     shifts: bool = True
+    unknown: list[str] = []
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):

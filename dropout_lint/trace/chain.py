@@ -189,6 +189,7 @@ def _assemble(  # noqa: PLR0917
         comparisons=recording.comparisons,
         notes=recording.notes,
         draws=draws,
+        witnessed=recording.sight is not None and not in_eval,
     )
 
 

@@ -150,7 +150,8 @@ class Trace:
             another way than the graph.
         notes: things to say aloud.
         draws: norm node → the random draws that reach its input, as a witness saw it that knows of no
-            operation (`trace/witness.py`); empty where there was none (`symbolic`).
+            operation (`trace/witness.py`).
+        witnessed: whether there was a witness: none sees a symbolic trace, nor one in test mode alone.
         catalogue: which classes were taken for dropouts and norms.
     """
 
@@ -168,6 +169,7 @@ class Trace:
     comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
     draws: Mapping[fx.Node, tuple[Arrival, ...]] = field(default_factory=dict)
+    witnessed: bool = False
     catalogue: Catalogue = STANDARD
 
     @property

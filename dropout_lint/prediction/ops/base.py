@@ -68,6 +68,7 @@ class Ledger:
         at_dropout: what each dropout drops.
         order: the graph's nodes, in the order of the data.
         fallbacks: operation → number of nodes at which its moments are about right.
+        noise_at: each dropout's noise at each norm node.
         results: what has been worked out so far, by node.
         unknown: node → why its noise is not known, from all on the way to it.
         approximate: node → the operations on the way to it whose moments are about right.
@@ -87,6 +88,7 @@ class Ledger:
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
     order: Mapping[fx.Node, int] = field(default_factory=dict)
+    noise_at: dict[fx.Node, Array] = field(default_factory=dict)
     results: dict[fx.Node, Any] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
