@@ -273,6 +273,9 @@ class Writer:
             parts.append(f"Found {found} in {targets}")
         elif failed < len(report.targets):
             parts.append(f"No misplaced dropout found in {targets}")
+        unknown = sum(item.delta is None for item in shifting)
+        if unknown:
+            parts.append(f"Δ unknown at {count(unknown, 'norm')}")
         if failed:
             parts.append(f"{count(failed, 'target')} could not be linted")
         if partial:
