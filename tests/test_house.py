@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import os
 import subprocess
@@ -208,3 +209,8 @@ assert abs(shift.delta["bn"] - finding.delta) < 0.1
         [sys.executable, "-c", code], cwd=own, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    order = {module: {name for name in imports(module, top=True) if name in FILES} for module in FILES}
+    graphlib.TopologicalSorter(order).prepare()  # raises CycleError, which names the circle

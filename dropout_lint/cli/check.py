@@ -17,6 +17,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Loaded, Settings
 from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.loading.compat import own_process
 from dropout_lint.report import FORMATS, Context, Report, render
 from dropout_lint.report.words import counts
 from dropout_lint.runs.cache import Cache, key_of
@@ -34,13 +35,14 @@ from dropout_lint.runs.check import (
     unseen,
     words_of,
 )
+from dropout_lint.runs.processes import Pool, Request
+from dropout_lint.suppress.add_ignores import add_ignores
 from dropout_lint.suppress.baseline import DEFAULT_FILE, encode
 from dropout_lint.words import count, listed
 
 if TYPE_CHECKING:
     from dropout_lint.report.schema import TargetInfo
     from dropout_lint.rules import RuleSet
-    from dropout_lint.runs.processes import Pool, Request
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
@@ -223,8 +225,6 @@ def command(
         if own is not settings:
             with options.blamed_on_file(loaded, given):
                 active_codes(rules, own)
-    from dropout_lint.loading.compat import own_process
-
     own_process()
     with console.report_stream() as stdout:
         written = frozenset(str(Path(out.file).absolute()) for out in wanted if out.file)
@@ -276,8 +276,6 @@ def pool_of(settings: Settings) -> AbstractContextManager[Pool | None]:
     """The processes that targets are linted and fixed in; None for this one."""
     if settings.jobs == 1 and settings.timeout is None:
         return nullcontext()
-    from dropout_lint.runs.processes import Pool
-
     return Pool(settings.jobs, settings.timeout)
 
 
@@ -286,8 +284,6 @@ def way_of(names: list[str], settings: Settings, written: frozenset[str], pool: 
     cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
     if pool is None:
         return cache.wrap(lint_target) if cache else lint_target
-    from dropout_lint.runs.processes import Request
-
     results = {name: cache.load(key_of(name, settings)) if cache else None for name in names}
     missing = [name for name, kept in results.items() if kept is None]
     requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
@@ -321,8 +317,6 @@ def measured_report(
 
 def requests_for(targets: list[TargetInfo], names: list[str], settings: Settings) -> list[Request]:
     """What the processes are asked about models that were linted: the models of one target together."""
-    from dropout_lint.runs.processes import Request
-
     typed: dict[str, list[TargetInfo]] = {}
     for target in targets:
         name = next((name for name in names if holds(name, target.target)), target.target)
@@ -371,8 +365,6 @@ def save_baseline(run: Run, settings: Settings) -> None:
 
 def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     """Write ignore comments for all findings, and the report as it is after that."""
-    from dropout_lint.suppress.add_ignores import add_ignores
-
     written, skipped = add_ignores(run.report)
     for file, lines in written.items():
         console.say(f"added {len(lines)} ignore comment{'' if len(lines) == 1 else 's'} to {file}")

@@ -15,6 +15,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.loading.compat import own_process
 from dropout_lint.runs.check import rules_of
 from dropout_lint.terms import STRATEGIES, at_least
 from dropout_lint.words import with_interval
@@ -83,8 +84,6 @@ def command(
     names = options.chosen_targets(targets, loaded.settings, "dropout-lint fix")
     rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
-        from dropout_lint.loading.compat import own_process
-
         own_process()
         models, status = models_of(names, loaded.settings)
         wanted = Wanted(

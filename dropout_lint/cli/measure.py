@@ -13,7 +13,9 @@ import rich_click as click
 
 from dropout_lint import __version__
 from dropout_lint.cli import console, options
+from dropout_lint.loading.compat import own_process
 from dropout_lint.report.convert import report_of
+from dropout_lint.report.measured import table
 from dropout_lint.runs.check import rules_of
 
 if TYPE_CHECKING:
@@ -109,8 +111,6 @@ def command(
     )
     own = loaded.settings.for_target(given["target"])
     rules = rules_of(own)
-    from dropout_lint.loading.compat import own_process
-
     own_process()
     from dropout_lint.runs.linting import options_of
     from dropout_lint.runs.measure import measured
@@ -176,8 +176,6 @@ def as_json(info: TargetInfo) -> str:
 
 def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_file: bool) -> str:
     """The report for people."""
-    from dropout_lint.report.measured import table
-
     shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""
     head = "" if quiet else f"{info.target}  {info.model}{shapes}\n"
     encoding = (getattr(stdout, "encoding", None) or sys.stdout.encoding or "ascii").lower().replace("-", "")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import rich_click as click
 
+from dropout_lint.cli.completion import complete
 from dropout_lint.config import Loaded, Settings, load
 from dropout_lint.config.load import display
 from dropout_lint.errors import RuleError, UsageError
@@ -96,8 +97,6 @@ def selection() -> Decorator[Any]:
 
 def complete_codes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Rule codes and names for the shell, behind a comma as well."""
-    from dropout_lint.cli.rule import complete
-
     before, comma, last = incomplete.rpartition(",")
     return [before + comma + word for word in complete(last)]
 

@@ -10,6 +10,9 @@ import rich_click as click
 
 from dropout_lint.cli import console, options
 from dropout_lint.errors import UsageError
+from dropout_lint.loading.importing import import_target
+from dropout_lint.loading.parse import parse_target
+from dropout_lint.loading.usercode import user_code
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +131,6 @@ def recalibrated(
     from dropout_lint.guard.wrappers import bare
     from dropout_lint.loading.checkpoint import load_checkpoint
     from dropout_lint.loading.resolving import resolve
-    from dropout_lint.loading.usercode import user_code
     from dropout_lint.measurement.place import move, place
     from dropout_lint.measurement.sources import load_batches
     from dropout_lint.remedies.recalibrate import recalibrate
@@ -174,8 +176,6 @@ def function_named(text: str) -> Callable[[nn.Module], float]:
         UsageError: it cannot be called.
     """
     from dropout_lint.loading.build import look_up
-    from dropout_lint.loading.importing import import_target
-    from dropout_lint.loading.parse import parse_target
 
     spec = parse_target(text)
     if spec.call is None or spec.call.called:

@@ -10,7 +10,9 @@ import msgspec
 import rich_click as click
 
 from dropout_lint.cli import console, options
+from dropout_lint.cli.completion import complete
 from dropout_lint.report.style import Style
+from dropout_lint.rules import load_rules
 
 if TYPE_CHECKING:
     from dropout_lint.rules.findings import Rule
@@ -59,14 +61,6 @@ def as_json(rules: Iterable[Rule]) -> str:
     return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"
 
 
-def complete(incomplete: str) -> list[str]:
-    """The codes and names that begin so, for the shell."""
-    from dropout_lint.rules import load_rules
-
-    words = [word for rule in load_rules() for word in (rule.code, rule.name)]
-    return [word for word in words if word.lower().startswith(incomplete.lower())]
-
-
 @click.command("rule", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument(
     "code", required=False, shell_complete=lambda ctx, parameter, incomplete: complete(incomplete)
@@ -84,8 +78,6 @@ def command(*, code: str | None, output_format: str, config: str | None, quiet: 
 
     A prefix of codes (DL1) lists the rules that begin so.
     """
-    from dropout_lint.rules import load_rules
-
     settings = options.settings(config).settings
     rules = load_rules(settings.rules)
     color = console.use_color(sys.stdout)
