@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
+from cli_project import ROOT, cli
 
-from dropout_lint.inputs.example import Inputs
-from dropout_lint.prediction import predict
 from dropout_lint.rules import SECTIONS, Rule, load_rules
-from dropout_lint.survey.surveyor import survey
-from dropout_lint.trace import trace
+from dropout_lint.runs.examples import build, check_examples, code_block
 
 RULES = load_rules()
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CASES = [pytest.param(rule, id=rule.code) for rule in RULES]
 
 
-def code_block(rule: Rule, section: str) -> str:
-    blocks = BLOCK.findall(rule.sections[section])
-    assert len(blocks) == 1, f"{rule.code}: {section} needs exactly one Python block"
-    return str(blocks[0])
-
-
-def build(code: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """The last module class of an example, built, and the example's inputs."""
-    torch.manual_seed(0)
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(code, "example.py", "exec"), names)
-    classes = [item for item in names.values() if isinstance(item, type) and issubclass(item, nn.Module)]
-    return classes[-1](), names["example_inputs"]
-
-
-def codes_in(code: str, rule: Rule) -> set[str]:
-    model, inputs = build(code)
-    recorded = trace(model, Inputs(args=inputs))
-    assert not recorded.partial
-    selected = [other.code for other in RULES if other.severity != "off"] + [rule.code]
-    findings = RULES.match(survey(recorded, predict(recorded)), select=selected)
-    return {finding.rule.code for finding in findings}
-
-
 @pytest.mark.parametrize("rule", CASES)
-def test_the_bad_example_triggers_exactly_this_rule(rule: Rule) -> None:
-    assert codes_in(code_block(rule, "Example"), rule) == {rule.code}
-
-
-@pytest.mark.parametrize("rule", CASES)
-def test_the_better_version_is_clean(rule: Rule) -> None:
-    assert codes_in(code_block(rule, "Use instead"), rule) == set()
+def test_the_bad_example_triggers_exactly_this_rule_and_the_better_one_none(rule: Rule) -> None:
+    checked = list(check_examples(RULES, [rule]))
+    assert [(item.section, item.problem) for item in checked] == [("Example", ""), ("Use instead", "")]
 
 
 @pytest.mark.parametrize("rule", CASES)
@@ -68,3 +35,23 @@ def test_examples_run_forwards_and_backwards(rule: Rule) -> None:
         assert output.shape == (len(inputs[0]), 10)
         if rule.code != "DL404":  # overwriting what the backward pass needs is part of that fault
             output.sum().backward()
+
+
+def test_a_projects_own_rule_files_are_tested(tmp_path: Path) -> None:
+    text = (ROOT / "rules" / "DL101-dropout-before-batch-norm.md").read_text(encoding="utf-8")
+    text = text.replace('code = "DL101"', 'code = "OWN101"').replace(
+        'name = "dropout-before-batch-norm"', 'name = "our-rule"\nprecedence = 9'
+    )
+    (tmp_path / "lint").mkdir()
+    (tmp_path / "lint" / "OWN101-our-rule.md").write_text(text)
+    done = cli("rule", "--test", "lint/OWN101-our-rule.md", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "OWN101 Example: ok\nOWN101 Use instead: ok\n"), done.stderr
+    (tmp_path / "pyproject.toml").write_text('[tool.dropout-lint]\nrules = ["lint"]\n')
+    tame = re.sub(r"nn\.Dropout\([\d.]+\)", "nn.Dropout(0.0)", text)
+    (tmp_path / "lint" / "OWN101-our-rule.md").write_text(tame)
+    done = cli("rule", "--test", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "OWN101 Example: nothing is found in it, and it should be OWN101" in done.stdout
+    (tmp_path / "pyproject.toml").write_text("[tool.dropout-lint]\n")
+    empty = cli("rule", "--test", cwd=tmp_path)
+    assert empty.returncode == 2 and "there is no rule to test" in empty.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,8 +12,11 @@ import rich_click as click
 
 from dropout_lint.cli import console, options
 from dropout_lint.cli.completion import complete
+from dropout_lint.errors import UsageError
+from dropout_lint.loading.compat import own_process
 from dropout_lint.report.style import Style
 from dropout_lint.rules import load_rules
+from dropout_lint.rules.loader import own_files
 
 if TYPE_CHECKING:
     from dropout_lint.rules.findings import Rule
@@ -71,14 +75,26 @@ def as_json(rules: Iterable[Rule]) -> str:
     default="text",
     help="text is drawn for the terminal, and is Markdown where it is piped.",
 )
+@click.option(
+    "--test",
+    is_flag=True,
+    help="Build and lint the rules' examples: Example must be found by its rule alone, Use instead be clean.",
+)
 @options.config()
 @options.verbosity()
-def command(*, code: str | None, output_format: str, config: str | None, quiet: bool, verbose: bool) -> int:
+def command(
+    *, code: str | None, output_format: str, test: bool, config: str | None, quiet: bool, verbose: bool
+) -> int:
     """Explain one rule by its CODE or name, or list all of them, the project's own as well.
 
-    A prefix of codes (DL1) lists the rules that begin so.
+    A prefix of codes (DL1) lists the rules that begin so. With --test, CODE may be a rule file or a folder of
+    them; without one the project's own rules are tested. Exit status 1 where an example does not do what it
+    should.
     """
+    del verbose  # read by the group, which shows tracebacks
     settings = options.settings(config).settings
+    if test:
+        return tested(code, settings.rules, quiet)
     rules = load_rules(settings.rules)
     color = console.use_color(sys.stdout)
     family = rules.family(code) if code else list(rules)
@@ -94,6 +110,35 @@ def command(*, code: str | None, output_format: str, config: str | None, quiet: 
         return 0
     sys.stdout.write(text)
     return 0
+
+
+def tested(code: str | None, own: list[str], quiet: bool) -> int:
+    """Test the examples of the rule, of the rule file or folder, or of the project's own rules.
+
+    Raises:
+        RuleError: a rule file is malformed, or the rule is unknown.
+        UsageError: there is nothing to test.
+    """
+    files = [*own, code] if code and Path(code).exists() and code not in own else own
+    rules = load_rules(files)
+    if code is None or Path(code).exists():
+        names = set(own_files(load_rules([code] if code else own)))
+        wanted = [rule for rule in rules if rule.path in names]
+    else:
+        wanted = rules.family(code) or [rules.get(code)]
+    if not wanted:
+        raise UsageError(
+            "there is no rule to test", "name a code, a rule file, or set `rules` under [tool.dropout-lint]"
+        )
+    own_process()
+    from dropout_lint.runs.examples import check_examples
+
+    with console.report_stream() as stdout:
+        checked = list(check_examples(rules, wanted))
+        wrong = [item for item in checked if item.problem]
+        for item in wrong if quiet else checked:
+            stdout.write(f"{item.rule.code} {item.section}: {item.problem or 'ok'}\n")
+    return int(bool(wrong))
 
 
 def draw(text: str, color: bool) -> None:
