@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -32,7 +32,7 @@ from . import child
 from .judged import Row, as_json
 from .models import entries
 from .packages import install
-from .page import report, summary, told
+from .page import line_of, report, summary
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -40,20 +40,25 @@ HERE = Path(__file__).parent
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 
 
-def run(package: str, keys: Sequence[str], packages: Path, cache: Path, limit: int) -> list[Row]:
-    """The models of one package."""
+def run(
+    package: str, keys: Sequence[str], tell: Callable[[Row], None], *, packages: Path, cache: Path, limit: int
+) -> list[Row]:
+    """The models of one package, each told as soon as it is there."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"packages": packages, "cache": cache, "limit": limit}
         process = CONTEXT.Process(target=child.all_of, args=(package, keys, Path(folder)), kwargs=options)
         process.start()
-        process.join()
-        files = [Path(folder, f"{turn}.json") for turn in range(len(keys))]
-        return [
-            msgspec.json.decode(file.read_bytes(), type=Row)
-            if file.exists()
-            else Row(key, trouble=f"not measured: {package} could not be imported")
-            for key, file in zip(keys, files, strict=True)
-        ]
+        rows = []
+        for turn, key in enumerate(keys):
+            file = Path(folder, f"{turn}.json")
+            while process.is_alive() and not file.exists():
+                process.join(0.2)
+            if file.exists():
+                rows.append(msgspec.json.decode(file.read_bytes(), type=Row))
+            else:
+                rows.append(Row(key, trouble=f"not measured: {package} could not be imported"))
+            tell(rows[-1])
+        return rows
 
 
 def chosen(only: str | None, parser: argparse.ArgumentParser) -> list[str]:
@@ -91,6 +96,15 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, li
     return options, keys
 
 
+def told(row: Row, verbose: bool) -> None:
+    """Print a model, and with `verbose` each of its norms."""
+    lines = [line_of(row)]
+    for norm in row.norms if verbose else ():
+        shown = "unknown" if norm.predicted is None else f"{norm.predicted:.3f}"
+        lines.append(f"    {norm.norm:60s} measured {norm.measured:.3f} ± {norm.error:.3f}  {shown}")
+    print("\n".join(lines), flush=True)
+
+
 def main() -> None:
     """Install, measure, lint, print and save."""
     options, keys = arguments()
@@ -102,15 +116,11 @@ def main() -> None:
     shelves: dict[str, list[str]] = {}
     for key in keys:
         shelves.setdefault(key.split("/")[0], []).append(key)
-    rows: list[Row] = []
+    tell = partial(told, verbose=options.verbose)
     with ThreadPoolExecutor(options.jobs) as pool:
         work = partial(run, packages=packages, cache=cache, limit=options.limit)
-        for row in chain.from_iterable(pool.map(work, shelves, shelves.values())):
-            rows.append(row)
-            print(told(row), flush=True)
-            for norm in row.norms if options.verbose else ():
-                shown = "unknown" if norm.predicted is None else f"{norm.predicted:.3f}"
-                print(f"    {norm.norm:60s} measured {norm.measured:.3f} ± {norm.error:.3f}  {shown}")
+        shelf = pool.map(lambda item: work(*item, tell), shelves.items())
+        rows = list(chain.from_iterable(shelf))
     print("\n" + summary(rows))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,13 @@ def row_of(key: str, entry: Entry, cache: Path) -> Row:
     )
 
 
+def write(row: Row, output: Path) -> None:
+    """Write a row: whole, or not there."""
+    part = output.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(row))
+    part.replace(output)
+
+
 def one(key: str, cache: Path, output: Path, log: Path, limit: int) -> None:
     """Write the model's row to `output` as JSON, and what its code prints to `log`."""
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
@@ -93,7 +100,7 @@ def one(key: str, cache: Path, output: Path, log: Path, limit: int) -> None:
             os.dup2(file.fileno(), stream)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    output.write_bytes(msgspec.json.encode(row_of(key, entries()[key], cache)))
+    write(row_of(key, entries()[key], cache), output)
 
 
 def all_of(
@@ -119,10 +126,8 @@ def all_of(
         process.join(limit * PATIENCE)
         if process.is_alive() or process.exitcode == -signal.SIGXCPU:
             process.kill()
-            output.write_bytes(
-                msgspec.json.encode(Row(key, trouble=f"not done after {limit} s of processor time"))
-            )
+            write(Row(key, trouble=f"not done after {limit} s of processor time"), output)
         elif not output.exists():
             said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
             last = (said or f"exit status {process.exitcode}").splitlines()[-1]
-            output.write_bytes(msgspec.json.encode(Row(key, trouble=f"not measured: {last}")))
+            write(Row(key, trouble=f"not measured: {last}"), output)

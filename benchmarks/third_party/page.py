@@ -30,7 +30,7 @@ def mean(errors: Sequence[float]) -> str:
     return f"{statistics.fmean(errors):.3f}" if errors else "–"
 
 
-def told(row: Row) -> str:
+def line_of(row: Row) -> str:
     """The row on one line, for the terminal."""
     if row.trouble:
         return f"{row.model:40s} {'refused' if row.refused else 'CRASH'}: {row.trouble}"
