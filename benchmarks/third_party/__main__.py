@@ -58,6 +58,7 @@ def run(
             else:
                 rows.append(Row(key, trouble=f"not measured: {package} could not be imported"))
             tell(rows[-1])
+        process.join()
         return rows
 
 

@@ -1,1 +1,1 @@
-"""Example inputs of a model: what was given, what the model declares, what its first layer takes."""
+"""Example inputs of a model: what was given, what the model declares, what code and first layer take."""
