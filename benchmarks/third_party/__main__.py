@@ -125,7 +125,8 @@ def main() -> None:
     print("\n" + summary(rows))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report(rows, "python -m benchmarks.third_party"), encoding="utf-8")
+        command = "python -m benchmarks.third_party" + (f" --only {options.only}" if options.only else "")
+        options.output.write_text(report(rows, command), encoding="utf-8")
         options.output.with_suffix(".json").write_text(json.dumps(as_json(rows), indent=1), encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from .judged import BOUND, Row
+from .models import entries
 from .packages import PACKAGES
 
 _COUNTS = ("shifted", "found", "silent", "unknown", "false")
@@ -52,7 +53,7 @@ def summary(rows: Sequence[Row]) -> str:
         [
             "| | reached | aim |",
             "|---|---|---|",
-            f"| models, of packages | {len(rows)}, of {packages} | 40, of 15 |",
+            f"| models, of packages | {len(rows)} of the {len(entries())}, of {packages} | 40, of 15 |",
             f"| crashes | {crashes} | 0 |",
             f"| refused in the tool's own words | {sum(row.refused for row in rows)} | – |",
             f"| norms, truly shifted | {norms}, {counts['shifted']} | – |",
