@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from torch import fx, nn
 
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
 from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
 from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
-from dropout_lint.prediction.ops.norm import calibrated, values
+from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import constant_of, sampled
 from dropout_lint.prediction.ops.samples import Unrunnable
-from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
 from dropout_lint.terms import Noise
@@ -41,8 +41,6 @@ trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixture
 weights mix too many inputs for it to matter.
 """
 FILLS = ("zeros", "ones", "full", "empty", "rand", "randn", "tensor")
-LEAST_BEFORE = 0.01
-"""Least share of a norm's variance that is taken for what a mask before it left of its input."""
 RAISE = "DROPOUT_LINT_RAISE"
 """Where this variable is set, as the tests do, a fault in a transfer function ends the prediction."""
 SHAPE_ALONE = frozenset(
@@ -71,6 +69,11 @@ def kept(
         for site in trace.dropouts
         if site.active_in_train and not site.active_in_eval and site.spec.is_noisy
     )
+    weight_layers = frozenset(
+        node
+        for node in trace.graph.nodes
+        if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
+    )
     ledger = Ledger(
         dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
@@ -79,12 +82,9 @@ def kept(
         real=real,
         trained=trained,
         training=training,
-        weight_layers=frozenset(
-            node
-            for node in trace.graph.nodes
-            if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
-        ),
-        measured=_measured(trace, dropouts) if trained else {},
+        weight_layers=weight_layers,
+        layers_after={} if training is None else _layers_after(trace, weight_layers),
+        measured=measured(trace, dropouts) if trained else {},
         noisy=_reached(trace, dropouts),
         reestimated=frozenset(
             site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
@@ -93,6 +93,14 @@ def kept(
     with np.errstate(all="ignore"):
         _walk(trace, ledger, shares)
     return ledger
+
+
+def _layers_after(trace: Trace, weight_layers: Collection[fx.Node]) -> dict[fx.Node, int]:
+    """Weight layers on the longest way from each node to the output."""
+    after: dict[fx.Node, int] = {}
+    for node in reversed(trace.graph.nodes):
+        after[node] = max((after[user] + (user in weight_layers) for user in node.users), default=0)
+    return after
 
 
 def finite(ledger: Ledger) -> bool:
@@ -109,6 +117,7 @@ def delta_at(site: NormSite, ledger: Ledger) -> float:
 
 def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
     env = ledger.results
+    calls: dict[fx.Node, Call] = {}
     removals: dict[fx.Node, Any] = {}
     several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
     needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
@@ -124,11 +133,29 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
             _record(call, ledger, removals)
         folded = constant_of(call)
         result = _evaluate(call) if folded is None else folded
+        env[node], calls[node] = result, call
         if node in ledger.measured and isinstance(result, State):
-            result = calibrated(result.on(1, len(ledger.measured[node][0])), *ledger.measured[node])
-        env[node] = result
+            for changed in _recalibrated(node, calls, env, ledger):
+                if several:
+                    _follow(calls[changed], env[changed], removals, env)
+            mean, variance = ledger.measured[node]
+            env[node] = calibrated(env[node].on(1, len(mean)), mean, variance)
         if several:
-            _follow(call, result, removals, env)
+            _follow(call, env[node], removals, env)
+
+
+def _recalibrated(
+    node: fx.Node, calls: Mapping[fx.Node, Call], env: dict[fx.Node, Any], ledger: Ledger
+) -> list[fx.Node]:
+    """Nodes from a weight layer to `node`, where the norm that reads it has corrected their state."""
+    chain = chain_to(node, calls, env, ledger.measured)
+    if chain is None:
+        return []
+    try:
+        done = recalibrate(chain, ledger.measured[node], env)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return []  # as with a transfer function: the prediction goes on without
+    return [chain.layer, *(call.node for call in chain.calls[:-1])] if done else []
 
 
 def _reached(trace: Trace, dropouts: Iterable[DropoutSite]) -> frozenset[fx.Node]:
@@ -317,66 +344,6 @@ def _within_batches(x: State, ledger: Ledger) -> State:
         between = (x.sample_mask_slopes[rows] ** 2).sum(0)
     x = x.collapse()
     return replace(x, var=np.maximum(x.var - between, 0.0))
-
-
-def _measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, tuple[Array, Array]]:
-    """What trained batch norms tell of the tensors they read, and of the parts of a concat they read: the
-    (C,) mean and variance per channel in train mode.
-    """
-    found: dict[fx.Node, tuple[Array, Array]] = {}
-    through: dict[fx.Node, tuple[Array, Array]] = {}
-    masks = {site.node: site for site in dropouts if not site.inside}
-    for site in trace.norms:
-        source = site.node.args[0] if site.node.args else None
-        if not site.spec.tracks or not isinstance(source, fx.Node):
-            continue
-        module = module_of(trace.model, site.node)
-        if is_reestimated(module):
-            continue
-        mean, var = (
-            values(getattr(module, "running_mean", None)),
-            values(getattr(module, "running_var", None)),
-        )
-        if mean is None or var is None or np.all(var == 1):
-            continue
-        var = np.maximum(var, 1e-12)
-        found.setdefault(source, (mean, var))
-        if (
-            source in masks
-            and masks[source].spec.rescales
-            and source.args
-            and isinstance(source.args[0], fx.Node)
-        ):
-            # the mask has mean 1: E[x²m²] = (1 + s)·E[x²]
-            before = (var + mean**2) / (1 + masks[source].spec.mask_variance) - mean**2
-            if np.all(before > LEAST_BEFORE * var):
-                through.setdefault(source.args[0], (mean, before))
-        for part, start, width in _stretches(source):
-            stretch = slice(start, start + width)
-            through.setdefault(part, (mean[stretch], var[stretch]))
-    return {**through, **found}
-
-
-def _stretches(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
-    """The parts of a concat over channels, with first channel and number of channels."""
-    shape = first_shape(node.meta.get("value"))
-    parts = node.args[0] if node.args else None
-    if (
-        function_name(node.target) not in ("cat", "concat")
-        or not isinstance(parts, (tuple, list))
-        or not shape
-    ):
-        return
-    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    if dim not in (1, 1 - len(shape)):
-        return
-    start = 0
-    for part in parts:
-        size = first_shape(part.meta.get("value")) if isinstance(part, fx.Node) else None
-        if size is None or len(size) < 2:
-            return
-        yield part, start, size[1]
-        start += size[1]
 
 
 def _carry(node: fx.Node, ledger: Ledger) -> None:

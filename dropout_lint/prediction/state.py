@@ -53,6 +53,7 @@ PER_GROUP_OR_NONE = (
     "sample_mask_slope",
     "border_variance",
     "t_border_variance",
+    "newly_shared",
     "sources",
 )
 """The same, of fields that not every `State` has."""
@@ -168,6 +169,8 @@ class State:
         border_variance, t_border_variance: (G,) variance over positions of the mean, which the layer's
             zero padding makes; part of `data` and `t_var` while the tensor is `from_weight_layer`. None
             for 0.
+        newly_shared: (S, G) share of the noise that has passed its first weight layer just now, of a tensor
+            that is `from_weight_layer`: Σ w²·noise, exactly, whatever the weights are. None for 0.
         energy_variance: relative variance, over the positions, of the variance around a position (its
         local energy). positions_averaged: for attention weights (softmax output), number of positions that
         they effectively     average.
@@ -207,6 +210,7 @@ class State:
     from_weight_layer: bool = False
     border_variance: Array | None = None
     t_border_variance: Array | None = None
+    newly_shared: Array | None = None
     energy_variance: float = 0.0
 
     def changed(self, **values: Any) -> State:
@@ -336,7 +340,15 @@ class State:
     @property
     def amplified_noise(self) -> Array:
         """(S, G) noise that trained weights amplify together with the data."""
-        result: Array = self.independent_noise * self.shared_by_channels * self.amplified_share
+        result: Array = self.independent_noise * self.strange_share * self.amplified_share
+        return result
+
+    @property
+    def strange_share(self) -> Array:
+        """(S, G) share of the noise that weights may add up: it was shared by channels before they saw it."""
+        if not self.from_weight_layer or self.newly_shared is None:
+            return self.shared_by_channels
+        result: Array = np.maximum(self.shared_by_channels - self.newly_shared, 0.0)
         return result
 
     @property

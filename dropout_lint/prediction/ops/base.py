@@ -61,6 +61,7 @@ class Ledger:
         trained: running statistics are those of training.
         training: what weights without values are expected to become; None for those of the start.
         weight_layers: nodes that are a linear layer or a convolution.
+        layers_after: weight layers on the longest way from a node to the output.
         reestimated: norms whose running variance was taken with dropout off.
         noisy: nodes that depend on some dropout.
         measured: node → mean and variance per channel that a trained norm behind it holds.
@@ -84,6 +85,7 @@ class Ledger:
     noisy: frozenset[fx.Node] = frozenset()
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     weight_layers: frozenset[fx.Node] = frozenset()
+    layers_after: Mapping[fx.Node, int] = field(default_factory=dict)
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)

@@ -36,7 +36,6 @@ from torch import fx
 
 from dropout_lint.prediction.algebra import product
 from dropout_lint.prediction.correlation import between, mean_correlation, strided
-from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import Sources, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP, Taps, apply, powers, responses, squares, taps_of
@@ -60,11 +59,11 @@ def linear_map(  # noqa: PLR0917
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     tied: Sources | None = None,
-    training: Training | None = None,
+    learned: float = 1.0,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values.
 
-    `training` is what weights without values are expected to become.
+    `learned` is the gain that training is expected to give weights without values (`expected`).
     """
     x = replace(x, before_relu=None, skew=None)
     if not x.sample_wide and not (x.mask == "channel" and x.source >= 0 and groups == c_in):
@@ -80,7 +79,7 @@ def linear_map(  # noqa: PLR0917
     )
     if weight is None:
         y = _expected(x, axis, c_in, c_out, groups, taps)
-        return y if training is None else amplified(y, np.full(y.groups, training.gain), y.data)
+        return y if learned == 1 else _trained(y, x, learned)
     x = x.on(x.axis, c_in).per_channel()
     k, gain = x.components, x.trained_gain if len(taps.single) > 1 else x.trained_gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
@@ -151,6 +150,8 @@ def _carried_rows(x: State, active: npt.NDArray[Any]) -> tuple[dict[str, Array],
         "covariance_growths": (x.covariance_growths * x.data)[None],
     }
     rows |= {"var": x.var, "signal": x.sig**2, "noise": loud}
+    if (x.shared_by_channels[active] < 1).any():
+        rows["fresh"] = loud * (1 - x.shared_by_channels[active])
     if x.shared_by_positions[active].any():
         rows["shared_by_positions"] = loud * x.shared_by_positions[active]
     if x.energy_slope is not None:
@@ -185,8 +186,8 @@ def _noise_behind(
     mean: Mapping[str, Array],
     coherent: Mapping[str, Array],
 ) -> tuple[dict[str, Array | None], Array | float]:
-    """`noise`, `shared_by_positions` and `sample_mask_slope` behind a layer, and how much more than Σ
-    w²·noise the noise is.
+    """`noise`, `shared_by_positions`, `newly_shared`, `sample_mask_slope` behind a layer, and how much more
+    than Σ w²·noise the noise is.
 
     `coherent` has what neighbouring positions hold in common, added up over the taps before it is squared;
     those by masks of whole samples are so over all inputs.
@@ -202,11 +203,19 @@ def _noise_behind(
         sample_mask_slope[active] = mean["sample_mask_slope"]
     carried = carried + more
     noise[active] = carried
+    newly_shared = None
+    if "fresh" in power:
+        newly_shared = np.zeros_like(noise)
+        newly_shared[active] = _share(power["fresh"], power["noise"])
     if "shared_by_positions" in coherent:
         shared[active] = _share(coherent["shared_by_positions"], carried)
-    return {"noise": noise, "shared_by_positions": shared, "sample_mask_slope": sample_mask_slope}, more.sum(
-        0
-    )
+    found = {
+        "noise": noise,
+        "shared_by_positions": shared,
+        "newly_shared": newly_shared,
+        "sample_mask_slope": sample_mask_slope,
+    }
+    return found, more.sum(0)
 
 
 def _share(part: Array, whole: Array) -> Array:
@@ -306,6 +315,29 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
     )
 
 
+def _learned(call: Call, channels: float, taps: int) -> float:
+    """The gain that training is expected to give this layer; 1 for weights as they are."""
+    training = call.ledger.training
+    if training is None:
+        return 1.0
+    return training.gain(channels, taps, call.ledger.layers_after.get(call.node, 0), len(call.in_shape) < 3)
+
+
+def _trained(y: State, x: State, learned: float) -> State:
+    """`y`, a layer's output for the input `x`, with weights that have learned to add up the data.
+
+    Noise of masks that pass their first weight layer has no direction that these could know. The scale of
+    the whole is left as it is: how far weights have grown, shapes do not tell. Nor do they tell that test
+    mode raises what channels have in common, as it does behind a rectifier in the last layers.
+    """
+    noise, strange = x.noise @ x.counts, x.amplified_noise @ x.counts
+    part = np.divide(strange, noise, out=np.zeros_like(noise), where=noise > 0)
+    y = replace(y, covariance_growth=np.minimum(y.covariance_growths, 1.0))
+    z = amplified(y, np.full(y.groups, learned), y.data, y.noise * part[:, None])
+    before, now = float(y.counts @ y.train_var), float(z.counts @ z.train_var)
+    return z.scaled(math.sqrt(before / now)) if now > 0 else z
+
+
 def _values(parameter: Any) -> torch.Tensor | None:
     tensor = parameter.tensor if isinstance(parameter, Parameter) else parameter
     return tensor if isinstance(tensor, torch.Tensor) else None
@@ -340,7 +372,7 @@ def _linear(call: Call, weight: torch.Tensor | None, bias: torch.Tensor | None) 
         ONE_TAP,
         known,
         bias,
-        training=call.ledger.training,
+        learned=_learned(call, c_in, 1),
     )
 
 
@@ -399,7 +431,16 @@ def _convolution(  # noqa: PLR0917
         known = known.reshape(c_out, c_in // groups, -1)
     x = call.x.on(axis, c_in)
     result = linear_map(
-        x, axis, c_in, c_out, groups, taps, known, bias, tied_sources(call.ledger), call.ledger.training
+        x,
+        axis,
+        c_in,
+        c_out,
+        groups,
+        taps,
+        known,
+        bias,
+        tied_sources(call.ledger),
+        _learned(call, c_in / groups, len(taps.single)),
     )
     step = 1 if transposed else int(max(stride))
     return replace(result, rho=strided(result.rho, step)) if step > 1 else result
@@ -462,5 +503,5 @@ def bilinear(call: Call) -> State:
         ONE_TAP,
         None,
         None,
-        training=call.ledger.training,
+        learned=_learned(call, z.channels, 1),
     )
