@@ -287,7 +287,16 @@ def test_the_best_basis_is_taken_and_named() -> None:
     real = predicted(model, images())  # weights of the start tell nothing of trained ones
     assert [s.delta for s in real.norms] == pytest.approx([s.delta for s in prediction.norms])
     model.train()
-    model(torch.randn(16, 3, 8, 8))
+    with torch.no_grad():
+        model(images())  # as a constructor does that tries its shapes out
+        assert available_basis(model) == "weights"
+        for _ in range(19):
+            model(images())
+    assert available_basis(model) == "checkpoint"
+    reset = model.state_dict() | {
+        name: torch.zeros(()) for name in model.state_dict() if "num_batches" in name
+    }
+    model.load_state_dict(reset)  # weights of another framework: nobody counted batches
     assert available_basis(model) == "checkpoint"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from dropout_lint.errors import UsageError
@@ -99,16 +100,27 @@ def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Predictio
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:
     """The best basis that `model` has the values for; running variances that are not all 1 tell a trained
-    one.
+    one, unless they come from so few batches that the 1 they began with is still seen: a model that tries
+    its shapes out in its constructor is not trained by that.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         return "initialisation"
-    for name, buffer in model.named_buffers():
-        if buffer.is_meta:
-            return "initialisation"
-        if name.rpartition(".")[2] == "running_var" and not bool((buffer == 1).all()):
-            return "checkpoint"
-    return "weights"
+    return "checkpoint" if any(_is_trained(module) for module in model.modules()) else "weights"
+
+
+MOST_OF_START = 0.5
+"""Largest share of a running variance that may be left of its start in a trained network."""
+
+
+def _is_trained(module: nn.Module) -> bool:
+    variance = getattr(module, "running_var", None)
+    if not isinstance(variance, torch.Tensor) or bool((variance == 1).all()):
+        return False
+    counted, momentum = getattr(module, "num_batches_tracked", None), getattr(module, "momentum", None)
+    if not isinstance(counted, torch.Tensor) or not isinstance(momentum, float) or not 0 < momentum < 1:
+        return True
+    batches = int(counted)  # 0: the values were not made by batches, but read from a file
+    return batches == 0 or bool((1 - momentum) ** batches <= MOST_OF_START)
 
 
 def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
