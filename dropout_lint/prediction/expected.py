@@ -57,7 +57,7 @@ class Training:
 
 TYPICAL = Training(3.5)
 """Training as networks show it."""
-WEAK = Training(1.7)
-"""Training that leaves more of the shift than nineteen norms in twenty show."""
-STRONG = Training(9.0)
-"""Training that leaves less of it than nineteen norms in twenty show."""
+WEAK = Training(2.2)
+"""Training that leaves more of the shift than usual: see `interval`."""
+STRONG = Training(6.0)
+"""Training that leaves less of it than usual."""

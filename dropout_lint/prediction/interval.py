@@ -1,14 +1,28 @@
-"""What shapes cannot tell: the interval that Δ of the trained network lies in nine times in ten."""
+"""What shapes cannot tell: the interval that Δ of the trained network lies in nine times in ten.
+
+Its ends are Δ after weak and after strong training (`expected`), so that it is as wide as training matters to
+the norm: little where the mask feeds it, more with every weight layer between. They are moved apart by what
+the ledger itself misses, which is more above: in the last layers test mode can raise what channels have in
+common, and Δ with it. The constants are fitted as those of `expected` are: the interval holds in 90 % of the
+norms of the tuning set, each network counting the same.
+"""
 
 from __future__ import annotations
 
+BELOW = 0.09
+"""How far the lower end is moved down."""
+ABOVE = 0.13
+"""How far the upper end is moved up."""
+FULL_SHIFT = 0.1
+"""Where the shift is smaller than this, the ends are moved in proportion."""
+NONE = 1e-9
+"""A shift below this is none."""
+
 
 def interval(delta: float, weak: float, strong: float) -> tuple[float, float]:
-    """Ends around `delta`, from Δ with weak and with strong training.
-
-    Without noise there is nothing to be unsure of.
-    """
-    if delta == weak == strong == 1:
-        return 1.0, 1.0
+    """Ends around `delta`, from Δ with weak and with strong training; (1, 1) where there is no noise."""
     low, high = min(delta, weak, strong), max(delta, weak, strong)
-    return low, high
+    if max(1 - low, high - 1) < NONE:
+        return 1.0, 1.0
+    moved = min(max(1 - low, high - 1) / FULL_SHIFT, 1.0)
+    return max(low - BELOW * moved, 0.0), high + ABOVE * moved

@@ -1,0 +1,105 @@
+"""What training is expected to lead to: Δ with its interval, one figure in every format."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from brute_force import predicted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dropout_lint.cli import run
+from dropout_lint.prediction.interval import interval
+from fixtures import densenet, mlp_bn, preresnet
+
+unit = st.floats(0.01, 1.4)
+
+
+@given(unit, unit, unit)
+def test_the_interval_holds_delta(delta: float, weak: float, strong: float) -> None:
+    low, high = interval(delta, weak, strong)
+    assert 0 <= low <= delta <= high
+    assert interval(1.0, 1.0, 1.0) == (1.0, 1.0)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(["dense", "P0", "P3", "P7", "mlp"]),
+    st.floats(0.05, 0.7),
+)
+def test_at_every_norm_of_a_network(name: str, p: float) -> None:
+    with torch.device("meta"):
+        if name == "mlp":
+            model, x = mlp_bn.build(p), torch.randn(4, 20)
+        elif name == "dense":
+            model, x = densenet.build(p), torch.randn(2, 3, 8, 8)
+        else:
+            model, x = preresnet.build(name, p, depth=8, width=8), torch.randn(2, 3, 8, 8)
+    prediction = predicted(model, x)
+    assert any(shift.delta < 1 - p / 4 for shift in prediction.norms if shift.delta is not None)
+    for shift in prediction.norms:
+        assert shift.interval is not None
+        assert shift.interval[0] <= shift.delta <= shift.interval[1]  # type: ignore[operator]
+
+
+def test_layers_between_soften_the_shift_of_trained_networks_alone() -> None:
+    after = []
+    for count in (1, 2, 3):
+        layers = [nn.Linear(64, 64, bias=False) for _ in range(count)]
+        model = nn.Sequential(nn.Dropout(0.5), *layers, nn.BatchNorm1d(64), nn.Linear(64, 4))
+        (shift,) = predicted(model, torch.randn(4, 64)).norms
+        assert shift.delta_initial == pytest.approx(0.5, abs=0.02)
+        after.append(shift.delta)
+    assert 0.55 < after[0] < after[1] < after[2] < 0.95
+
+
+def test_wide_layers_soften_it_more() -> None:
+    found = []
+    for width in (16, 256, 2048):
+        with torch.device("meta"):
+            layers = (nn.ReLU(), nn.Dropout(0.3), nn.Linear(width, width), nn.BatchNorm1d(width))
+            model = nn.Sequential(nn.Linear(8, width), *layers, nn.Linear(width, 4))
+        found.append(predicted(model, torch.randn(4, 8)).norms[0].delta)
+    assert found[0] < found[1] < found[2]
+
+
+NET = """\
+import torch
+from torch import nn
+
+net = nn.Sequential(
+    nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Dropout(0.4), nn.BatchNorm2d(16),
+    nn.Flatten(), nn.Linear(1024, 4),
+)
+example_inputs = (torch.randn(4, 3, 8, 8),)
+"""
+
+
+def test_one_figure_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    for name in ("json", "text", "concise", "sarif", "markdown", "junit", "github", "html"):
+        assert run(["net.py:net", "--output-format", name, "--show-predictions", "--no-cache"]) == 1
+        shown[name] = capsys.readouterr().out
+    target = json.loads(shown["json"])["targets"][0]
+    (entry,) = target["predictions"]
+    finding = target["findings"][0]
+    assert entry["basis"] == finding["basis"] == "trained-estimate"
+    assert [finding[key] for key in ("delta", "interval", "delta_initial")] == [
+        entry[key] for key in ("delta", "interval", "delta_initial")
+    ]
+    low, high = entry["interval"]
+    figure = f"{entry['delta']:.2f} ({low:.2f}–{high:.2f})"
+    for name in ("text", "concise", "markdown", "junit", "github", "html"):
+        assert figure in shown[name], name
+    properties = json.loads(shown["sarif"])["runs"][0]["results"][0]["properties"]
+    assert (properties["delta"], properties["interval"]) == (entry["delta"], entry["interval"])
+    assert re.search(rf"{entry['delta_initial']:.2f}", shown["text"])
