@@ -49,10 +49,10 @@ class Training:
             after: weight layers that follow, on the longest way to the output.
             flat: its input has no positions.
         """
-        gain = self.strength * (max(channels * taps, 1.0) / TYPICAL_FAN_IN) ** WIDTH
+        gain = self.strength * math.pow(max(channels * taps, 1.0) / TYPICAL_FAN_IN, WIDTH)
         if taps == 1:
             gain *= FLAT if flat else POINT
-        return max(gain * LAST ** math.exp(-after / REACH), 1.0)
+        return max(gain * math.exp(math.log(LAST) * math.exp(-after / REACH)), 1.0)
 
 
 TYPICAL = Training(3.5)
