@@ -3,7 +3,7 @@
     python -m benchmarks.prediction train                    train and measure what the cache lacks
     python -m benchmarks.prediction judge --set tuning       print the figures of a set, trained where needed
     python -m benchmarks.prediction judge --set twelve --only vgg_bn,wrn16_4-Dropout-0.3 --verbose
-    python -m benchmarks.prediction page --look "why"        all sets; writes benchmarks/results/prediction.*
+    python -m benchmarks.prediction page --look "why"        all sets; writes results and README
     python -m benchmarks.prediction limits                   what a run without data reaches
     python -m benchmarks.prediction times                    what a prediction costs
 
@@ -185,6 +185,7 @@ def main() -> None:
         found = verdicts_of(options, "heldout", every["heldout"])
         page.log_look(options.look, every["heldout"], found)
         page.PAGE.write_text(page.page(every, found, command_line(options)), encoding="utf-8")
+        page.into_readme(page.for_readme(every, found))
         page.NORMS.write_text(page.as_json(every), encoding="utf-8")
         print("\n".join(tables.judged_by_aims(every["heldout"])))
 

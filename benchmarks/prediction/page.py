@@ -22,6 +22,11 @@ PAGE = RESULTS / "prediction.md"
 NORMS = RESULTS / "prediction.json"
 LOOKS = RESULTS / "prediction-looks.json"
 MISSES = Path(__file__).with_name("misses.md")
+README = Path(__file__).parents[2] / "README.md"
+MARKS = (
+    "<!-- how good predictions are: written by `python -m benchmarks.prediction page` -->",
+    "<!-- end -->",
+)
 PUBLISHED = "published weights"
 
 PROTOCOL = (
@@ -177,6 +182,46 @@ def page(found: Mapping[str, Sequence[Judged]], verdicts: Sequence[Verdict], com
         )
         lines += ["", *tables.judged_by_aims(inside), "", *section(inside)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def for_readme(found: Mapping[str, Sequence[Judged]], verdicts: Sequence[Verdict]) -> str:
+    """The README's paragraph: held-out figures, then those of the networks that constants were chosen on."""
+    held = [row for row in found["heldout"] if row.family != PUBLISHED]
+    inside = [row for name in ("tuning", "twelve") for row in found.get(name, ())]
+    lines = [
+        f"On {len({row.network for row in held})} networks of {len({row.family for row in held})} "
+        "families that "
+        f"no constant was chosen on ({len({row.key for row in held})} settings, p from 0.1 to 0.5; "
+        "families, data",
+        "and optimisers are others than those of the networks that constants were chosen on):",
+        "",
+        *tables.judged_by_aims(held),
+    ]
+    lines += [tables.share_line(verdicts)] if verdicts else []
+    for network in dict.fromkeys(row.network for row in found["heldout"] if row.family == PUBLISHED):
+        error = checkpoint_error(found["heldout"], network)
+        lines.append(
+            f"| published weights, {network}: mean error from the checkpoint "
+            f"| {len([r for r in of(found['heldout'], 'checkpoint') if r.network == network])} | {error:.3f} "
+            f"| ≤ {tables.PUBLISHED} | {tables.yes(error <= tables.PUBLISHED)} |"
+        )
+    if inside:
+        told = ", ".join(
+            f"{f['mean']:.3f} / {f['most']:.3f} {tables.TITLES[basis].replace(', of', ' of')}"
+            for basis in BASES
+            if (f := tables.figures(of(inside, basis)))
+        )
+        lines += ["", f"On those that constants were chosen on, mean error / 95 %: {told}."]
+    return "\n".join(lines)
+
+
+def into_readme(text: str) -> None:
+    """Put the paragraph between the README's marks."""
+    start, end = MARKS
+    whole = README.read_text(encoding="utf-8")
+    before, rest = whole.split(start, 1)
+    after = rest.split(end, 1)[1]
+    README.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def as_json(found: Mapping[str, Sequence[Judged]]) -> str:
