@@ -67,9 +67,9 @@ def frames_2000() -> Data:
     return frames(2000)
 
 
-def frames_256() -> Data:
-    """256 frames."""
-    return frames(256)
+def frames_128() -> Data:
+    """128 frames."""
+    return frames(128)
 
 
 NETWORKS: tuple[Network, ...] = tuple(
@@ -85,5 +85,5 @@ NETWORKS: tuple[Network, ...] = tuple(
         weights=functools.partial(weights, size),
         seen=seen,
     )
-    for size, data, seen in (("tiny", frames_2000, 8000), ("full", frames_256, 512))
+    for size, data, seen in (("tiny", frames_2000, 4000), ("full", frames_128, 256))
 )

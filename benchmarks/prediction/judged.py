@@ -98,6 +98,9 @@ def judge(setting: Setting, cache: Path, tell: Callable[[str], None] = print) ->
                 entry = {"delta": None}
             figure = entry.get("delta_initial", entry["delta"]) if basis == "initial" else entry["delta"]
             low, high = (basis != "initial" and entry.get("interval")) or (None, None)
+            true = measured["delta_initial" if basis == "initial" else "delta"]
+            if true is None:  # published weights had a start that nobody knows
+                continue
             yield Judged(
                 setting.key,
                 setting.network.name,
@@ -106,7 +109,7 @@ def judge(setting: Setting, cache: Path, tell: Callable[[str], None] = print) ->
                 setting.p,
                 norm,
                 basis,
-                measured["delta_initial" if basis == "initial" else "delta"],
+                true,
                 number(figure),
                 number(low),
                 number(high),

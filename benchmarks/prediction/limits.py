@@ -108,7 +108,7 @@ def errors_of(setting: Setting, cache: Path) -> tuple[Setting, list[float], list
     torch.manual_seed(0)
     digits = setting.network.data()
     images = alike(digits.inputs[0])
-    run = ratios(net, Data((images,), digits.labels[:SAMPLES]), setting.network.seen)
+    run = ratios(net, Data((images,), digits.labels[:SAMPLES]), 2 * SAMPLES)
     informed = corrected(net, images[:CORRECTED_SAMPLES])
     told = {name: number(entry["delta"]) for name, entry in reported(net, (images[:4],)).items()}
     true = {name: norm["delta"] for name, norm in found["norms"].items()}

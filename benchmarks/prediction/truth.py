@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,6 @@ BATCH = 256
 KEPT = 256
 """Rows of the data that the cache keeps beside the weights."""
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a cached setting knows of each norm behind a dropout.
-
-    Attributes:
-        delta: norm → Δ of the trained network.
-        delta_initial: norm → Δ with the weights of the start.
-        alone: norm → the ratio that small batches give without dropout (trained), which is divided out.
-        seconds: what training took.
-        loss: of the last epoch, in train mode.
-    """
-
-    delta: Mapping[str, float]
-    delta_initial: Mapping[str, float]
-    alone: Mapping[str, float]
-    seconds: float
-    loss: float
 
 
 def norms_of(model: nn.Module) -> dict[str, Any]:
@@ -217,14 +197,15 @@ def prepare(setting: Setting, cache: Path) -> Path:
     model = setting.network.build(setting.kind, setting.p)
     names = behind(model, data)
     torch.save(model.state_dict(), folder / "initial.pt")
-    start, _ = measured(model, data, names, setting.network.seen)
+    published = setting.network.weights
+    start = {} if published else measured(model, data, names, setting.network.seen)[0]
     torch.manual_seed(setting.seed)
     began = time.process_time()
     loss = 0.0
-    if setting.network.weights is None:
-        loss = train(setting, model, data)
+    if published:
+        model.load_state_dict(published())
     else:
-        model.load_state_dict(setting.network.weights())
+        loss = train(setting, model, data)
     seconds = time.process_time() - began
     torch.save(model.state_dict(), folder / "trained.pt")
     kept = data.inputs if data.whole else tuple(x[:KEPT].clone() for x in data.inputs)
@@ -244,7 +225,8 @@ def prepare(setting: Setting, cache: Path) -> Path:
         "seconds": round(seconds, 1),
         "loss": round(loss, 4),
         "norms": {
-            name: {"delta": delta[name], "delta_initial": start[name], "alone": alone[name]} for name in names
+            name: {"delta": delta[name], "delta_initial": start.get(name), "alone": alone[name]}
+            for name in names
         },
     }
     part = folder / "measured.part"
