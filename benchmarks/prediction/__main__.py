@@ -18,63 +18,15 @@ from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import torch
 
 from . import limits, page, shares, tables, times
-from .judged import BASES, Judged, judge, of
+from .judged import BASES, Judged, of
 from .sets import SETS, chosen
-from .settings import Setting
-from .truth import prepare
-
-T = TypeVar("T")
-S = TypeVar("S")
+from .work import folder, in_order, judged_rows, share_verdicts, trained
 
 CACHE = Path(__file__).with_name("cache")
-
-
-def in_order(work: Callable[[T], S], tasks: Sequence[T], jobs: int) -> Iterator[S]:
-    """`work` on every task, in the tasks' order, `jobs` at a time."""
-    if jobs == 1:
-        yield from map(work, tasks)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, tasks)
-
-
-@functools.cache
-def _settings(name: str) -> dict[str, Setting]:
-    return {setting.key: setting for setting in chosen(name)}
-
-
-def judged_rows(task: tuple[str, str], cache: Path) -> list[Judged]:
-    """The rows of one setting, named by set and key: builders cannot be sent to a process."""
-    name, key = task
-    torch.set_num_threads(1)
-    return list(judge(_settings(name)[key], cache / folder(name)))
-
-
-def trained(task: tuple[str, str], cache: Path) -> str:
-    """Train and measure one setting; its key."""
-    name, key = task
-    prepare(_settings(name)[key], cache / folder(name))
-    return key
-
-
-def share_verdicts(task: tuple[str, str, list[Judged]], cache: Path) -> list[shares.Verdict]:
-    """The verdicts on one setting's shares."""
-    name, key, rows = task
-    return shares.verdicts(_settings(name)[key], rows, cache / folder(name))
-
-
-def folder(name: str) -> str:
-    """Where a set lies in the cache; the twelve are of the tuning networks."""
-    return "heldout" if name == "heldout" else "tuning"
 
 
 def arguments() -> argparse.Namespace:
@@ -91,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--look", help="why the held-out set is looked at")
     parser.add_argument("--verbose", action="store_true", help="print every norm")
     parser.add_argument(
-        "--shares", action="store_true", help="judge: check the shares by removing each dropout"
+        "--shares", action="store_true", help="check the shares by removing each dropout in turn"
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="settings at a time, each in a process of one thread"
@@ -148,9 +100,11 @@ def rows_of(options: argparse.Namespace, name: str) -> list[Judged]:
 def verdicts_of(options: argparse.Namespace, name: str, rows: Sequence[Judged]) -> list[shares.Verdict]:
     """Check the shares of one setting of each network that was judged."""
     keys = {row.key for row in rows if row.family != page.PUBLISHED}
+    at = options.cache / folder(name)
     tasks = [
         (name, setting.key, [row for row in rows if row.key == setting.key])
         for setting in shares.looked_at(s for s in chosen(name) if s.key in keys)
+        if not options.cached_only or (at / setting.key / shares.FILE).exists()
     ]
     work = functools.partial(share_verdicts, cache=options.cache)
     return [verdict for some in in_order(work, tasks, options.jobs) for verdict in some]
@@ -166,9 +120,12 @@ def main() -> None:
     """Train, judge, and write what is asked for."""
     options = arguments()
     if options.what == "train":
-        for key in in_order(
-            functools.partial(trained, cache=options.cache), tasks_of(options, options.set), options.jobs
-        ):
+        tasks = tasks_of(options, options.set)
+        if options.shares:
+            middling = {setting.key for setting in shares.looked_at(chosen(options.set))}
+            tasks = [task for task in tasks if task[1] in middling]
+        work = functools.partial(trained, cache=options.cache, removed=options.shares)
+        for key in in_order(work, tasks, options.jobs):
             print(key, flush=True)
     elif options.what == "limits":
         limits.main(options.cache / folder("twelve"))
@@ -177,7 +134,8 @@ def main() -> None:
     elif options.what == "judge":
         rows = rows_of(options, options.set)
         found = verdicts_of(options, options.set, rows) if options.shares else []
-        print("\n" + "\n".join([*tables.judged_by_aims(rows), *tables.shares_section(found)]))
+        ours = [row for row in rows if row.family != page.PUBLISHED]
+        print("\n" + "\n".join([*tables.judged_by_aims(ours), *tables.shares_section(found)]))
         if options.set == "heldout":
             page.log_look(options.look, rows, found)
     else:
@@ -187,7 +145,7 @@ def main() -> None:
         page.PAGE.write_text(page.page(every, found, command_line(options)), encoding="utf-8")
         page.into_readme(page.for_readme(every, found))
         page.NORMS.write_text(page.as_json(every), encoding="utf-8")
-        print("\n".join(tables.judged_by_aims(every["heldout"])))
+        print(page.for_readme(every, found))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from .kinds import KINDS
 from .settings import Data, Setting
 from .truth import known, prepare, ratios
 
-ROWS = 512
+ROWS = 256
 SEEDS = 3
+FILE = "removals.json"
 RATIO_NAMES = ("p", "beta", "alpha", "drop_prob", "drop_rate", "dropout")
 
 
@@ -112,7 +113,7 @@ def seeded(model: nn.Module, names: Sequence[str], seed: int) -> nn.Module:
 def removals(setting: Setting, cache: Path) -> dict[str, list[dict[str, float]]]:
     """Dropout → Δ at every norm without it, for each seed; "" with all. The cache keeps them."""
     folder = prepare(setting, cache)
-    file = folder / "removals.json"
+    file = folder / FILE
     if file.exists():
         found: dict[str, list[dict[str, float]]] = json.loads(file.read_text(encoding="utf-8"))
         return found
