@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,11 +38,34 @@ def _settings(name: str) -> dict[str, Setting]:
     return {setting.key: setting for setting in chosen(name)}
 
 
+@functools.cache
+def code() -> str:
+    """Hash of the package's committed source; "" where files differ from it, or there is no git."""
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return "" if git("status", "--porcelain", "dropout_lint") else git("rev-parse", "HEAD:dropout_lint")[:10]
+
+
 def judged_rows(task: tuple[str, str], cache: Path) -> list[Judged]:
-    """The rows of one setting, named by set and key: builders cannot be sent to a process."""
+    """The rows of one setting, named by set and key: builders cannot be sent to a process.
+
+    The cache keeps them for the same source of the package.
+    """
     name, key = task
     torch.set_num_threads(1)
-    return list(judge(_settings(name)[key], cache / folder(name)))
+    file = cache / folder(name) / key / f"judged-{code()}.json"
+    if code() and file.exists():
+        return [Judged(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    rows = list(judge(_settings(name)[key], cache / folder(name)))
+    if code():
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
+        part.replace(file)  # whole, or not there
+    return rows
 
 
 def trained(task: tuple[str, str], cache: Path, removed: bool) -> str:
