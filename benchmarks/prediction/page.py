@@ -72,22 +72,21 @@ def log_look(why: str, rows: Sequence[Judged], found: Sequence[Verdict]) -> None
         if row.family == PUBLISHED
     }
     apart = [v for v in found if v.apart]
-    looks.append(
-        {
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
-            "commit": commit(),
-            "why": why,
-            "settings": len({row.key for row in rows}),
-            "figures": {
-                basis: {
-                    k: round(v, 4) for k, v in tables.figures(of(ours, basis)).items() if not math.isnan(v)
-                }
-                for basis in BASES
-            },
-            "published": published,
-            "shares": [sum(v.predicted == v.best for v in apart), len(apart)],
-        }
-    )
+    look = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+        "commit": commit(),
+        "why": why,
+        "settings": len({row.key for row in rows}),
+        "figures": {
+            basis: {k: round(v, 4) for k, v in tables.figures(of(ours, basis)).items() if not math.isnan(v)}
+            for basis in BASES
+        },
+        "published": published,
+        "shares": [sum(v.predicted == v.best for v in apart), len(apart)],
+    }
+    if looks and looks[-1]["figures"] == look["figures"]:  # the same look, with its shares
+        look["date"], look["why"] = looks.pop()["date"], why
+    looks.append(look)
     LOOKS.write_text(json.dumps(looks, indent=1) + "\n", encoding="utf-8")
 
 
