@@ -15,6 +15,7 @@ import torch
 
 from . import tables
 from .judged import BASES, Judged, of
+from .sets import chosen
 from .shares import Verdict
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -44,7 +45,7 @@ PROTOCOL = (
 
 
 def commit() -> str:
-    """The short hash of what is checked out, with `+` where files differ from it."""
+    """The commit that last touched the package, with `+` where files differ from it."""
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
@@ -52,7 +53,7 @@ def commit() -> str:
         return done.stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "dropout_lint")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+    return (git("log", "-1", "--format=%h", "--", "dropout_lint") or "unknown") + ("+" if changed else "")
 
 
 def checkpoint_error(rows: Sequence[Judged], network: str) -> float:
@@ -64,13 +65,8 @@ def log_look(why: str, rows: Sequence[Judged], found: Sequence[Verdict]) -> None
     """Add a look at the held-out set to the log."""
     looks = json.loads(LOOKS.read_text(encoding="utf-8")) if LOOKS.exists() else []
     ours = [row for row in rows if row.family != PUBLISHED]
-    published = {
-        row.network: round(
-            tables.figures([r for r in of(rows, "checkpoint") if r.network == row.network])["mean"], 3
-        )
-        for row in rows
-        if row.family == PUBLISHED
-    }
+    names = dict.fromkeys(row.network for row in rows if row.family == PUBLISHED)
+    published = {name: round(checkpoint_error(rows, name), 3) for name in names}
     apart = [v for v in found if v.apart]
     look = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
@@ -154,12 +150,12 @@ def page(found: Mapping[str, Sequence[Judged]], verdicts: Sequence[Verdict], com
         f"{platform.machine()}, one thread for each setting."
     )
     lines += ["", PROTOCOL, "", "## Held out", ""]
+    networks, measured = len({row.network for row in held}), len({row.key for row in everything})
     lines.append(
-        f"{len({row.network for row in held})} networks of {families} families in "
-        f"{len({row.key for row in held})} settings; no constant of the ledger was chosen while "
-        "looking at them, "
-        "and families, data and optimisers are others than those of the networks that constants were "
-        "chosen on."
+        f"{networks} networks of {families} families; no constant of the ledger was chosen while looking at "
+        "them, and families, data and optimisers are others than those of the networks that constants were "
+        f"chosen on. {measured} of the set's {len(chosen('heldout'))} settings have been trained and "
+        "measured so far; `python -m benchmarks.prediction train` goes on with the rest."
     )
     lines += ["", *tables.judged_by_aims(held)]
     lines += [tables.share_line(verdicts)] if verdicts else []
