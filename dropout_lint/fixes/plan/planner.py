@@ -339,6 +339,10 @@ class Planner:
         for case, anchor in moving:
             places.setdefault(anchor.key, []).append((case, anchor))
         leaving = {case.site.node for case in self.cases.values() if case.action in ("move", "remove")}
+        for group in places.values():  # of several at one place, those that stand there already stay
+            mine = {case.site.node for case, _ in group}
+            if len(mine) > 1:
+                leaving -= {site.node for site in at_place(self.flow, group[0][1]) if site.node in mine}
         for group in places.values():
             anchor = group[0][1]
             found = {case.site.node: case for case, _ in group}
