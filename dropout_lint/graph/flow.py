@@ -51,7 +51,8 @@ class Flow:
     """The data nodes of a trace in topological order, numbered from 0, and what is known about each.
 
     A data node depends on the model's inputs; parameters, buffers, shapes, indices that were computed from
-    activations, and what is made of these alone are left out.
+    activations, and what is made of these alone are left out; but for a dropout of what an input decides by
+    its shape or its signs, which starts data of its own.
 
     Attributes:
         nodes: the data nodes.
@@ -70,12 +71,17 @@ class Flow:
         shifting = {site.node for site in trace.norms if site.spec.shifts}
         norms = {site.node for site in trace.norms}
         dropouts = {site.node for site in trace.dropouts}
+        fed = set(trace.graph.find_nodes(op="placeholder"))
+        for node in trace.graph.nodes:
+            if not fed.isdisjoint(node.all_input_nodes):
+                fed.add(node)
         self.nodes: list[fx.Node] = []
         self.index: dict[fx.Node, int] = {}
         self.sources: list[tuple[int, ...]] = []
         for node in trace.graph.nodes:
             sources = tuple(self.index[source] for source in read_by(node) if source in self.index)
-            if node.op == "placeholder" or (sources and self._passes(node, sources)):
+            starts = node.op == "placeholder" or (node in dropouts and not sources and node in fed)
+            if starts or (sources and self._passes(node, sources)):
                 self.index[node] = len(self.nodes)
                 self.nodes.append(node)
                 self.sources.append(sources)
@@ -176,6 +182,10 @@ class Flow:
             if ROOT in (one, other):
                 return ROOT
         return one
+
+    def is_input(self, number: int) -> bool:
+        """Whether `number` is an input of the model."""
+        return self.nodes[number].op == "placeholder"
 
     def dominates(self, above: int, below: int) -> bool:
         """Whether every way to `below` goes through `above` (a node dominates itself)."""

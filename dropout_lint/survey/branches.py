@@ -35,8 +35,9 @@ class Branches:
     """Every branch of a graph, and the innermost one around a node.
 
     A join is an add or a channel concat with one operand that carries the fork's value on without weights (or
-    through a single projection) and another that has more of them. Branches that shrink the map and grow it
-    again (U-Nets, hourglasses, feature pyramids) are streams of their own, not residual branches.
+    through a single projection) and another that has more of them. An add that makes predictions is none.
+    Branches that shrink the map and grow it again (U-Nets, hourglasses, feature pyramids) are streams of
+    their own, not residual branches.
     """
 
     def __init__(self, trace: Trace, flow: Flow) -> None:
@@ -61,6 +62,8 @@ class Branches:
         least = {end: flow.fewest_weights[end] - flow.fewest_weights[fork] for end in operands}
         most = {end: flow.weights[end] - flow.weights[fork] for end in operands}
         by = "add" if Kind.ADD in flow.kinds[join] else "concat"
+        if by == "add" and (self._sums_predictions(fork, join) or self._corrects_input(fork, join)):
+            return []
         if by == "concat":
             skips = [end for end in operands if most[end] == 0 and flow.norms[end] == flow.norms[fork]]
             ends = [end for end in operands if least[end] > 0] if skips else []
@@ -93,6 +96,37 @@ class Branches:
         if most[skip] > 1:
             return []
         return [end for end in operands if size(end) > size(skip)]
+
+    def _sums_predictions(self, fork: int, join: int) -> bool:
+        """Whether an add makes one vector of predictions of several (wide and deep, factorisation machines).
+
+        No weights and no norm come after it, and no operand is the fork's value as it was.
+        """
+        flow = self._flow
+        shape = shape_of(flow.nodes[join])
+        if flow.weights_after[join] or flow.any_norm_after[join] or shape is None or len(shape) > 2:
+            return False
+        return all(
+            flow.weights[end] > flow.weights[fork] or shape_of(flow.nodes[end]) != shape_of(flow.nodes[fork])
+            for end in flow.sources[join]
+        )
+
+    def _corrects_input(self, fork: int, join: int) -> bool:
+        """Whether an add makes the predictions of a dense predictor of the model's input and a correction."""
+        flow = self._flow
+        if not flow.is_input(fork) or flow.weights_after[join] or flow.any_norm_after[join]:
+            return False
+        for end in flow.sources[join]:
+            layers = (above for above in (end, *flow.upwards(end, fork)) if Kind.WEIGHT in flow.kinds[above])
+            layer = next(layers, None)
+            kernel = () if layer is None else self._kernel(layer)
+            if layer is not None and max(kernel, default=1) > 1 and dense(flow, end, layer):
+                return True
+        return False
+
+    def _kernel(self, number: int) -> tuple[int, ...]:
+        module = module_of(self._model, self._flow.nodes[number])
+        return tuple(getattr(module, "kernel_size", ()))
 
     def _joins_other_than_channels(self, join: int) -> bool:
         node = self._flow.nodes[join]
@@ -209,3 +243,18 @@ class Branches:
                 step = counts[user] - max(counts[source] for source in flow.main[user])
                 grown[user] = max(grown.get(user, 0), grown[current] + step)
         return grown.get(branch.end, 0)
+
+
+def dense(flow: Flow, number: int, layer: int) -> bool:
+    """Whether `number` is a prediction for every position of an input, and the weight layer `layer` made it.
+
+    It has the input's positions and at most half the channels that the layer reads; an encoder's features
+    have more channels, and fewer positions.
+    """
+    shape, read = shape_of(flow.nodes[number]), flow.sources[layer]
+    before = shape_of(flow.nodes[read[0]]) if read else None
+    if shape is None or before is None or len(shape) < 3 or len(before) != len(shape):
+        return False
+    inputs = [shape_of(node) for node in flow.nodes if node.op == "placeholder"]
+    same = any(given is not None and given[2:] == shape[2:] for given in inputs)
+    return same and 2 * shape[1] <= before[1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dropout_lint.graph.flow import ROOT, Flow
 from dropout_lint.graph.operations import Kind
+from dropout_lint.survey.branches import dense
 from dropout_lint.survey.positions import NORM, before
 from dropout_lint.trace.traced import shape_of
 
@@ -33,11 +34,26 @@ class HeadPlace:
 
 
 def last_pool(flow: Flow, number: int) -> int | None:
-    """The global pooling that every way to `number` goes through last, or None."""
+    """The global pooling that every way to `number` goes through last, or None; several that are put together
+    (mean and maximum) are one.
+    """
     for above in flow.upwards(number):
-        if Kind.POOL in flow.kinds[above]:
+        if Kind.POOL in flow.kinds[above] or joins_pools(flow, above):
             return above
     return None
+
+
+def joins_pools(flow: Flow, number: int) -> bool:
+    """Whether `number` adds up or concatenates what several global poolings made of one tensor."""
+    if not flow.kinds[number] & (Kind.ADD | Kind.CONCAT) or len(flow.sources[number]) < 2:
+        return False
+
+    def pooled(end: int) -> bool:
+        while flow.kinds[end] == Kind.PLAIN and len(flow.sources[end]) == 1:
+            end = flow.sources[end][0]
+        return Kind.POOL in flow.kinds[end]
+
+    return all(pooled(end) for end in flow.sources[number])
 
 
 def head_place(
@@ -93,24 +109,29 @@ def normalised(flow: Flow, number: int) -> bool:
     return False
 
 
-def on_predictions(flow: Flow, number: int) -> str | None:
+def on_predictions(flow: Flow, number: int) -> str | None:  # noqa: PLR0911
     """H6 on the logits, H7 on the probabilities, None where it drops no predictions.
 
     Predictions come straight from a weight layer, are one vector a sample (or are pooled to one, or made
-    probabilities), and go straight to the output. What an encoder returns is none.
+    probabilities, or are a `dense` map), and go straight to the output. What an encoder returns is none.
     """
-    probabilities = pooled = False
+    probabilities = pooled = normed = False
     for above in flow.upwards(number):
         kind = flow.kinds[above]
         if Kind.WEIGHT in kind:
             break
-        if kind & LAYERS and Kind.PROBABILITY not in kind:
+        if kind & NORM:
+            normed = True
+        elif kind & LAYERS and Kind.PROBABILITY not in kind:
             return None
         probabilities |= Kind.PROBABILITY in kind
         pooled |= Kind.POOL in kind
     else:
         return None
     label = "H7" if probabilities else "H6"
+    full = dense(flow, number, above)
+    if normed and not full:
+        return None
     current = number
     for _ in range(LONGEST_TAIL):
         if len(flow.users[current]) != 1:
@@ -119,7 +140,9 @@ def on_predictions(flow: Flow, number: int) -> str | None:
         kind = flow.kinds[current]
         if flow.nodes[current].op == "output":
             vector = len(shape_of(flow.nodes[number]) or ()) == 2
-            return label if vector or pooled or probabilities else None
+            return label if vector or pooled or probabilities or full else None
+        if full and Kind.ADD in kind and any(flow.is_input(source) for source in flow.sources[current]):
+            continue
         if len(flow.sources[current]) > 1 or (kind & LAYERS and Kind.PROBABILITY not in kind):
             return None
         probabilities |= Kind.PROBABILITY in kind
