@@ -139,3 +139,34 @@ def test_global_pooling_in_other_writings_is_global_pooling(name: str) -> None:
     assert found(model, x) == [("DL301", "drop", "H5")]
     fixed = dl.fix(model, x)
     torch.testing.assert_close(fixed.model.eval()(x), model.eval()(x))
+
+
+class DenseBlock(nn.Module):
+    """Each layer adds eight channels, dropped, to 256 that are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 256, 3), nn.Sequential(nn.BatchNorm2d(288), nn.ReLU())
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm2d(256 + 8 * i),
+                nn.ReLU(),
+                nn.Conv2d(256 + 8 * i, 8, 3, padding=1),
+                nn.Dropout(0.2),
+            )
+            for i in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+def test_a_small_part_of_a_concat_is_judged_by_its_own_channels() -> None:
+    report = dl.lint(DenseBlock(), torch.randn(2, 3, 10, 10))
+    assert all(shift.delta is not None and shift.delta > 0.95 for shift in report.predictions)
+    places = [(finding.code, finding.dropout and finding.dropout.name) for finding in report.findings]
+    assert places == [("DL101", f"layers.{i}.3") for i in range(4)]
+    assert all("on the channels that it feeds" in finding.message for finding in report.findings)

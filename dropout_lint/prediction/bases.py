@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -144,5 +145,18 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
         basis,
         shares,
         shifts=site.spec.shifts,
+        fed=_fed(site, ledger, shares),
         approximate=tuple(sorted(ledger.approximate.get(site.node, ()))),
     )
+
+
+def _fed(site: NormSite, ledger: Ledger, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """`NormShift.fed` of the dropouts that have a share: of several calls the one that does most."""
+    found: dict[str, tuple[float, float]] = {}
+    if site.node not in ledger.fed or site.node in ledger.reestimated:
+        return found
+    for drop, delta, share in zip(ledger.dropouts, *ledger.fed[site.node], strict=True):
+        one = float(delta), float(share)
+        if drop.name in shares and (drop.name not in found or one[0] < found[drop.name][0]):
+            found[drop.name] = one
+    return found

@@ -328,7 +328,9 @@ def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None
     if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
         causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
-    ledger.shifts[call.node] = (_within_batches(x, ledger).delta, causes)
+    within = _within_batches(x, ledger)
+    ledger.shifts[call.node] = (within.delta, causes)
+    ledger.fed[call.node] = _on_fed_channels(within)
 
 
 def _within_batches(x: State, ledger: Ledger) -> State:
@@ -344,6 +346,19 @@ def _within_batches(x: State, ledger: Ledger) -> State:
         between = (x.sample_mask_slopes[rows] ** 2).sum(0)
     x = x.collapse()
     return replace(x, var=np.maximum(x.var - between, 0.0))
+
+
+def _on_fed_channels(x: State) -> tuple[Array, Array]:
+    """(S,) Δ on the channels that each dropout's noise reaches, and its share of the noise there.
+
+    Beside a concat's other parts a dropout's own channels are few, whatever it does to them.
+    """
+    train = x.train_var
+    reached = ((x.noise > LEAST_CAUSE * train) & (train > 0)) * x.counts
+    total = reached @ train
+    delta = np.divide(reached @ x.t_var, total, out=np.ones_like(total), where=total > 0)
+    noise, all_noise = (reached * x.noise).sum(1), reached @ x.noise.sum(0)
+    return delta, np.divide(noise, all_noise, out=np.zeros_like(noise), where=all_noise > 0)
 
 
 def _carry(node: fx.Node, ledger: Ledger) -> None:

@@ -26,6 +26,8 @@ class NormShift:
         interval: where Δ lies nine times in ten, on the basis `trained-estimate`.
         delta_initial: Δ with the weights that the network has before it is trained; None with a checkpoint,
             and where it was not asked for.
+        fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
+            share of the noise there.
         unknown: why Δ is not known: operations on the way of which neither a rule nor a run on samples tells,
             and random draws that reach the norm and are not followed, as `net.py:31 torch.randn_like`.
         approximate: operations on the way that were run on samples, so that Δ is about right.
@@ -39,6 +41,7 @@ class NormShift:
     shifts: bool = True
     interval: tuple[float, float] | None = None
     delta_initial: float | None = None
+    fed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     approximate: tuple[str, ...] = ()
 

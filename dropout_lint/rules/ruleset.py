@@ -18,6 +18,8 @@ from dropout_lint.words import with_interval
 if TYPE_CHECKING:
     from dropout_lint.survey.placements import Placement, Survey
 
+APART = 0.05
+"""A dropout's own channels are named beside the norm's where their Δ is lower by this much."""
 MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "shift")
 """What a message may name besides the facts."""
 
@@ -254,5 +256,7 @@ def _shift(facts: Facts, threshold: float) -> str:
     low, high = facts.delta_low, facts.delta_high
     interval = None if low is None or high is None else (low, high)
     text = f"Δ = {with_interval(facts.delta, interval)}"
+    if facts.delta is not None and facts.fed_delta is not None and facts.delta - facts.fed_delta >= APART:
+        return f"{text}, {facts.fed_delta:.2f} on the channels that it feeds"
     unsure = facts.delta is not None and high is not None and facts.delta < threshold <= high
     return f"{text}, may be harmless" if unsure else text

@@ -40,7 +40,10 @@ class Facts:
         delta_high: its upper end.
         delta_initial: Δ with the weights of the start; None with a trained checkpoint.
         share: this dropout's share of the shortfall 1 − Δ there.
-        own_delta: Δ that this share alone would leave there, delta^share: dropouts in series multiply.
+        fed_delta: with no weight layer between, Δ on the channels that this dropout feeds: its own part of a
+            concat; otherwise delta.
+        own_delta: Δ that this share alone would leave there, delta^share: dropouts in series multiply. With
+            no weight layer between, on the channels that it feeds.
         basis: what Δ was worked out from.
         position: `P0`–`P7` or `H1`–`H7` (Kim et al. 2023, Fig. 2 and 4), or None.
         in_branch: it lies in a residual branch, or in a dense layer.
@@ -86,6 +89,7 @@ class Facts:
     delta_high: float | None = None
     delta_initial: float | None = None
     share: float | None = None
+    fed_delta: float | None = None
     own_delta: float | None = None
     basis: str | None = None
     # the placement

@@ -241,11 +241,13 @@ class Surveyor:
         if shift is None or shift.delta is None:
             return facts
         share = shift.shares.get(site.name, 0.0)
-        return replace(
-            with_shift(facts, shift),
-            share=share,
-            own_delta=shift.delta**share if shift.shares else None,
-        )
+        delta = shift.delta
+        own = delta**share if shift.shares else None
+        if facts.weights_between == 0 and site.name in shift.fed and own is not None:
+            fed, part = shift.fed[site.name]
+            if fed < delta:
+                delta, own = fed, min(own, max(fed, 0.0) ** part)
+        return replace(with_shift(facts, shift), share=share, fed_delta=delta, own_delta=own)
 
 
 def with_head(facts: Facts, head: HeadPlace, *, guideline: bool) -> Facts:

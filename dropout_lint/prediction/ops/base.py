@@ -68,6 +68,8 @@ class Ledger:
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         at_dropout: what each dropout drops.
         order: the graph's nodes, in the order of the data.
+        fed: at each norm node, (S,) Δ on the channels that a dropout's noise reaches, and its share of the
+            noise there.
         fallbacks: operation → number of nodes at which its moments are about right.
         noise_at: each dropout's noise at each norm node.
         results: what has been worked out so far, by node.
@@ -87,6 +89,7 @@ class Ledger:
     weight_layers: frozenset[fx.Node] = frozenset()
     layers_after: Mapping[fx.Node, int] = field(default_factory=dict)
     shifts: dict[fx.Node, tuple[float, Array]] = field(default_factory=dict)
+    fed: dict[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=dict)
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
     order: Mapping[fx.Node, int] = field(default_factory=dict)
