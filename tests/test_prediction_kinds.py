@@ -192,3 +192,29 @@ def test_a_fault_of_a_rule_shows_here_and_is_no_figure_for_users(monkeypatch: py
     shift = untrained(model, x[:4])["norm"]
     assert shift.approximate == ("tanh",)
     assert shift.delta == pytest.approx(measured(model, x)["norm"], abs=0.05)
+
+
+KEEP = 0.6
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "scaled": lambda x: x * (torch.rand_like(x) < KEEP) / KEEP,
+    "scaled before": lambda x: x / KEEP * (torch.rand_like(x) < KEEP),
+    "the mask is scaled": lambda x: x * ((torch.rand_like(x) < KEEP) / KEEP),
+    "not scaled": lambda x: x * (torch.rand_like(x) < KEEP),
+    "scaled by the drop ratio": lambda x: x * ((torch.rand_like(x) < KEEP) / (1 - KEEP)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_the_scale_of_a_mask_by_hand_is_its_own(name: str) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(x)
+            return self.norm(MASKS[name](x) if self.training else x)  # type: ignore[no-any-return]
+
+    model, x = Masked(), torch.randn(4096, WIDTH)
+    shift = untrained(model, x[:4])["norm"]
+    assert shift.delta == pytest.approx(measured(model, x)["norm"], abs=0.05)

@@ -26,6 +26,7 @@ class DropoutSpec:
         inplace: whether it overwrites its input.
         channelwise: Uout only: one draw per channel instead of per element.
         rescales: what is kept is divided by the keep probability, so that the mean stays.
+        kept: what kept values are multiplied by, where it is another number than `rescales` says.
         block: DropBlock only: how blocks are drawn, where it is known.
     """
 
@@ -36,6 +37,7 @@ class DropoutSpec:
     channelwise: bool = False
     rescales: bool = True
     block: Block | None = None
+    kept: float | None = None
 
     def at(self, shape: Sequence[int]) -> DropoutSpec:
         """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""

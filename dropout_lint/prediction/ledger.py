@@ -78,7 +78,13 @@ def kept(
         dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
         order={node: index for index, node in enumerate(trace.graph.nodes)},
-        silent=frozenset(site.node for site in trace.dropouts if not site.inside),
+        silent=frozenset(
+            node
+            for site in trace.dropouts
+            if not site.inside
+            for node in (site.node, site.scale)
+            if node is not None
+        ),
         real=real,
         trained=trained,
         training=training,

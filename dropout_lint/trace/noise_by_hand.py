@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ _SHAPING = frozenset(
     }
 )
 _CASTS = frozenset({"to", "type", "type_as", "float", "double", "half", "bfloat16", "bool", "int", "long"})
+SAME = 0.005
+"""Scales that differ by less than this part are the same."""
 DRAWS = 4000
 """Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
 
@@ -39,11 +41,13 @@ class Mask:
         spec: the dropout that it amounts to.
         operand: which of the product's input nodes is the activation.
         source: the draw that the mask is made of.
+        scale: the node beside the product that divides by the keep probability.
     """
 
     spec: DropoutSpec
     operand: int
     source: fx.Node
+    scale: fx.Node | None = None
 
 
 def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
@@ -70,7 +74,9 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
                 noise = _noise(shape_of(node), shape_of(data), pooled)
                 spec = _amounts_to(multipliers(user, source, data), noise)
-                found[user] = Mask(spec, user.all_input_nodes.index(data), source)
+                scale = _scale_beside(user, data, spec)
+                spec = spec if scale is None else replace(spec, kept=None)
+                found[user] = Mask(spec, user.all_input_nodes.index(data), source, scale)
                 continue
             if _is_product(user) and others:
                 continue
@@ -85,13 +91,31 @@ def _amounts_to(factors: Tensor | None, noise: Noise) -> DropoutSpec:
     if factors is None or not bool(factors.isfinite().all()):
         return DropoutSpec(kind, noise, unknown)
     if len(set(factors.tolist())) <= 2:
-        dropped = float((factors == 0).double().mean())
-        return DropoutSpec(kind, noise, round(dropped, 3) if bool((factors == 0).any()) else unknown)
+        dropped = round(float((factors == 0).double().mean()), 3)
+        if not 0 < dropped < 1:
+            return DropoutSpec(kind, noise, dropped or unknown)
+        kept = float(factors.max() + factors.min())
+        right = math.isclose(kept, 1 / (1 - dropped), rel_tol=SAME)
+        return DropoutSpec(kind, noise, dropped, kept=None if right else kept)
     mean = float(factors.mean())
     if not mean or noise not in (Noise.ELEMENT, Noise.CHANNEL):
         return DropoutSpec(kind, noise, unknown)
     beta = math.sqrt(3 * float(factors.var(correction=0))) / abs(mean)  # s = β²/3
     return DropoutSpec(kind, Noise.UNIFORM, round(beta, 3), channelwise=noise is Noise.CHANNEL)
+
+
+def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec) -> fx.Node | None:
+    """The node before or behind a product with an unscaled mask that divides by the keep probability."""
+    if spec.kept is None or not math.isclose(spec.kept, 1.0):
+        return None
+    for node in (*product.users, data) if len(product.users) == 1 else (data,):
+        number = node.args[1] if len(node.args) == 2 and node.op != "call_module" else None
+        if not isinstance(number, (int, float)) or not number or (node is data and len(data.users) > 1):
+            continue
+        by = {"mul": float(number), "truediv": 1 / number, "div": 1 / number}.get(_name(node), 0.0)
+        if math.isclose(by, 1 / (1 - spec.p), rel_tol=SAME):
+            return node
+    return None
 
 
 def multipliers(product: fx.Node, source: fx.Node, data: fx.Node) -> Tensor | None:

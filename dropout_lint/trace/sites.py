@@ -110,7 +110,7 @@ def dropout_sites(
         elif node in masks:
             spec, active = masks[node].spec, True
             mask = masks[node]
-            common |= {"operand": mask.operand, "source": mask.source}
+            common |= {"operand": mask.operand, "source": mask.source, "scale": mask.scale}
             if functional_dropout(mask.source) is None:
                 in_eval = other_mode is not None and other_mode.multiplies_by_a_mask(node, mask_turns[key])
                 mask_turns[key] += 1

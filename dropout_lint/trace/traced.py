@@ -44,6 +44,7 @@ class DropoutSite:
         inside: it lives inside the node (attention, recurrent layers) and cannot be moved.
         call_index: 0 for the first call of this module, 1 for the second, …
         operand: which of the node's input nodes it drops; 0 but for masks that are written by hand.
+        scale: the node that divides by the keep probability, where a mask's product is divided outside of it.
         source: the node that draws the mask of one that is written by hand; None for all others.
     """
 
@@ -60,6 +61,7 @@ class DropoutSite:
     inside: bool = False
     call_index: int = 0
     operand: int = 0
+    scale: fx.Node | None = None
     source: fx.Node | None = None
 
     @property

@@ -88,6 +88,7 @@ def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
         return Draw(p, 0.0, a * ALPHA_PRIME + b), Draw(1 - p, a, b)
     fills = spec.block is not None and spec.block.fills
     kept = 1 / (1 - p) if spec.rescales and not fills else 1.0
+    kept = kept if spec.kept is None else spec.kept
     return Draw(p, 0.0, fill=float(fills)), Draw(1 - p, kept)
 
 
