@@ -47,6 +47,7 @@ TABLE = {
     "DL404": ("in-place-dropout-on-shared-tensor", "error"),
     "DL405": ("channel-dropout-on-wrong-rank", "warning"),
     "DL406": ("dropout-never-called", "info"),
+    "DL407": ("mask-of-another-mean", "warning"),
     "DL501": ("stale-batch-norm-statistics", "warning"),
     "DL502": ("initialisation-ignores-dropout", "off"),
 }

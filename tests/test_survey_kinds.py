@@ -170,3 +170,19 @@ def test_a_small_part_of_a_concat_is_judged_by_its_own_channels() -> None:
     places = [(finding.code, finding.dropout and finding.dropout.name) for finding in report.findings]
     assert places == [("DL101", f"layers.{i}.3") for i in range(4)]
     assert all("on the channels that it feeds" in finding.message for finding in report.findings)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_mask_whose_mean_is_another_one_in_test_mode_has_a_finding(scaled: bool) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(x)
+            if self.training:
+                x = x * (torch.rand_like(x) < 0.8) / (0.8 if scaled else 1.0)
+            return self.head(x)  # type: ignore[no-any-return]
+
+    assert [code for code, *_ in found(Masked(), torch.randn(4, 16))] == ([] if scaled else ["DL407"])

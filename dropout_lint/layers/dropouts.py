@@ -59,6 +59,15 @@ class DropoutSpec:
                 return math.inf if self.p >= 1 else self.p / (1 - self.p)
 
     @property
+    def mask_mean(self) -> float:
+        """Mean of the mask in training, 1 in test mode: k times what kept values are multiplied by."""
+        if self.noise in {Noise.UNIFORM, Noise.GAUSSIAN, Noise.ALPHA, Noise.FEATURE_ALPHA} or self.p >= 1:
+            return 1.0
+        if self.kept is not None:
+            return (1 - self.p) * self.kept
+        return 1.0 if self.rescales else 1 - self.p
+
+    @property
     def is_noisy(self) -> bool:
         """False for p = 0, which changes nothing and is never reported."""
         return self.p != 0  # NaN, a ratio that cannot be read, counts as noise

@@ -59,6 +59,7 @@ class Facts:
         on_logits: it drops the predictions themselves.
         skip_shares_inplace: it overwrites a tensor that something else reads as well.
         degenerate: p ≥ 1, or p is NaN in the layer itself.
+        keeps_mean: the mask's mean in training is that of test mode, 1.
         wrong_rank: a channel dropout whose input has not the rank that it is made for.
         plain_weights: the next weight layer is not initialised for the dropout before it, nor does any norm
             make up for its scale.
@@ -106,6 +107,7 @@ class Facts:
     on_logits: bool = False
     skip_shares_inplace: bool = False
     degenerate: bool = False
+    keeps_mean: bool = True
     wrong_rank: bool = False
     plain_weights: bool = False
     any_norm: bool = False

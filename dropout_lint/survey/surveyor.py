@@ -21,6 +21,8 @@ from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
 from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
+SAME_MEAN = 0.02
+"""Means of a mask that are nearer to 1 than this keep the mean."""
 RANKS = {"Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5}
 
 
@@ -106,6 +108,7 @@ class Surveyor:
             active_in_eval=site.active_in_eval,
             input_rank=rank,
             degenerate=self._is_degenerate(site),
+            keeps_mean=not abs(spec.mask_mean - 1) > SAME_MEAN,
             wrong_rank=rank is not None and self._expected_rank(site) not in (None, rank),
             skip_shares_inplace=spec.inplace and source is not None and self._is_read_again(site),
         )
