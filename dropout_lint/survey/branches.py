@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dropout_lint.graph.flow import ROOT, Flow
 from dropout_lint.graph.operations import Kind, concat_dim
-from dropout_lint.trace.traced import Trace, shape_of
+from dropout_lint.trace.traced import Trace, module_of, shape_of
 
 
 @dataclass(frozen=True)
