@@ -21,13 +21,13 @@ class NormShift:
         shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1. Each is the log
             of the factor by which its removal would raise Δ, with all statistics estimated anew, against that
             of the others: two dropouts with a norm between them make Δ a product.
+        fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
+            share of the noise there.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for
             information.
         interval: where Δ lies nine times in ten, on the basis `trained-estimate`.
         delta_initial: Δ with the weights that the network has before it is trained; None with a checkpoint,
             and where it was not asked for.
-        fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
-            share of the noise there.
         unknown: why Δ is not known: operations on the way of which neither a rule nor a run on samples tells,
             and random draws that reach the norm and are not followed, as `net.py:31 torch.randn_like`.
         approximate: operations on the way that were run on samples, so that Δ is about right.

@@ -41,7 +41,7 @@ class Branches:
     """
 
     def __init__(self, trace: Trace, flow: Flow) -> None:
-        self._flow = flow
+        self._flow, self._model = flow, trace.model
         self.all: list[Branch] = []
         for number, kind in enumerate(flow.kinds):
             if kind & (Kind.ADD | Kind.CONCAT) and len(flow.sources[number]) > 1:
