@@ -75,7 +75,7 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 noise = _noise(shape_of(node), shape_of(data), pooled)
                 spec = _amounts_to(multipliers(user, source, data), noise)
                 scale = _scale_beside(user, data, spec)
-                spec = spec if scale is None else replace(spec, kept=None)
+                spec = spec if scale is None else replace(spec, rescales=True, kept=None)
                 found[user] = Mask(spec, user.all_input_nodes.index(data), source, scale)
                 continue
             if _is_product(user) and others:
@@ -96,7 +96,7 @@ def _amounts_to(factors: Tensor | None, noise: Noise) -> DropoutSpec:
             return DropoutSpec(kind, noise, dropped or unknown)
         kept = float(factors.max() + factors.min())
         right = math.isclose(kept, 1 / (1 - dropped), rel_tol=SAME)
-        return DropoutSpec(kind, noise, dropped, kept=None if right else kept)
+        return DropoutSpec(kind, noise, dropped, rescales=right, kept=None if right else kept)
     mean = float(factors.mean())
     if not mean or noise not in (Noise.ELEMENT, Noise.CHANNEL):
         return DropoutSpec(kind, noise, unknown)
