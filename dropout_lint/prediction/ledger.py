@@ -25,6 +25,7 @@ from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import constant_of, sampled
 from dropout_lint.prediction.ops.samples import Unrunnable
+from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
 from dropout_lint.terms import Noise
