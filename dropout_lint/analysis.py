@@ -96,8 +96,8 @@ class Analysis:
         return [item for item in self.findings if item.dropout is not None and item.dropout.name in names]
 
     def again(self, rewritten: Trace) -> Analysis:
-        """The analysis of a rewritten graph of the same model, under the same options."""
-        return analyse_trace(rewritten, self.options, initially=self.options.compared)
+        """The analysis of a rewritten graph of the same model, under the same options, without intervals."""
+        return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
 
     def of(self, model: nn.Module) -> Analysis:
         """The analysis of another model with the same inputs, under the same options."""
@@ -131,9 +131,17 @@ def analyse(
         return analyse_trace(traced, options)
 
 
-def analyse_trace(traced: Trace, options: Options | None = None, *, initially: bool = True) -> Analysis:
-    """Predict Δ at every norm of a trace, with the weights of the start as well where that is asked for;
-    `Analysis` works out the rest when it is asked for.
+def analyse_trace(
+    traced: Trace, options: Options | None = None, *, initially: bool = True, intervals: bool = True
+) -> Analysis:
+    """Predict Δ at every norm of a trace; `Analysis` works out the rest when it is asked for.
+
+    Args:
+        traced: one recorded forward pass.
+        options: None for the built-in rules and their defaults.
+        initially, intervals: see `predict`.
     """
     with at_rest(traced.model):
-        return Analysis(traced, options or Options(), predict(traced, initially=initially))
+        return Analysis(
+            traced, options or Options(), predict(traced, initially=initially, intervals=intervals)
+        )

@@ -237,7 +237,7 @@ def test_what_decides_the_result_is_part_of_the_key(changed: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "same", [Settings(fail_on="error"), Settings(output_format=["json"]), Settings(jobs=3)]
+    "same", [Settings(exit_zero=True), Settings(output_format=["json"]), Settings(jobs=3)]
 )
 def test_what_only_decides_how_it_is_shown_is_not(same: Settings) -> None:
     assert key_of("zoo", same) == key_of("zoo", Settings())

@@ -26,6 +26,7 @@ def predict(
     *,
     basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto",
     initially: bool = True,
+    intervals: bool = True,
 ) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
@@ -40,6 +41,7 @@ def predict(
             of untrained weights too; `checkpoint`: trained weights, and the running variances of the batch
             norms, which are Var_train. `auto` takes the best there is.
         initially: work out `delta_initial` as well, where there is no checkpoint.
+        intervals: work out the intervals of what is expected; without them it costs a third.
 
     Raises:
         UsageError: `basis` asks for values that the model does not have (it is on the meta device).
@@ -64,16 +66,17 @@ def predict(
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
                 found = with_unknowns(trace, prediction, ledger, kept(trace, shares=False))
             return found
-    return _expected(trace, chosen if initially else None, unusable=chosen == "checkpoint")
+    start = chosen if initially else None
+    return _expected(trace, start, unusable=chosen == "checkpoint", intervals=intervals)
 
 
-def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Prediction:
+def _expected(trace: Trace, initial: str | None, *, unusable: bool, intervals: bool) -> Prediction:
     """Δ that training is expected to lead to, its interval, and Δ with the weights of `initial`.
 
     `unusable`: the checkpoint's values are not finite, which tells nothing.
     """
     ledger = kept(trace, training=TYPICAL)
-    weak, strong = (kept(trace, training=other, shares=False) for other in (WEAK, STRONG))
+    bounds = [kept(trace, training=other, shares=False) for other in (WEAK, STRONG) if intervals]
     start = None
     fallbacks = dict(ledger.fallbacks)
     if initial is not None:
@@ -88,11 +91,11 @@ def _expected(trace: Trace, initial: str | None, *, unusable: bool) -> Predictio
         if shift.delta is None:
             norms.append(shift)
             continue
-        delta, *ends = (delta_at(site, other) for other in (ledger, weak, strong))
+        delta, *ends = (delta_at(site, other) for other in (ledger, *bounds))
         norms.append(
             replace(
                 shift,
-                interval=interval(delta, *ends),
+                interval=interval(delta, *ends) if ends else None,
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )

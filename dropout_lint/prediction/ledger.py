@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -268,7 +267,7 @@ def without_values(module: nn.Module) -> nn.Module:
     """A shallow copy of a leaf with its weights on the meta device."""
     if all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         return module
-    twin = copy.copy(module)
+    twin: nn.Module = object.__new__(type(module))  # parametrized modules refuse to be copied
     twin.__dict__ = dict(module.__dict__)
     twin._parameters = {
         name: None if tensor is None else nn.Parameter(tensor.detach().to("meta"), False)
