@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch import fx, nn
+from torch import nn
 
 from dropout_lint.cli import run
 from dropout_lint.prediction import predict
@@ -25,7 +26,7 @@ class Net(nn.Module):
         self.fc, self.drop, self.bn = nn.Linear(7, 8), nn.Dropout(0.25), nn.BatchNorm1d(8)
 
     def forward(self, batch):
-        return self.bn(self.drop(self.fc(self.bn0(batch["tabular"]))))
+        return self.bn(self.drop(self.fc(self.bn0(batch.frame("tabular")))))
 """
 RESIDUAL = """\
 import torch
@@ -80,8 +81,8 @@ def test_unknown_deltas_of_a_graph_without_shapes() -> None:
             super().__init__()
             self.fc, self.drop, self.bn = nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8)
 
-        def forward(self, batch: dict[str, fx.Proxy]) -> fx.Proxy:
-            return self.bn(self.drop(self.fc(batch["x"])))
+        def forward(self, batch: Any) -> Any:
+            return self.bn(self.drop(self.fc(batch.frame("x"))))
 
     found = trace(Net())
     seen = survey(found, predict(found))

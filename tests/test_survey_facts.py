@@ -263,7 +263,7 @@ def test_a_dense_layer_is_a_branch_whose_concat_excuses_nothing() -> None:
         norm1=nn.BatchNorm2d(8),
         conv1=conv(),
         norm2=nn.BatchNorm2d(8),
-        drop=nn.Dropout(0.5),
+        drop=nn.Dropout(0.7),
         conv2=conv(),
         norm3=nn.BatchNorm2d(16),
     )

@@ -68,7 +68,7 @@ OPERATIONS = _table(
     (Kind.PLAIN, "hard_swish log log1p neg negative pow reciprocal round rsqrt sign sin sqrt swish"),
     # norms without running statistics
     (Kind.STEADY_NORM, "group_norm layer_norm rms_norm local_response_norm normalize instance_norm"),
-    (Kind.PLAIN, "batch_norm"),
+    (Kind.PLAIN, "batch_norm getattr"),
     # reductions and pooling
     (Kind.REDUCTION, "mean amax max sum logsumexp"),
     (Kind.PLAIN, "nanmean amin min norm vector_norm std std_mean var var_mean topk cumsum"),

@@ -57,7 +57,10 @@ def object_inputs(
         for name in order
     }
     for candidate in with_companions(mains, fields):
-        made = kind.make(**dict(zip(order, candidate.args, strict=True)))
+        try:
+            made = kind.make(**dict(zip(order, candidate.args, strict=True)))
+        except Exception:  # a class that wants something else: other guesses are tried
+            return
         yield Inputs((made,), guessed=True, origin=f"{candidate.origin}, in {kind.word}")
 
 

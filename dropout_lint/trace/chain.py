@@ -23,10 +23,11 @@ from dropout_lint.trace.build_and_call import unseen_layers
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
+from dropout_lint.trace.observer import Sight
 from dropout_lint.trace.parts import trace_children, trace_symbolically
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
-from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout
+from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout, module_of
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
 REAL_PARAMETER_LIMIT = 400_000_000
@@ -200,7 +201,9 @@ def _test_recording(
     by_call = bool(recording.made_in_forward) or any(
         functional_dropout(node) is not None for node in recording.graph.nodes
     )
-    draws = recording.sight is not None and recording.sight.by_hand
+    draws = recording.sight is not None and (
+        recording.sight.by_hand or _layers_draw(model, recording.sight, catalogue)
+    )
     if not by_call and not draws and not _asks_for_mode(model, catalogue):
         return None
     materials: Materials = {"fake": Fake, "cpu": Real}.get(method, Materials)()
@@ -208,6 +211,15 @@ def _test_recording(
         return record(model, inputs, catalogue, materials, train=False)
     except Exception:  # test mode may need other inputs; then only train mode is known
         return None
+
+
+def _layers_draw(model: nn.Module, sight: Sight, catalogue: Catalogue) -> bool:
+    """Whether a layer drew that is no dropout and holds none, as fractional pooling does in either mode."""
+    layers = (module_of(model, draw.node) for draw in sight.draws if draw.node is not None)
+    return any(
+        layer is not None and catalogue.dropout(layer) is None and not hasattr(layer, "dropout")
+        for layer in layers
+    )
 
 
 def _asks_for_mode(model: nn.Module, catalogue: Catalogue) -> bool:
