@@ -70,7 +70,9 @@ def test_what_is_imported_inside_a_function_is_torch_or_an_extra() -> None:
                 assert name.partition(".")[0] in HEAVY, f"{module} imports {name} inside a function"
                 continue
             late = needs_torch(name) and not needs_torch(module)
-            assert late or name == "dropout_lint", f"{module} imports {name} inside a function without need"
+            assert late or name in ("dropout_lint", module), (
+                f"{module} imports {name} inside a function without need"
+            )
 
 
 def test_one_place_predicts_and_surveys() -> None:

@@ -220,7 +220,7 @@ def test_seven_billion_parameters_fit(folder: Path) -> None:
     )
     script = (
         "from dropout_lint.loading.resolving import resolve\n"
-        "from dropout_lint.runs.processes import memory\n"
+        "from dropout_lint.runs.worker import memory\n"
         "model = resolve('giant:build')[0].model\n"
         "assert sum(p.numel() for p in model.parameters()) > 6_500_000_000\n"
         "print(memory() // 2**20)\n"

@@ -1,7 +1,8 @@
 """Decide what happens to each dropout that was found: the steps of a fix, and what is left for people.
 
 Each finding gets a strategy of its own. `auto` first repairs and moves; where no place answers what was
-found it lowers the ratio, down to half of it; further it does not go by itself, but says what would help.
+found it lowers the ratio, down to half of it, and exchanges the dropout for Uout where nothing else helps;
+further it does not go by itself, but says what would help.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dropout_lint.terms import SEVERITIES, Strategy
 from dropout_lint.trace.traced import DropoutSite, shape_of
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
-LADDER: tuple[Action, ...] = ("move", "reduce")
+LADDER: tuple[Action, ...] = ("move", "reduce", "uout")
 ALTERNATIVES: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
 WORTH = 0.02
 """A fix has to bring the worst norm that its findings speak of nearer to Δ = 1 by this much, or to the
