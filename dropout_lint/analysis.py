@@ -99,6 +99,11 @@ class Analysis:
         """The analysis of a rewritten graph of the same model, under the same options, without intervals."""
         return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
 
+    def deltas_again(self, rewritten: Trace) -> Prediction:
+        """Δ alone of a rewritten graph of the same model: no shares, and so nothing for rules to match."""
+        with at_rest(rewritten.model):
+            return predict(rewritten, initially=False, intervals=False, shares=False)
+
     def of(self, model: nn.Module) -> Analysis:
         """The analysis of another model with the same inputs, under the same options."""
         return analyse(model, self.trace.inputs, self.options)

@@ -13,13 +13,13 @@ class Layer(nn.Module):
         super().__init__()
         self.rate = rate
         {init}
-        self.norm = nn.BatchNorm2d(c)
         self.conv = nn.Conv2d(c, k, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(k)
 
     def forward(self, x):
-        out = self.conv(F.relu(self.norm(x)))
+        out = self.conv(x)
         {drop}
-        return torch.cat([x, out], 1)
+        return torch.cat([x, F.relu(self.norm(out))], 1)
 
 
 class Net(nn.Module):
@@ -74,7 +74,7 @@ CARRIED = {
 def test_a_moved_ratio_stays_what_it_was(case: str, tmp_path: Path) -> None:
     body, expected = CARRIED[case]
     file = written(tmp_path, body)
-    result = fix(f"{file}:{'build()' if 'def build' in body else 'Net'}")
+    result = fix(f"{file}:{'build()' if 'def build' in body else 'Net'}", strategy="move")
     assert {item.action for item in result.applied} == {"move", "merge"}
     assert f"self.dropout = {expected}" in lines(result.diff, "+")
     assert not any("constant" in note for note in result.notes)
@@ -82,7 +82,7 @@ def test_a_moved_ratio_stays_what_it_was(case: str, tmp_path: Path) -> None:
 
 def test_a_ratio_that_became_a_number_is_noted(tmp_path: Path) -> None:
     file = written(tmp_path, layers(FUNCTION, "0.2"))
-    result = fix(f"{file}:Net")
+    result = fix(f"{file}:Net", strategy="move")
     assert "self.dropout = nn.Dropout(0.2)" in lines(result.diff, "+")
     (note,) = (note for note in result.notes if "constant" in note)
     assert "the ratio was `self.rate` in the source; it is now the constant 0.2" in note
@@ -258,7 +258,7 @@ def test_a_move_that_would_split_a_subclass_is_refused(tmp_path: Path) -> None:
 
 def test_classes_outside_of_the_model_that_lose_their_dropout_are_noted(tmp_path: Path) -> None:
     body = layers(GUARDED) + "\n\nclass Deeper(Layer):\n    pass\n"
-    result = fix(f"{written(tmp_path, body)}:Net")
+    result = fix(f"{written(tmp_path, body)}:Net", strategy="move")
     assert any(
         note.endswith(": Deeper, outside of this model, loses the dropout that is moved")
         for note in result.notes

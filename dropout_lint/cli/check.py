@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
@@ -89,12 +90,12 @@ def outputs(settings: Settings, quiet: bool) -> list[Output]:
         suffix = {"text": "txt", "concise": "txt", "github": "txt", "junit": "xml", "markdown": "md"}
         example = f"{bare[0].format}=report.{suffix.get(bare[0].format, bare[0].format)}"
         raise UsageError(f"{names} cannot both go to stdout", f"give one of them a file: {example}")
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for output in found:
         if output.file is None:
             continue
         console.require_folder(output.file)
-        place = Path(output.file).resolve()
+        place = os.path.realpath(output.file)
         if place in taken:
             raise UsageError(
                 f"{taken[place]} and {output.format} would both go to {output.file}",

@@ -355,7 +355,8 @@ def difference(original: Run, fixed: Run, named: Named) -> str:
         )
     found, wanted = Counter(rounded(fixed.others)), Counter(rounded(named.after))
     if found != wanted:
-        return f"has {sum(found.values())} dropouts in new places, where {sum(wanted.values())} were planned"
+        planned = wanted.total()
+        return f"has dropouts in places that were not planned: {found.total()}, where {planned} were planned"
     missing = [name for name in original.reached if name not in fixed.reached]
     if missing:
         return f"trains no more what it trained: {', '.join(missing[:4])}"

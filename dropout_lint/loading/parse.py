@@ -122,7 +122,7 @@ def _near_file(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"the folder `{folder}` does not exist; paths are relative to {Path.cwd()}"
-    names = [entry.name for entry in folder.iterdir() if entry.suffix == ".py"]
+    names = [entry.name for entry in folder.iterdir() if entry.suffix == ".py" and entry.exists()]
     near = get_close_matches(path.name, names, n=1)
     if near:
         return f"did you mean `{folder / near[0]}`?"

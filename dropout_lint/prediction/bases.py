@@ -27,6 +27,7 @@ def predict(
     basis: Literal["auto", "initialisation", "weights", "checkpoint"] = "auto",
     initially: bool = True,
     intervals: bool = True,
+    shares: bool = True,
 ) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
@@ -42,6 +43,7 @@ def predict(
             norms, which are Var_train. `auto` takes the best there is.
         initially: work out `delta_initial` as well, where there is no checkpoint.
         intervals: work out the intervals of what is expected; without them it costs a third.
+        shares: work out each dropout's share; without them it costs little more than half.
 
     Raises:
         UsageError: `basis` asks for values that the model does not have (it is on the meta device).
@@ -58,7 +60,7 @@ def predict(
             "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
         )
     if chosen == "checkpoint":
-        ledger = kept(trace, real=True, trained=True)
+        ledger = kept(trace, real=True, trained=True, shares=shares)
         if finite(ledger):
             norms = tuple(shift_at(site, ledger, "checkpoint") for site in trace.norms)
             prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
@@ -67,15 +69,17 @@ def predict(
                 found = with_unknowns(trace, prediction, ledger, kept(trace, shares=False))
             return found
     start = chosen if initially else None
-    return _expected(trace, start, unusable=chosen == "checkpoint", intervals=intervals)
+    return _expected(trace, start, unusable=chosen == "checkpoint", intervals=intervals, shares=shares)
 
 
-def _expected(trace: Trace, initial: str | None, *, unusable: bool, intervals: bool) -> Prediction:
+def _expected(
+    trace: Trace, initial: str | None, *, unusable: bool, intervals: bool, shares: bool
+) -> Prediction:
     """Δ that training is expected to lead to, its interval, and Δ with the weights of `initial`.
 
     `unusable`: the checkpoint's values are not finite, which tells nothing.
     """
-    ledger = kept(trace, training=TYPICAL)
+    ledger = kept(trace, training=TYPICAL, shares=shares)
     bounds = [kept(trace, training=other, shares=False) for other in (WEAK, STRONG) if intervals]
     start = None
     fallbacks = dict(ledger.fallbacks)

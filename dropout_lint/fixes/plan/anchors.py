@@ -27,8 +27,14 @@ class Branch:
     mask: int
 
 
-def anchors_for(flow: Ancestry, site: DropoutSite) -> list[Anchor]:
-    """Places for one dropout, best first, without duplicates."""
+def anchors_for(flow: Ancestry, site: DropoutSite, *, anywhere: bool = False) -> list[Anchor]:
+    """Places for one dropout, best first, without duplicates.
+
+    Args:
+        flow: the graph.
+        site: the dropout.
+        anywhere: those outside of the module whose author wrote the dropout as well.
+    """
     found: list[Anchor] = []
     branches = [branch_with(flow, site.node), *branches_fed(flow, site)]
     for branch in branches:
@@ -36,12 +42,21 @@ def anchors_for(flow: Ancestry, site: DropoutSite) -> list[Anchor]:
         if anchor is not None:
             found.append(anchor)
     found += tail_anchor(flow, site.node)
+    unique = {anchor.key: anchor for anchor in found}.values()
     home = author(flow, site.node)
-    return [
-        anchor
-        for anchor in {anchor.key: anchor for anchor in found}.values()
-        if home in (author(flow, anchor.producer), *(author(flow, user) for user in anchor.users))
-    ]
+    return [anchor for anchor in unique if anywhere or _within(flow, home, anchor)]
+
+
+def _within(flow: Ancestry, home: str, anchor: Anchor) -> bool:
+    """Whether a place is in a module's own forward: before an operation of it, or at its end.
+
+    The end of a block that a network has several of is no place: only the last one would get the dropout.
+    """
+    if home in (author(flow, user) for user in anchor.users):
+        return True
+    kind = type(module_at(flow.model, home))
+    alone = sum(type(module) is kind for module in flow.model.modules()) == 1
+    return alone and home == author(flow, anchor.producer)
 
 
 def author(flow: Ancestry, node: fx.Node) -> str:

@@ -259,7 +259,7 @@ class Planner:
         for case in self.cases.values():
             case.tried = 0
             case.action = self._first(case, strategy, ladder)
-            case.anchors = anchors_for(self.flow, case.site) if case.action == "move" else []
+            case.anchors = self._anchors(case) if case.action == "move" else []
             if case.action == "move" and not case.anchors:
                 self._advance(case, ladder)
         best: Outcome | None = None
@@ -275,6 +275,9 @@ class Planner:
                 break
         assert best is not None
         return best
+
+    def _anchors(self, case: Case) -> list[Anchor]:
+        return anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
 
     def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
         if not case.places:
@@ -384,4 +387,5 @@ class Planner:
         return case is not None and item.code not in case.codes and (item.node, item.code) in self.known
 
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
-        return Outcome(steps, self.trials.deltas(steps), self._left(steps))
+        left = self._left(steps)  # first: it knows Δ as well
+        return Outcome(steps, self.trials.deltas(steps), left)

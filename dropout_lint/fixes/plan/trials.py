@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import fx
 
@@ -11,8 +12,9 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.rewrite import Rewriter, share_tree, untrained_tree
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.graph.ancestry import Ancestry
+from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.terms import Severity
-from dropout_lint.trace.traced import DropoutSite
+from dropout_lint.trace.traced import DropoutSite, Trace
 
 Key = tuple[tuple[object, ...], ...]
 
@@ -37,8 +39,19 @@ class _Carried:
     """Steps that were carried out, with all that they brought: too large to be kept for every set."""
 
     key: Key
-    analysis: Analysis
+    before: Analysis
+    trace: Trace
     origin: Mapping[fx.Node, fx.Node]
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        return self.before if self.trace is self.before.trace else self.before.again(self.trace)
+
+    @property
+    def prediction(self) -> Prediction:
+        """Δ at every norm, with the rest only where it was worked out before."""
+        known = "analysis" in self.__dict__ or self.trace is self.before.trace
+        return self.analysis.prediction if known else self.before.deltas_again(self.trace)
 
 
 class Trials:
@@ -67,7 +80,7 @@ class Trials:
         """Predicted Δ at every norm that shifts, by node name; unknown ones are left out."""
         key = _key(steps)
         if key not in self._deltas:
-            norms = self._carried(key, steps).analysis.prediction.norms
+            norms = self._carried(key, steps).prediction.norms
             self._deltas[key] = {
                 shift.node: shift.delta for shift in norms if shift.shifts and shift.delta is not None
             }
@@ -93,10 +106,10 @@ class Trials:
 
     def _carried(self, key: Key, steps: Sequence[Step]) -> _Carried:
         if not key and not self._trained:
-            return _Carried(key, self.before, {})
+            return _Carried(key, self.before, self.trace, {})
         if self._last is None or self._last.key != key:
             rewriter = Rewriter(self.trace, untrained_tree if self._trained else share_tree)
-            self._last = _Carried(key, self.before.again(rewriter.apply(steps)), rewriter.origin)
+            self._last = _Carried(key, self.before, rewriter.apply(steps), rewriter.origin)
         return self._last
 
 

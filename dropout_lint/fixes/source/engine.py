@@ -230,7 +230,7 @@ class _Search:
             sites[step.into.node.name] = step.into
         for name, site in sites.items():
             self.barred.add((name, action))
-            self.reasons[site.name] = (error.reason, error.advice)
+            self.reasons.setdefault(site.name, (error.reason, error.advice))  # the first choice's counts
         self.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
 
     def _fail(self, plan: Plan, error: FixError) -> None:

@@ -68,7 +68,7 @@ def files_around(paths: Iterable[Path]) -> Iterator[Path]:
         for folder, below, names in os.walk(root):
             below[:] = [name for name in below if not name.startswith(".") and name not in SKIPPED]
             for name in names:
-                file = (Path(folder) / name).resolve()
+                file = Path(os.path.realpath(Path(folder) / name))  # bears loops of links
                 if file.suffix == ".py" and file not in seen and len(seen) < MOST_FILES:
                     seen.add(file)
                     if not is_foreign(str(file)):
@@ -86,7 +86,7 @@ def uses_in(file: Path, names: Mapping[str, Path], inside: set[str]) -> Iterator
         tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError):
         return
-    known = {name for name, path in names.items() if path == file or _imports(tree, name)}
+    known = {name for name, path in names.items() if path == file or _imports(tree, name, path)}
     for top in tree.body:
         user = getattr(top, "name", "")
         if user in inside or user in names or isinstance(top, (ast.Import, ast.ImportFrom)):
@@ -99,9 +99,12 @@ def uses_in(file: Path, names: Mapping[str, Path], inside: set[str]) -> Iterator
                     yield name, user or "the file itself", callee.lineno
 
 
-def _imports(tree: ast.Module, name: str) -> bool:
-    """Whether a file imports a name, or a module by whose attribute it may be meant."""
+def _imports(tree: ast.Module, name: str, path: Path) -> bool:
+    """Whether a file imports a name of a module that may lie at `path`, or of a package that holds it."""
+    parts = {path.stem, *path.parent.parts}
     return any(
-        isinstance(node, ast.ImportFrom) and any(alias.name in (name, "*") for alias in node.names)
+        isinstance(node, ast.ImportFrom)
+        and any(alias.name in (name, "*") for alias in node.names)
+        and (not node.module or node.module.rpartition(".")[2] in parts)
         for node in ast.walk(tree)
     )
