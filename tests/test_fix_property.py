@@ -22,6 +22,7 @@ from dropout_lint.fixes.plan.steps import Applied
 from dropout_lint.fixes.source.engine import fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
+from dropout_lint.remedies.uout import Uout
 from dropout_lint.trace import trace
 
 # the random models also meet what torch warns about (Dropout2d on vectors)
@@ -52,8 +53,12 @@ def masks_of(model: nn.Module) -> Counter[tuple[float, bytes]]:
         return input.clone()
 
     F.dropout = F.dropout2d = watched
+    model.train()
+    for module in model.modules():
+        if isinstance(module, Uout):
+            module.eval()
     try:
-        model.train()(torch.arange(3 * 3 * 64.0).reshape(3, 3, 8, 8).sin())
+        model(torch.arange(3 * 3 * 64.0).reshape(3, 3, 8, 8).sin())
     finally:
         F.dropout, F.dropout2d = plain
     return seen
@@ -62,10 +67,21 @@ def masks_of(model: nn.Module) -> Counter[tuple[float, bytes]]:
 def check_training(before: nn.Module, after: nn.Module, applied: Sequence[Applied]) -> None:
     """What a fix does not name drops the same input by the same ratio; the count changes by what is said."""
     old, new = masks_of(copy.deepcopy(before)), masks_of(copy.deepcopy(after))
-    gone = sum(item.action in ("merge", "remove") for item in applied)
+    gone = sum(item.action in ("merge", "remove", "uout") for item in applied)
     assert sum(new.values()) == sum(old.values()) - gone
     assert sum((old - new).values()) <= len(applied)
     assert sum((new - old).values()) <= len(applied) - gone
+    assert uouts_of(after) == uouts_of(before) + sum(item.action == "uout" for item in applied)
+
+
+def uouts_of(model: nn.Module) -> int:
+    """How many calls of a Uout run in train mode."""
+    model, seen = copy.deepcopy(model).train(), []
+    for module in model.modules():
+        if isinstance(module, Uout):
+            module.register_forward_hook(lambda *_: seen.append(1))
+    model(torch.ones(3, 3, 8, 8))
+    return len(seen)
 
 
 def check_graph(text: str, folder: Path) -> None:
