@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import fx, nn
 
 import dropout_lint as dl
+from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.trace import trace
 
 
@@ -71,7 +72,7 @@ def test_names_are_those_inside_and_the_fix_is_a_plain_model(wrapper: str) -> No
 def test_a_compiled_part_has_no_name_of_its_own() -> None:
     model = nn.Sequential(compiled(Net()), nn.Dropout(0.1))
     model[0].register_module("spare", nn.Dropout(0.1))
-    found = trace(model, dl.target.as_inputs(X, model, "given"))
+    found = trace(model, as_inputs(X, model, "given"))
     assert [site.name for site in (*found.dropouts, *found.norms)] == ["0.drop", "1", "0.norm"]
     assert [site.name for site in found.unused] == ["0.spare"]
     assert [item.norm for item in dl.lint(model, X).predictions] == list(dl.measure(model, [X, X]).delta)

@@ -169,7 +169,7 @@ def follow(call: Call, value: Any, known: Mapping[fx.Node, Any], env: Mapping[fx
         return same or _clean(value)
     y = _joined(call, inputs, value)
     y.noise[rows] = y.seen.noise[rows]
-    y = _balanced(y, _unsure(inputs[0].seen.state) if call.node in call.ledger.weight_layers else None)
+    y = _balanced(y, _unsure(inputs[0]) if call.node in call.ledger.weight_layers else None)
     for row in rows:
         y = _masked(inputs[0], y, row)
     site = call.ledger.norms.get(call.node)
@@ -251,10 +251,15 @@ def _summed(x: Removal) -> tuple[Array, ...]:
     )
 
 
-def _unsure(state: State) -> Array:
-    """(S, 1) share of each dropout's noise whose growth in a weight layer is no plain Σ w²."""
-    old = (state.noise * state.shared_by_channels) @ state.counts
-    return _quotient(old, state.noise @ state.counts)[:, None]
+def _unsure(x: Removal) -> Array:
+    """(S, 1) share of each dropout's noise whose growth in a weight layer is no plain Σ w²: what channels
+    share, and what the noise has added to the data, as the largest of masked values are larger.
+    """
+    state, counts = x.seen.state, x.seen.counts
+    noise = state.noise @ state.counts
+    old = _quotient((state.noise * state.shared_by_channels) @ state.counts, noise)
+    added = np.maximum(1 - _quotient(x.seen.noise @ counts, x.noise @ counts), 0.0)
+    return np.maximum(old, np.where(noise > 0, added, 0.0))[:, None]
 
 
 def _balanced(x: Removal, unsure: Array | None = None) -> Removal:
