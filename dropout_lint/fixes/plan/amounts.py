@@ -86,20 +86,22 @@ class Amounts:
 
         if beta is not None:
             return steps_at(BETA_RANGE[0])
-        fits = self._fits(cases, others)
-        first = bisect_left(BETAS, True, key=lambda most: fits(steps_at(most)))
-        return steps_at(BETAS[min(first, len(BETAS) - 1)])
+        fits, last = self._fits(cases, others), len(BETAS) - 1
+        if not fits(steps_at(BETAS[last])):
+            return steps_at(BETAS[last])
+        return steps_at(BETAS[bisect_left(BETAS, True, hi=last, key=lambda most: fits(steps_at(most)))])
 
     def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
         """Whether steps answer the findings of `cases` and keep every norm fine that removal would."""
         nodes = {case.site.node for case in cases}
         gone = [Step(case.site, "remove") for case in cases]
-        floor = self.trials.deltas((*others, *gone))
 
         def fits(steps: Sequence[Step]) -> bool:
             together = (*others, *steps)
-            for name, delta in self.trials.deltas(together).items():  # the cheaper of the two questions
-                if floor.get(name, 1.0) >= self.threshold and not delta >= self.threshold:
+            low = [name for name, delta in self.trials.deltas(together).items() if not delta >= self.threshold]
+            if low:  # the cheaper of the two questions
+                floor = self.trials.deltas((*others, *gone))
+                if any(floor.get(name, 1.0) >= self.threshold for name in low):
                     return False
             return not any(item.node in nodes for item in self._left(together))
 

@@ -331,8 +331,13 @@ class Planner:
                 steps.append(step)
         steps += self._moves(moving)
         steps += self.amounts.uouts(self._doing("uout"), steps, self.beta)
-        steps += self.amounts.reductions(self._doing("reduce"), steps, least=HALF if ladder else 0.0)
-        return tuple(steps)
+        lowered = self._doing("reduce")
+        reductions = self.amounts.reductions(lowered, steps, least=HALF if ladder else 0.0)
+        if ladder and lowered and not reductions:  # even the least ratio is too much: on to what comes next
+            for case in lowered:
+                self._advance(case, ladder)
+            return self._steps(ladder)
+        return (*steps, *reductions)
 
     def _doing(self, action: Action) -> list[Case]:
         return [case for case in self.cases.values() if case.action == action]

@@ -103,11 +103,16 @@ class Ledger:
         """The row of each node that is a dropout as a whole."""
         return {site.node: row for row, site in enumerate(self.dropouts) if not site.inside}
 
-    def sources(self, node: fx.Node) -> Iterator[tuple[int, DropoutSite]]:
+    def sources(self, node: fx.Node) -> Sequence[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""
-        for index, site in enumerate(self.dropouts):
-            if site.node is node:
-                yield index, site
+        return self._rows.get(node, ())
+
+    @cached_property
+    def _rows(self) -> Mapping[fx.Node, Sequence[tuple[int, DropoutSite]]]:
+        found: dict[fx.Node, list[tuple[int, DropoutSite]]] = {}
+        for row, site in enumerate(self.dropouts):
+            found.setdefault(site.node, []).append((row, site))
+        return found
 
     def rough(self, node: fx.Node, name: str) -> None:
         """Say that what is known of a node is about right."""
