@@ -36,6 +36,10 @@ class Made:
     unseen: list[str] = field(default_factory=list)
 
 
+class NotAModelError(TargetError):
+    """What was built is no module, and holds none."""
+
+
 def look_up(owner: Any, call: Call, source: str) -> Any:
     """Follow `Class.method` from a module.
 
@@ -225,7 +229,7 @@ def _taken(made: Any, pair: Any, text: str, notes: list[str]) -> Made:
         return _from_several(made, pair, text, notes)
     if inspect.iscoroutine(made):
         made.close()
-    raise TargetError(f"`{text}` returned {_a(made)}, not an nn.Module", _return_hint(made))
+    raise NotAModelError(f"`{text}` returned {_a(made)}, not an nn.Module", _return_hint(made))
 
 
 def _return_hint(made: Any) -> str:
@@ -251,7 +255,7 @@ def _from_several(made: Sequence[Any], pair: Any, text: str, notes: list[str]) -
         others = ", ".join(type(item).__name__ for item in made if item is not models[0])
         notes.append(f"took the model from what it returned beside it ({others})")
         return Made(models[0], pair, notes)
-    raise TargetError(
+    raise NotAModelError(
         f"`{text}` returned {_a(made)} with {len(models)} modules among {len(made)} items",
         "return the model, or a pair (model, inputs)",
     )

@@ -4,8 +4,10 @@ A candidate is defined in the file itself (not imported, no leading underscore) 
 
 - a class that derives from `nn.Module`,
 - an `nn.Module` at module level,
-- a function without required arguments that is annotated to return a module, or whose `return` calls a
-  class of modules or another such function (by its source, so that no function is called just to see).
+- a function, or a `functools.partial`, that can be called without arguments and may return a module: by its
+  annotation; by its source, through the functions, classes and tables that its `return` calls; or, where
+  these leave it open, by its name (`build`, `make_small`, `get_model`) or that of what it calls
+  (`timm.create_model`). Nothing is called just to see: what only its call would tell is named in a note.
 
 A candidate that needs arguments, or raises, is passed over with a note. A class that is part of another
 candidate of the same file is judged there, in its surroundings, and not on its own; so is a class whose
@@ -19,21 +21,24 @@ could be a candidate, or builds a model from torch.nn at module level, and that 
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from dropout_lint.errors import DropoutLintError, NoModelError
-from dropout_lint.loading.build import Made, make, missing_arguments
-from dropout_lint.loading.folder import SKIPPED_FUNCTIONS, Passed, python_files, returns_made
+from dropout_lint.loading.build import Made, NotAModelError, make, missing_arguments
+from dropout_lint.loading.factories import builds, function_of
+from dropout_lint.loading.folder import Passed, python_files
 from dropout_lint.loading.importing import import_target, shown
+from dropout_lint.loading.naming import suggests_model
 from dropout_lint.loading.parse import Call, Spec
+from dropout_lint.loading.returns import May
+from dropout_lint.loading.source import SKIPPED_FUNCTIONS
 
 Found = tuple[str, ModuleType, Made]
 
@@ -52,8 +57,9 @@ def discover(spec: Spec, ways: Sequence[str]) -> list[Found]:
     else:
         found = in_file(spec.path, ways, passed)
     if not found:
+        among = " among what was tried" if passed.untried else ""
         raise NoModelError(
-            f"found no model in {shown(spec.path)} that can be built without arguments",
+            f"found no model in {shown(spec.path)} that can be built without arguments{among}",
             "name one with its arguments, `file.py:attr(kw=literal)`, or write a factory without arguments",
             details="\n".join(passed.notes) or None,
             passed=tuple(passed.notes),
@@ -79,17 +85,25 @@ def in_file(file: Path, ways: Sequence[str], passed: Passed) -> list[Found]:
     module = import_target(Spec(str(file), None, file, None), notes)
     made: dict[str, Made] = {}
     failed: dict[str, str] = {}
-    for name, value in _candidates(module):
+    untried: list[str] = []
+    for name, value, may in _candidates(module):
         target = f"{shown(file)}:{name}"
-        needed = _needs(value)
-        if needed:
-            passed.add(target, f"it needs {', '.join(needed)}")
+        why = _why_untried(name, value, may)
+        if why is not None:
+            passed.add(target, why)
+            continue
+        if may is May.PERHAPS and not suggests_model(name):
+            untried.append(name)
             continue
         try:
             made[name] = make(value, Call((name,), called=not isinstance(value, nn.Module)), target, ways)
+        except NotAModelError as error:
+            if may is May.SURELY:
+                failed[name] = error.message
         except DropoutLintError as error:
             failed[name] = error.message
     inside = _inside(made)
+    passed.leave(shown(file), untried)
     for name, why in failed.items():
         passed.add(f"{shown(file)}:{name}", why, unseen=vars(module)[name] not in inside)
     kept = _whole_models(module, made, inside, file, passed)
@@ -98,84 +112,53 @@ def in_file(file: Path, ways: Sequence[str], passed: Passed) -> list[Found]:
     return [(f"{shown(file)}:{name}", module, item) for name, item in kept.items()]
 
 
-def _candidates(module: ModuleType) -> list[tuple[str, Any]]:
-    factories = _factory_names(module)
+def _candidates(module: ModuleType) -> list[tuple[str, Any, May]]:
+    """What of a file may be a model or give one, with how sure that is."""
     seen: set[int] = set()
-    found = []
+    found: list[tuple[str, Any, May]] = []
     for name, value in list(vars(module).items()):
         if name.startswith("_") or id(value) in seen:
             continue
-        own = getattr(value, "__module__", None) == module.__name__
-        is_class = (
-            inspect.isclass(value) and issubclass(value, nn.Module) and own and not inspect.isabstract(value)
-        )
-        if is_class or isinstance(value, nn.Module) or (own and name in factories):
+        may = _may_be_model(name, value, module)
+        if may is not May.NOT:
             seen.add(id(value))
-            found.append((name, value))
+            found.append((name, value, may))
     return found
 
 
-def _needs(value: Any) -> list[str]:
+def _may_be_model(name: str, value: Any, module: ModuleType) -> May:
     if isinstance(value, nn.Module):
-        return []
+        return May.SURELY
+    if inspect.isclass(value):
+        own = value.__module__ == module.__name__ and not inspect.isabstract(value)
+        return May.SURELY if own and issubclass(value, nn.Module) else May.NOT
+    if isinstance(value, partial):
+        # of a layer it is a way to make parts: `partial(nn.LayerNorm, eps=1e-6)`
+        layer = getattr(value.func, "__module__", None) or ""
+        return May.NOT if layer.startswith("torch.") or _needs(value) else builds(value)
+    if getattr(function_of(value), "__module__", None) != module.__name__:
+        return May.NOT
+    may = builds(value)
+    return May.NOT if may is May.PERHAPS and _needs(value) and not suggests_model(name) else may
+
+
+def _why_untried(name: str, value: Any, may: May) -> str | None:
+    """Why a candidate is not tried; None where it may be."""
+    if isinstance(value, nn.Module):
+        return None
+    needed = _needs(value)
+    if needed:
+        return f"it needs {', '.join(needed)}"
+    if may > May.PERHAPS and name.startswith(SKIPPED_FUNCTIONS) and not inspect.isclass(value):
+        return "by its name it does more than build a model; name it to lint what it returns"
+    return None
+
+
+def _needs(value: Any) -> list[str]:
     try:
         return missing_arguments(inspect.signature(value), Call(()))
     except (TypeError, ValueError):
         return []
-
-
-def _factory_names(module: ModuleType) -> set[str]:
-    """Functions of the file that return modules, by their annotation or their source."""
-    functions = {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, FunctionType)
-        and value.__module__ == module.__name__
-        and not name.startswith(("_", *SKIPPED_FUNCTIONS))
-    }
-    found = {name for name, value in functions.items() if _annotated(value)}
-    trees = {name: tree for name, value in functions.items() if (tree := _source(value)) is not None}
-    while True:
-        makes = partial(_makes_model, module=module, factories=found)
-        more = {name for name, tree in trees.items() if name not in found and returns_made(tree, makes)}
-        if not more:
-            return found
-        found |= more
-
-
-def _annotated(function: FunctionType) -> bool:
-    returns = function.__annotations__.get("return")
-    if isinstance(returns, str):
-        returns = function.__globals__.get(
-            returns.strip("'\""), getattr(nn, returns.rpartition(".")[2], None)
-        )
-    return inspect.isclass(returns) and issubclass(returns, nn.Module)
-
-
-def _source(function: FunctionType) -> ast.FunctionDef | None:
-    try:
-        lines = inspect.getsource(function)
-        tree = ast.parse(inspect.cleandoc("\n" + lines) if lines[:1].isspace() else lines).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError):
-        return None
-    return tree if isinstance(tree, ast.FunctionDef) else None
-
-
-def _makes_model(node: ast.expr, module: ModuleType, factories: set[str]) -> bool:
-    if not isinstance(node, ast.Call):
-        return False
-    if isinstance(node.func, ast.Name) and node.func.id in factories:
-        return True
-    value: Any = _looked_up(node.func, module)
-    return inspect.isclass(value) and issubclass(value, nn.Module)
-
-
-def _looked_up(node: ast.expr, module: ModuleType) -> Any:
-    if isinstance(node, ast.Name):
-        return vars(module).get(node.id)
-    if isinstance(node, ast.Attribute):
-        return getattr(_looked_up(node.value, module), node.attr, None)
-    return None
 
 
 def _inside(made: dict[str, Made]) -> dict[Any, set[str]]:
