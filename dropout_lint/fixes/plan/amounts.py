@@ -98,7 +98,8 @@ class Amounts:
 
         def fits(steps: Sequence[Step]) -> bool:
             together = (*others, *steps)
-            low = [name for name, delta in self.trials.deltas(together).items() if not delta >= self.threshold]
+            deltas = self.trials.deltas(together)
+            low = [name for name, delta in deltas.items() if not delta >= self.threshold]
             if low:  # the cheaper of the two questions
                 floor = self.trials.deltas((*others, *gone))
                 if any(floor.get(name, 1.0) >= self.threshold for name in low):
