@@ -16,7 +16,7 @@ from dropout_lint import __version__
 from dropout_lint.cli import console
 from dropout_lint.config import suggest
 from dropout_lint.errors import DropoutLintError, UsageError
-from dropout_lint.loading.roots import set_root
+from dropout_lint.loading.roots import set_roots
 
 INTERRUPTED = 130
 
@@ -175,7 +175,7 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one r
         )
         return 2
     finally:
-        set_root(None)  # what runs next in this process names its own
+        set_roots(())  # what runs next in this process names its own
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dropout_lint.cli.completion import complete
 from dropout_lint.config import Loaded, Settings, load
 from dropout_lint.config.load import display
 from dropout_lint.errors import RuleError, UsageError
-from dropout_lint.loading.roots import set_root
+from dropout_lint.loading.roots import set_roots
 from dropout_lint.terms import SEVERITIES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,7 +133,7 @@ def settings(file: str | None, **given: Any) -> Loaded:
     """
     loaded = load(file)
     # `net:Net` in the file means the `net` beside it, from a subfolder too
-    set_root(loaded.root if loaded.file is not None else None)
+    set_roots(loaded.roots)
     changes: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value for name, value in typed(given).items()
     }

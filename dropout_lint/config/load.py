@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from dropout_lint.config.layout import source_folders
 from dropout_lint.config.settings import DropoutClass, Loaded, NoiseName, Settings, TargetSettings
 from dropout_lint.errors import ConfigError
 
@@ -39,11 +40,21 @@ def load(file: str | Path | None = None, *, start: Path | None = None) -> Loaded
     else:
         found = discover(start or Path.cwd())
         if found is None:
-            return Loaded(Settings(), None, start or Path.cwd())
+            root = start or Path.cwd()
+            project = nearest_project(root)
+            return Loaded(Settings(), None, root, roots=tuple(source_folders(project, read(project / FILE))))
         path, table = found
     settings = convert(table, display(path))
     root = path.resolve().parent
-    return Loaded(anchor(settings, root), path.resolve(), root, frozenset(table))
+    given = [root / folder for folder in settings.pythonpath]
+    missing = next((folder for folder in given if not folder.is_dir()), None)
+    if missing is not None:
+        raise ConfigError(
+            f"{display(path)}: `pythonpath` in [{TABLE}]: there is no folder {display(missing)}",
+            "its folders are relative to this file",
+        )
+    roots = dict.fromkeys([*(folder.resolve() for folder in given), root, *source_folders(root, read(path))])
+    return Loaded(anchor(settings, root), path.resolve(), root, frozenset(table), tuple(roots))
 
 
 def discover(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
@@ -59,17 +70,35 @@ def discover(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
     return None
 
 
-def read_table(path: Path) -> Mapping[str, Any] | None:
-    """The `[tool.dropout-lint]` table of a TOML file, or None if it has none."""
+def nearest_project(start: Path) -> Path:
+    """The nearest folder upwards from `start` with a `pyproject.toml`, up to a repository's root, or that."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """A TOML file; {} where there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
+    if not path.is_file():
+        return {}
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{display(path)} is not valid TOML: {problem}", "correct the file") from None
     except OSError as problem:
         raise ConfigError(
             f"cannot read {display(path)}: {problem.strerror}", "check its permissions"
         ) from None
-    tool = document.get("tool", {})
+
+
+def read_table(path: Path) -> Mapping[str, Any] | None:
+    """The `[tool.dropout-lint]` table of a TOML file, or None if it has none."""
+    tool = read(path).get("tool", {})
     if not isinstance(tool, dict):
         raise ConfigError(
             f"{display(path)}: `tool` must be a table, not {type(tool).__name__}", f"write [{TABLE}]"
@@ -170,6 +199,7 @@ def anchor(settings: Settings, root: Path) -> Settings:
         settings,
         targets=targets,
         rules=[display(root / path) for path in settings.rules],
+        pythonpath=[display(root / path) for path in settings.pythonpath],
         checkpoint=place(settings.checkpoint),
         baseline=place(settings.baseline),
         cache_dir=display(root / settings.cache_dir),

@@ -70,6 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         ignore: rule codes or prefixes that do not run.
         rules: folders or files with further rules.
         dropouts: further dropout classes, by class name or `module.Class`.
+        pythonpath: folders that modules are imported from, before those that are found by themselves.
         input: example inputs, `8x3x32x32[:dtype]` or `name=…`.
         checkpoint: weights to load.
         delta_threshold: the Δ below which a shift counts.
@@ -93,6 +94,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     ignore: list[str] = []
     rules: list[str] = []
     dropouts: dict[str, DropoutClass] = {}
+    pythonpath: list[str] = []
     input: list[str] = []
     checkpoint: str | None = None
     delta_threshold: Threshold = 0.95
@@ -148,9 +150,11 @@ class Loaded(msgspec.Struct, frozen=True):
         file: the file they were read from, None where there is none.
         root: the folder of that file, else the current directory.
         given: kebab-case names of the keys that the file sets.
+        roots: absolute folders that modules are imported from, beside the current one.
     """
 
     settings: Settings
     file: Path | None
     root: Path
     given: frozenset[str] = frozenset()
+    roots: tuple[Path, ...] = ()

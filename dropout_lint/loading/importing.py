@@ -15,23 +15,25 @@ from types import ModuleType
 from dropout_lint.errors import TargetError
 from dropout_lint.loading.compat import with_schemas
 from dropout_lint.loading.parse import Spec
-from dropout_lint.loading.roots import root
+from dropout_lint.loading.roots import roots
 from dropout_lint.loading.usercode import UserCodeError, user_code
+from dropout_lint.words import listed
 
 
 def import_target(spec: Spec, notes: list[str]) -> ModuleType:
     """The module of a target. The current directory is importable, as with `python -m`, and stays so.
 
-    The folder of the settings file is importable behind it.
+    The folders of the project (see `roots`) are importable behind it.
 
     Raises:
         TargetError: there is no such module, or importing it fails.
     """
     _importable(Path.cwd())
-    folder = root()
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.insert(sys.path.index(str(Path.cwd())) + 1, str(folder))
-        importlib.invalidate_caches()
+    behind = sys.path.index(str(Path.cwd())) + 1
+    for folder in reversed(roots()):
+        if str(folder) not in sys.path:
+            sys.path.insert(behind, str(folder))
+            importlib.invalidate_caches()
     if spec.module is not None:
         return import_name(spec.module, notes)
     assert spec.path is not None
@@ -49,14 +51,14 @@ def import_name(name: str, notes: list[str]) -> ModuleType:
 def import_file(path: Path, notes: list[str]) -> ModuleType:
     """Import a file under the name that its package gives it; on its own where it is in none.
 
-    A file outside any package is imported relative to the current directory where that works
-    (`models/net.py` is `models.net`), with its own folder importable, as if it were run.
+    A file outside any package is imported relative to the project's folders or the current directory where
+    that works (`models/net.py` is `models.net`), with its own folder importable, as if it were run.
     """
     path = path.resolve()
     name = _name_in_package(path)
     if name is None:
         _importable(path.parent)
-        name = _name_below_cwd(path)
+        name = _name_below_root(path)
     if name is None or not _leads_to(name, path):
         return _import_alone(path, notes)
     try:
@@ -101,11 +103,13 @@ def _name_in_package(path: Path) -> str | None:
     return ".".join(parts)
 
 
-def _name_below_cwd(path: Path) -> str | None:
-    try:
-        parts = path.relative_to(Path.cwd()).with_suffix("").parts
-    except ValueError:
+def _name_below_root(path: Path) -> str | None:
+    """Its dotted name from the deepest of the project's folders that it lies in."""
+    holding = [folder for folder in {*roots(), Path.cwd()} if path.is_relative_to(folder)]
+    if not holding:
         return None
+    deepest = max(holding, key=lambda folder: len(folder.parts))
+    parts = path.relative_to(deepest).with_suffix("").parts
     return ".".join(parts) if all(part.isidentifier() for part in parts) else None
 
 
@@ -179,4 +183,7 @@ def _near_module(name: str, missing: str) -> str:
     near = get_close_matches(last, candidates, n=1, cutoff=0.6 if parent else 0.7)
     if near:
         return f"did you mean `{parent + '.' if parent else ''}{near[0]}`?"
-    return f"modules are looked for in {Path.cwd()} and in this environment ({sys.prefix})"
+    own = [str(Path.cwd()), *(shown(folder) for folder in roots() if folder != Path.cwd())]
+    places = listed([*own, f"this environment ({sys.prefix})"])
+    more = 'for another folder put pythonpath = ["folder"] under [tool.dropout-lint]'
+    return f"modules are looked for in {places}; {more}"

@@ -16,7 +16,7 @@ import msgspec
 from dropout_lint import __version__
 from dropout_lint.config import Settings
 from dropout_lint.config.settings import SHOWN
-from dropout_lint.loading.roots import root
+from dropout_lint.loading.roots import roots
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.rules import RuleSet, builtin_folder
 from dropout_lint.runs.cache.manifest import Manifest, digest, file_state, manifest_of, stamps
@@ -108,7 +108,7 @@ def key_of(target: str, settings: Settings) -> str:
         target.encode(errors="surrogateescape"),
         os.fsencode(Path.cwd()),
         os.fsencode(os.pathsep.join(sys.path)),
-        os.fsencode(root() or ""),
+        os.fsencode(os.pathsep.join(str(folder) for folder in roots())),
         msgspec.json.encode(decisive, order="sorted"),
         *own_code(),
         *packages(),
