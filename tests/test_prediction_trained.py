@@ -165,3 +165,24 @@ def test_correlation_behind_a_norm(channels: int) -> None:
     for place, step in enumerate((1, 2, 4)):
         found = ((y[..., step:] * y[..., :-step]).mean((0, 2, 3)) / variance).mean()
         assert after[place] == pytest.approx(float(found), abs=0.02)
+
+
+@pytest.mark.parametrize("drop", [nn.AlphaDropout, nn.Dropout], ids=["alpha", "plain"])
+@pytest.mark.parametrize("loud", [1.0, 3.0])
+def test_masks_that_pass_on_less_than_the_mean(drop: type[nn.Module], loud: float) -> None:
+    """Alpha dropout multiplies what it keeps by a < 1 and never by 1/keep: in test mode the data are larger."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Linear(30, 64)]
+    for _ in range(2):
+        layers += [nn.SELU(), drop(0.3), nn.Linear(64, 64), nn.BatchNorm1d(64)]
+    model, x = nn.Sequential(*layers, nn.SELU(), nn.Linear(64, 2)), torch.randn(1024, 30)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            layer.weight.data.mul_(loud)
+    label, optimizer = ((x[:, :2] ** 2).sum(1) > 2).long(), torch.optim.Adam(model.parameters(), 1e-3)
+    for batch in torch.randint(0, 1024, (200, 128)):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), label[batch]).backward()
+        optimizer.step()
+    true = measured(trained_alike(model, x, 16), x)
+    assert deltas(model, x) == pytest.approx(true, abs=0.06)

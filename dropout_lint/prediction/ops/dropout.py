@@ -119,7 +119,10 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     x·m = x·E[m] + x·(m - E[m]): older noise stays what it was, times E[m], which is 1 for inverted dropout.
     """
     column, middle = values[:, None], float(prob @ values)
-    steady = replace(x, noise=x.noise * middle**2)
+    growth = x.covariance_growth
+    steady = replace(
+        x, noise=x.noise * middle**2, covariance_growth=None if growth is None else growth / middle**2
+    )
     added = (prob @ values**2 - (prob @ values) ** 2) * (x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2)
     return replace(
         with_noise(steady, x, added, over, row),
