@@ -1,0 +1,20 @@
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.4)
+        self.conv2 = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        return self.conv2(self.drop(torch.relu(self.bn(self.conv1(x)))))
+
+
+class Net(Base):
+    pass

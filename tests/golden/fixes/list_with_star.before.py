@@ -1,0 +1,14 @@
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+class Net(nn.Module):
+    def __init__(self, p=0.3):
+        super().__init__()
+        layers = [nn.Conv2d(3, 8, 3), nn.Dropout(p), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.net(x)

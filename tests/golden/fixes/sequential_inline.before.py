@@ -1,0 +1,19 @@
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.Dropout(0.5),  # regularise
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 4, 3),
+        )
+
+    def forward(self, x):
+        return self.net(x)
