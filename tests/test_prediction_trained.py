@@ -170,7 +170,7 @@ def test_correlation_behind_a_norm(channels: int) -> None:
 @pytest.mark.parametrize("drop", [nn.AlphaDropout, nn.Dropout], ids=["alpha", "plain"])
 @pytest.mark.parametrize("loud", [1.0, 3.0])
 def test_masks_that_pass_on_less_than_the_mean(drop: type[nn.Module], loud: float) -> None:
-    """Alpha dropout multiplies what it keeps by a < 1 and never by 1/keep: in test mode the data are larger."""
+    """Alpha dropout multiplies what it keeps by a < 1 and never by 1/keep, so test mode is larger."""
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Linear(30, 64)]
     for _ in range(2):
