@@ -14,6 +14,7 @@ from torch import nn
 
 from dropout_lint.errors import TargetError
 from dropout_lint.inputs.values import holds_tensor
+from dropout_lint.loading.arguments import called, check_arguments
 from dropout_lint.loading.compat import with_schemas
 from dropout_lint.loading.elsewhere import modules_with
 from dropout_lint.loading.hollow import weightless
@@ -104,7 +105,7 @@ def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
 
     Args:
         value: the attribute.
-        call: its literal arguments.
+        call: its arguments, the names in them found (see `with_names`).
         text: the target, for messages.
         ways: how to build, best first (see `hollow`).
 
@@ -127,7 +128,7 @@ def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
         )
     check_arguments(value, call, text)
     notes: list[str] = []
-    made = with_schemas(lambda: _build(lambda: value(*call.args, **call.kwargs), text, ways, notes), notes)
+    made = with_schemas(lambda: _build(lambda: called(value, call), text, ways, notes), notes)
     return _taken(made, pair, text, notes)
 
 
@@ -168,58 +169,6 @@ def _once(run: Callable[[], Any], text: str, way: str, notes: list[str]) -> Any:
         torch.manual_seed(0)
         with weightless(way, notes):
             return run()
-
-
-def check_arguments(value: Callable[..., Any], call: Call, text: str) -> None:
-    """Hold literal arguments against a signature before anything runs.
-
-    Raises:
-        TargetError: an argument is missing, unknown, or one too many.
-    """
-    try:
-        signature = inspect.signature(value)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*call.args, **call.kwargs)
-        return
-    except TypeError as error:
-        reason = str(error)
-    parameters = signature.parameters
-    takes = f"it takes {signature}" if len(str(signature)) < 160 else f"it takes ({', '.join(parameters)})"
-    unknown = [name for name in call.kwargs if name not in parameters]
-    if unknown and not any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values()):
-        near = get_close_matches(unknown[0], list(parameters), n=1)
-        raise TargetError(
-            f"`{call.path}` takes no argument `{unknown[0]}`",
-            f"did you mean `{near[0]}`? {takes}" if near else takes,
-        )
-    missing = missing_arguments(signature, call)
-    if missing:
-        example = ", ".join(f"{name}=…" for name in missing)
-        names = ", ".join(f"`{name}`" for name in missing)
-        raise TargetError(
-            f"`{call.path}` needs the argument{'s' * (len(missing) > 1)} {names}",
-            f"give literals, `{text.partition('(')[0]}({example})`, or name a factory without arguments",
-        )
-    raise TargetError(f"`{call.path}` cannot be called like this: {reason}", takes)
-
-
-def missing_arguments(signature: inspect.Signature, call: Call) -> list[str]:
-    """Parameters without a default that a call does not give."""
-    single = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.KEYWORD_ONLY,
-    )
-    missing = []
-    for index, (name, parameter) in enumerate(signature.parameters.items()):
-        if parameter.kind not in single or parameter.default is not inspect.Parameter.empty:
-            continue
-        by_position = parameter.kind is not inspect.Parameter.KEYWORD_ONLY and index < len(call.args)
-        if not by_position and name not in call.kwargs:
-            missing.append(name)
-    return missing
 
 
 def _taken(made: Any, pair: Any, text: str, notes: list[str]) -> Made:

@@ -31,7 +31,8 @@ from typing import Any
 from torch import nn
 
 from dropout_lint.errors import DropoutLintError, NoModelError
-from dropout_lint.loading.build import Made, NotAModelError, make, missing_arguments
+from dropout_lint.loading.arguments import missing_arguments
+from dropout_lint.loading.build import Made, NotAModelError, make
 from dropout_lint.loading.factories import builds, function_of
 from dropout_lint.loading.folder import Passed, python_files
 from dropout_lint.loading.importing import import_target, shown

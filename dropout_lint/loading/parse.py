@@ -1,10 +1,10 @@
-"""The grammar of a target: `pkg.mod:attr(kw=literal)`, `file.py:attr`, `file.py`, a folder."""
+"""The grammar of a target: `pkg.mod:attr(kw=literal)`, `file.py:attr(Config(…))`, `file.py`, a folder."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,19 @@ from typing import Any
 from dropout_lint.errors import TargetError
 
 _FORMS = "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder"
+_ARGUMENTS = (
+    "only literals (numbers, strings, True, None, lists, dicts) and calls of the module's own names, such as "
+    "`Config(drop=0.5)`, go here; for more, write a factory without arguments and name that"
+)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
 class Call:
-    """What stands after the colon: a chain of attributes and, for a call, literal arguments.
+    """What stands after the colon: a chain of attributes and, for a call, its arguments.
 
-    `text` is what was typed there.
+    They are literals, and calls of other names of the same module, as a `Call` each. `text` is what was typed
+    there.
     """
 
     attrs: tuple[str, ...]
@@ -60,8 +65,8 @@ def parse_target(text: str) -> Spec:
     """Split a target into its source and what to take from it.
 
     Raises:
-        TargetError: the text has none of the forms, names a file that does not exist, or has arguments
-            that are no literals.
+        TargetError: the text has none of the forms, names a file that does not exist, or has arguments that
+            are neither literals nor calls.
     """
     text = text.strip()
     if not text:
@@ -146,15 +151,19 @@ def _parse_call(text: str, right: str) -> Call:
             f"`{right}` is not `attr` or `attr(kw=literal)`: {_syntax(error)}", _FORMS
         ) from None
     if isinstance(tree, ast.Call):
-        attrs = _chain(text, tree.func)
-        args = tuple(_literal(text, argument) for argument in tree.args)
-        kwargs: dict[str, Any] = {}
-        for keyword in tree.keywords:
-            if keyword.arg is None:
-                raise TargetError(f"`{text}` unpacks its arguments with **", "write each argument out")
-            kwargs[keyword.arg] = _literal(text, keyword.value)
-        return Call(attrs, True, args, kwargs, text=right.strip())
+        return _call(text, tree, right.strip())
     return Call(_chain(text, tree), text=right.strip())
+
+
+def _call(text: str, tree: ast.Call, typed: str) -> Call:
+    attrs = _chain(text, tree.func)
+    args = tuple(_argument(text, argument) for argument in tree.args)
+    kwargs: dict[str, Any] = {}
+    for keyword in tree.keywords:
+        if keyword.arg is None:
+            raise TargetError(f"`{text}` unpacks its arguments with **", "write each argument out")
+        kwargs[keyword.arg] = _argument(text, keyword.value)
+    return Call(attrs, True, args, kwargs, text=typed)
 
 
 def _syntax(error: Exception) -> str:
@@ -172,12 +181,38 @@ def _chain(text: str, node: ast.expr) -> tuple[str, ...]:
     return tuple(reversed(parts))
 
 
-def _literal(text: str, node: ast.expr) -> Any:
-    try:
+def _argument(text: str, node: ast.expr) -> Any:
+    """A literal, a call of a name, or a list, tuple or dict of these."""
+    if _is_literal(node):
         return ast.literal_eval(node)
+    if isinstance(node, ast.Call):
+        call = _call(text, node, ast.unparse(node))
+        hidden = next((name for name in call.attrs if name.startswith("__")), None)
+        if hidden is not None:
+            raise TargetError(f"the argument `{call.text}` in `{text}` calls `{hidden}`", _ARGUMENTS)
+        return call
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = [_argument(text, item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
+        return dict(zip(keys, [_argument(text, value) for value in node.values], strict=True))
+    raise TargetError(f"the argument `{ast.unparse(node)}` in `{text}` is not a literal", _ARGUMENTS)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """An argument with `change` applied to it, or to what a list, tuple or dict of them holds."""
+    if type(value) in (list, tuple):
+        return type(value)(mapped(item, change) for item in value)
+    if type(value) is dict:
+        return {key: mapped(item, change) for key, item in value.items()}
+    return change(value)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    """Whether Python's own reader of literals knows it: `set()` is one."""
+    try:
+        ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise TargetError(
-            f"the argument `{ast.unparse(node)}` in `{text}` is not a literal",
-            "only literals go here (numbers, strings, True, None, lists, dicts); for more, "
-            "write a factory without arguments and name that",
-        ) from None
+        return False
+    return True

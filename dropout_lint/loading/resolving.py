@@ -17,6 +17,7 @@ from dropout_lint.inputs.example import Built, Inputs
 from dropout_lint.inputs.first_layers import fits_first_layer
 from dropout_lint.inputs.shapes import as_inputs, check_inputs, parse_inputs
 from dropout_lint.loading import birthplace
+from dropout_lint.loading.arguments import with_names
 from dropout_lint.loading.build import Made, look_up, make
 from dropout_lint.loading.checkpoint import load_checkpoint
 from dropout_lint.loading.compat import plain_python
@@ -36,10 +37,10 @@ def resolve(
     """Build what a target names.
 
     Args:
-        target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder. An
-            attr is a factory, a class, a model, or a pair of one of these and example inputs; attrs may be
-            chained with dots. A file without an attr and a folder stand for every model in them (see
-            `discover`).
+        target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder;
+            `attr(Config(drop=0.5))` calls another name of the module for an argument. An attr is a factory,
+            a class, a model, or a pair of one of these and example inputs; attrs may be chained with dots. A
+            file without an attr and a folder stand for every model in them (see `discover`).
         inputs: `--input` texts, `[name=]8x3x32x32[:dtype]`; they go before any other example inputs.
         checkpoint: safetensors, or a file that `torch.load(weights_only=True)` reads; the model has its
             weights.
@@ -75,7 +76,8 @@ def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
     notes: list[str] = []
     module = import_target(spec, notes)
     value = look_up(module, spec.call, spec.source)
-    made = make(value, spec.call, spec.text, ways)
+    call = with_names(spec.call, lambda inner: look_up(module, inner, spec.source), spec.text)
+    made = make(value, call, spec.text, ways)
     made.notes[:0] = notes
     return spec.text, module, made
 

@@ -13,6 +13,7 @@ from dropout_lint.guard.untouched import untouched
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.inputs.shapes import materialise, why_inputs_failed
+from dropout_lint.loading.arguments import called, with_names
 from dropout_lint.loading.build import look_up
 from dropout_lint.loading.importing import import_target
 from dropout_lint.loading.parse import parse_target
@@ -29,7 +30,7 @@ def load_batches(text: str, notes: list[str]) -> Iterable[Any]:
     """What `--data` names: `pkg.mod:loader` or `file.py:loader`, an iterable or something that returns one.
 
     Args:
-        text: what was typed; `loader(root="data", size=8)` passes literals.
+        text: what was typed; `loader(root="data", size=8)` passes arguments, as a target's call does.
         notes: gets what is to be said aloud.
 
     Raises:
@@ -41,10 +42,12 @@ def load_batches(text: str, notes: list[str]) -> Iterable[Any]:
         raise TargetError(
             f"`{text}` does not name a loader", "write `package.module:loader` or `file.py:loader`"
         )
-    value = look_up(import_target(spec, notes), spec.call, spec.source)
+    module = import_target(spec, notes)
+    value = look_up(module, spec.call, spec.source)
+    call = with_names(spec.call, lambda inner: look_up(module, inner, spec.source), text)
     if spec.call.called or (callable(value) and not isinstance(value, Iterable)) or isinstance(value, type):
         with user_code(f"calling `{text}`"):
-            value = value(*spec.call.args, **spec.call.kwargs)
+            value = called(value, call)
     if not isinstance(value, (Iterable, Tensor)):
         raise MeasureError(
             f"`{text}` is a {type(value).__name__}, not an iterable of batches",
