@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropout_lint.api import LintReport, fix, lint
+    from dropout_lint.api import LintReport, fix, lint, pilot
     from dropout_lint.errors import DropoutLintError
     from dropout_lint.measurement import measure
     from dropout_lint.remedies import Uout, correct_init_, dropout_on, monte_carlo, recalibrate
@@ -25,6 +25,7 @@ _HOMES = {
     "lint": "dropout_lint.api",
     "measure": "dropout_lint.measurement",
     "monte_carlo": "dropout_lint.remedies",
+    "pilot": "dropout_lint.api",
     "recalibrate": "dropout_lint.remedies",
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     "lint",
     "measure",
     "monte_carlo",
+    "pilot",
     "recalibrate",
 ]
 

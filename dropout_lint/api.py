@@ -1,15 +1,17 @@
-"""The public Python functions `lint` and `fix`; the rooms give the rest as they are."""
+"""The public Python functions `lint`, `fix` and `pilot`; the rooms give the rest as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from dropout_lint.analysis import Options, analyse
+from dropout_lint.errors import InputError, TraceError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.info import asked
 from dropout_lint.fixes.plan.steps import Fixed
@@ -27,12 +29,17 @@ from dropout_lint.guard.wrappers import unwrapped, worn
 from dropout_lint.inputs.example import Built
 from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.measurement import TOLERANCE, Batches
+from dropout_lint.measurement.losses import Loss, LossFunction
+from dropout_lint.measurement.pilot import LEARNING_RATE, SEED, check_pilot
+from dropout_lint.measurement.session import Progress
 from dropout_lint.report import render
 from dropout_lint.report.context import Context
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
 from dropout_lint.runs.check import assemble
 from dropout_lint.runs.linting import lint_built
+from dropout_lint.runs.pilot import Pilots, inputs_of, run_pilots
 from dropout_lint.terms import SEVERITIES, STRATEGIES, Strategy, at_least
 
 # columns below which no text can be wrapped
@@ -182,6 +189,92 @@ def fix(
     if not wrapper:
         return fixed
     return replace(fixed, notes=(f"it is the module inside {wrapper}: put {wrapper} around it again",))
+
+
+def pilot(
+    model: nn.Module,
+    batches: Iterable[Any],
+    steps: int,
+    *,
+    loss: LossFunction | None = None,
+    inputs: Any = None,
+    compare_fixed: bool = False,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = SEED,
+    device: str | torch.device = "auto",
+    max_batches: int | None = None,
+    autocast: bool | torch.dtype | None = None,
+    tolerance: float | None = TOLERANCE,
+    statistics: Literal["auto", "stored", "measured"] = "auto",
+    progress: Progress | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    rules: Iterable[str | Path] = (),
+    catalogue: Catalogue = STANDARD,
+) -> Pilots:
+    """Train a copy of `model` for some steps, and measure Δ there: what training really leads to.
+
+    With `compare_fixed` the same is done to the fixed graph of every strategy that changes anything: same
+    weights at the start, same batches, same seed. `model` itself is left as it was.
+
+    Args:
+        model: any module; its weights are where the training starts.
+        batches: an iterable of batches as for `measure`, read again when it ends. A fifth of its batches, 10
+            at most, are held back.
+        steps: optimizer steps of AdamW.
+        loss: fn(output, batch) -> scalar, the batch on the model's device; None for the cross-entropy of
+            (x, labels) batches, or of dicts with `labels`.
+        inputs: what to trace the model with; None for the first batch.
+        compare_fixed: also train the fixed graphs.
+        learning_rate: of AdamW.
+        seed: what masks are drawn from; the same seed gives the same figures.
+        device, max_batches, autocast, tolerance, statistics: as for `measure`.
+        progress: called with steps or batches done, how many there are, and what is being done.
+        threshold, select, ignore, rules, catalogue: as for `fix`.
+
+    Returns:
+        `.delta`, `.before` (a `Pilot`: `.shift`, `.training_loss`, `.held_back`), `.fixed` by strategy and
+        `.skipped`; `print` shows them side by side.
+
+    Raises:
+        UsageError: an option is not allowed, the loader is empty or has no labels, nothing can be trained, or
+            the loss is no finite scalar with a gradient.
+        MeasureError: as `measure`, or the model cannot be copied or trained.
+        DropoutLintError: with `compare_fixed`, there is no fix.
+    """
+    check_model(model)
+    check_threshold(threshold)
+    check_pilot(steps, learning_rate, seed)
+    minimised = Loss(loss)
+    options = options_of(catalogue, rules, select, ignore, threshold)
+    inner = unwrapped(model)
+    source = Batches(batches)
+    try:
+        given = inputs_of(inner, source) if inputs is None else as_inputs(inputs, inner, "given")
+        with eager():
+            analysis = analyse(inner, given, options)
+    except (InputError, TraceError):
+        if compare_fixed:
+            raise
+        analysis = None
+    return run_pilots(
+        inner,
+        source,
+        steps,
+        analysis=analysis,
+        compare_fixed=compare_fixed,
+        loss=minimised,
+        learning_rate=learning_rate,
+        seed=seed,
+        progress=progress,
+        catalogue=catalogue,
+        device=device,
+        max_batches=max_batches,
+        autocast=autocast,
+        tolerance=tolerance,
+        statistics=statistics,
+    )
 
 
 def options_of(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from dropout_lint import __version__
 from dropout_lint.cli import console, options
+from dropout_lint.errors import UsageError
 from dropout_lint.loading.compat import own_process
+from dropout_lint.report import render
+from dropout_lint.report.context import Context
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.measured import table
 from dropout_lint.runs.check import rules_of
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
     from dropout_lint.measurement.validate import Validation
     from dropout_lint.report.schema import TargetInfo
 
-# FORMATS of `check` speak of findings; a measurement has these two.
-FORMATS = click.Choice(["text", "json"])
+# the other FORMATS of `check` speak of findings alone
+FORMATS = click.Choice(["text", "json", "html"])
 
 
 @click.command("measure", context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,6 +72,30 @@ FORMATS = click.Choice(["text", "json"])
 @click.option(
     "--compare-fixed", is_flag=True, help="Fix the graph, measure again and show both side by side."
 )
+@click.option(
+    "--pilot",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Train a copy for so many steps of AdamW on --data first, and measure that: Δ as training really"
+    " leads to it. With --compare-fixed also for the graph fixed by every strategy, side by side.",
+)
+@click.option(
+    "--loss",
+    metavar="MOD:FN",
+    help="With --pilot: fn(output, batch) -> scalar. [default: cross-entropy with the batch's labels]",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="RATE",
+    help="With --pilot: of AdamW. [default: 0.001]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --pilot: what the masks are drawn from. [default: 0]",
+)
 @click.option("--plot", metavar="FILE", help="Draw shift ratio by norm index (.png, .svg, .pdf).")
 @click.option(
     "--output-format", type=FORMATS, default="text", show_default=True, help="Format of the report."
@@ -90,9 +118,9 @@ def command(
 ) -> int:
     """Measure the variance shift between train and test mode at every norm that remembers its variance.
 
-    TARGET is as for `check`. Nothing is trained and the model is left as it was. For every norm: Δ =
-    Var_test / Var_train of its input with a 95 % interval, the shift ratio max(Δ, 1/Δ), how far the mean
-    moves (in train standard deviations), and the Δ that is predicted without running the model.
+    TARGET is as for `check`. The model is left as it was; nothing is trained but, with --pilot, a copy. For
+    every norm: Δ = Var_test / Var_train of its input with a 95 % interval, the shift ratio max(Δ, 1/Δ), how
+    far the mean moves (in train standard deviations), and the Δ that is predicted without running the model.
 
     Many processes: `torchrun --nproc-per-node N -m dropout_lint measure TARGET --data …`. Each takes every
     N-th batch (a loader with a DistributedSampler keeps its own share), and the result is that of one
@@ -113,17 +141,33 @@ def command(
     rules = rules_of(own)
     own_process()
     from dropout_lint.runs.linting import options_of
-    from dropout_lint.runs.measure import measured
+    from dropout_lint.runs.measure import measured, piloted
 
-    for file in (output_file, given["plot"]):
+    run: Callable[..., tuple[TargetInfo, Validation]] = piloted
+    training = {name: given.pop(name) for name in ("pilot", "loss", "learning_rate", "seed")}
+    given |= {name: value for name, value in training.items() if value is not None}
+    plot = given.pop("plot")
+    if training["pilot"] is None:
+        for name, value in training.items():
+            if value is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for a pilot, and nothing is trained without one",
+                    "say for how many steps: --pilot 200",
+                )
+        run = partial(measured, fix_required=True)
+    elif given.pop("batch_size") is not None:
+        raise UsageError(
+            "--batch-size is for random batches, and a pilot trains on those of --data", "leave it out"
+        )
+
+    for file in (output_file, plot):
         if file:
             console.require_folder(file)
     with ExitStack() as stack:
         stdout = stack.enter_context(console.report_stream())
         rank = stack.enter_context(process_group(given["device"]))
-        info, result = measured(
+        info, result = run(
             quiet=quiet or rank != 0,
-            fix_required=True,
             input=tuple(own.input),
             checkpoint=own.checkpoint,
             options=options_of(own, rules),
@@ -131,18 +175,18 @@ def command(
         )
         if rank != 0:
             return 0
-        if given["plot"]:
+        if plot:
             result.before.plot(
-                given["plot"],
+                plot,
                 after=result.after,
                 predicted={row.norm: row.predicted for row in result.rows if row.predicted is not None},
                 title=info.target,
             )
-        text = (
-            as_json(info)
-            if output_format == "json"
-            else as_text(info, result, stdout, quiet, bool(output_file))
-        )
+        if output_format == "text":
+            text = as_text(info, result, stdout, quiet, bool(output_file))
+        else:
+            context = Context(threshold=own.delta_threshold)
+            text = render(report_of([info], __version__), output_format, context)
         if output_file:
             console.write_file(output_file, text)
         else:
@@ -169,11 +213,6 @@ def process_group(device: str) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def as_json(info: TargetInfo) -> str:
-    """The JSON report (schema version 1) with one target."""
-    return report_of([info], __version__).to_json() + "\n"
-
-
 def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_file: bool) -> str:
     """The report for people."""
     shapes = f" on {', '.join(info.inputs)}" if info.inputs else ""
@@ -181,6 +220,7 @@ def as_text(info: TargetInfo, result: Validation, stdout: Any, quiet: bool, to_f
     encoding = (getattr(stdout, "encoding", None) or sys.stdout.encoding or "ascii").lower().replace("-", "")
     body = table(
         replace(result, notes=() if quiet else tuple(info.notes)),
+        pilot=info.measured.pilot if info.measured else None,
         width=80 if to_file else console.width_of(stdout),
         color=not to_file and console.use_color(stdout),
         fancy=encoding.startswith("utf"),

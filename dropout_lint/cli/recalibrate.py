@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,10 @@ import rich_click as click
 
 from dropout_lint.cli import console, options
 from dropout_lint.errors import UsageError
-from dropout_lint.loading.importing import import_target
-from dropout_lint.loading.parse import parse_target
 from dropout_lint.loading.usercode import user_code
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from dropout_lint.inputs.example import Built
 
@@ -132,7 +128,7 @@ def recalibrated(
     from dropout_lint.loading.checkpoint import load_checkpoint
     from dropout_lint.loading.resolving import resolve
     from dropout_lint.measurement.place import move, place
-    from dropout_lint.measurement.sources import load_batches
+    from dropout_lint.measurement.sources import load_batches, load_function
     from dropout_lint.remedies.recalibrate import recalibrate
     from dropout_lint.remedies.rewrite import rewrite_checkpoint
 
@@ -143,7 +139,7 @@ def recalibrated(
     if moves:
         move(model, where)
     batches = load_batches(data, notes)
-    score = None if metric is None else function_named(metric)
+    score = None if metric is None else load_function(metric, "--metric", "the model")
     with user_code(f"re-estimating on {data}"):
         result = recalibrate(model, batches, metric=score, device=where, **how)
     moved = {move.name for move in result.moved}
@@ -166,24 +162,3 @@ def only_one(target: str, found: list[Built]) -> Built:
             f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}"
         )
     return found[0]
-
-
-def function_named(text: str) -> Callable[[nn.Module], float]:
-    """The function that `--metric` names.
-
-    Raises:
-        TargetError: it cannot be found or imported.
-        UsageError: it cannot be called.
-    """
-    from dropout_lint.loading.build import look_up
-
-    spec = parse_target(text)
-    if spec.call is None or spec.call.called:
-        raise UsageError(f"--metric {text} names no function", "write --metric package.module:function")
-    value: Callable[[nn.Module], float] = look_up(import_target(spec, []), spec.call, spec.source)
-    if not callable(value):
-        raise UsageError(
-            f"--metric {text} is no function but of type {type(value).__name__}",
-            "name a function of the model",
-        )
-    return value

@@ -41,8 +41,25 @@ class NotAModelError(TargetError):
     """What was built is no module, and holds none."""
 
 
-def look_up(owner: Any, call: Call, source: str) -> Any:
+def functions_in(owner: Any) -> str:
+    """The functions that a module or class holds itself, for a hint."""
+    home = getattr(owner, "__name__", None)
+    found = [
+        item
+        for item in _public(owner)
+        if inspect.isfunction(value := getattr(owner, item, None)) and value.__module__ == home
+    ]
+    return "it has " + ", ".join(f"`{item}`" for item in found[:8]) if found else "it has no function"
+
+
+def look_up(owner: Any, call: Call, source: str, *, others: Callable[[Any], str] | None = None) -> Any:
     """Follow `Class.method` from a module.
+
+    Args:
+        owner: the module.
+        call: what to take from it.
+        source: the module's name, for messages.
+        others: what it has instead, in words, where no name is near; None for what builds models.
 
     Raises:
         TargetError: an attribute is not there; names the nearest.
@@ -56,7 +73,9 @@ def look_up(owner: Any, call: Call, source: str) -> Any:
             if isinstance(error.__cause__, AttributeError):
                 where = ".".join([source, *call.attrs[:index]]) if index else source
                 hint = _in_module(owner, call, source) if index == 0 else _near_attribute(value, name)
-                raise TargetError(f"`{where}` has no attribute `{name}`", hint or _builders(value)) from None
+                raise TargetError(
+                    f"`{where}` has no attribute `{name}`", hint or (others or _builders)(value)
+                ) from None
             raise
     return value
 

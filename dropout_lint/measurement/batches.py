@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,10 +23,11 @@ KEEP_LIMIT = 2 * 2**30
 class Batches:
     """The same batches in every pass, in the same order, as far as the source allows.
 
-    A list or tuple is read again. Anything else is kept while it is below `KEEP_LIMIT`; beyond that a loader
-    is iterated again with the random state that it started from (so a shuffling `DataLoader` gives the same
-    batches), and an iterator that can be read only once stops there. The loader draws from the caller's
-    random state, not from the one that the forward passes use.
+    A list or tuple is read again. Anything else is kept while it is below `KEEP_LIMIT`, and a pass that goes
+    further than those before it reads on where they stopped; beyond the limit a loader is iterated again with
+    the random state that it started from (so a shuffling `DataLoader` gives the same batches, also one with a
+    generator of its own), and an iterator that can be read only once stops there. The loader draws from the
+    caller's random state, not from the one that the forward passes use.
 
     Args:
         source: any iterable of batches. A single tensor or mapping counts as one batch.
@@ -59,7 +61,8 @@ class Batches:
         self._kept: list[Any] | None = [] if keep and not isinstance(source, (list, tuple)) else None
         self._bytes = 0
         self._rng = RngState.capture()
-        self._started = False
+        self._generators = [(one, one.get_state()) for one in _generators(source)]
+        self._live: Iterator[Any] | None = None  # what is not kept yet
 
     def read(self, most: int | None = None) -> Iterator[tuple[int, Any]]:
         """One pass: the index of each batch over all ranks, and the batch.
@@ -67,33 +70,43 @@ class Batches:
         Args:
             most: batches of this rank to read at most.
         """
-        for local, batch in enumerate(self._pass()):
-            index = local * self.world + self.rank
-            if (self.limit is not None and index >= self.limit) or (most is not None and local >= most):
-                return
-            yield index, batch
+        mine = None if self.limit is None else max(0, -(-(self.limit - self.rank) // self.world))
+        bounds = [bound for bound in (mine, most) if bound is not None]
+        for local, batch in enumerate(islice(self._pass(), min(bounds, default=None))):
+            yield local * self.world + self.rank, batch
 
     def _pass(self) -> Iterator[Any]:
-        if self._started and self._kept:
-            yield from self._kept
+        kept = self._kept
+        if kept is None:
+            yield from self._shared(self._iterate())
             return
-        keep = not self._started and self._kept is not None
-        self._started = True
-        for batch in self._shared(self._iterate()):
-            if keep and self._kept is not None:
-                self._kept.append(batch)
-                self._bytes += _size(batch)
-                if self._bytes > KEEP_LIMIT:
-                    if isinstance(self.source, Iterator):
-                        self.notes.append(
-                            f"the iterator can be read only once, so its first {len(self._kept)} batches"
-                            f" ({KEEP_LIMIT / 2**30:g} GiB) were kept and the rest left out;"
-                            " a loader can be read again"
-                        )
-                        yield batch
-                        return
-                    self._kept, keep = None, False
-            yield batch
+        if self._live is None:
+            self._live = self._shared(self._iterate())
+        at = 0
+        while True:
+            if at < len(kept):
+                yield kept[at]
+                at += 1
+                continue
+            more = list(islice(self._live, 1))
+            if not more:
+                return
+            kept += more
+            self._bytes += _size(more)
+            if self._bytes <= KEEP_LIMIT:
+                continue
+            if isinstance(self.source, Iterator):
+                self.notes.append(
+                    f"the iterator can be read only once, so its first {len(kept)} batches"
+                    f" ({KEEP_LIMIT / 2**30:g} GiB) were kept and the rest left out;"
+                    " a loader can be read again"
+                )
+                self._live = iter(())
+                continue
+            self._kept = None
+            yield from more
+            yield from self._live
+            return
 
     def _shared(self, batches: Iterator[Any]) -> Iterator[Any]:
         for index, batch in enumerate(batches):
@@ -106,6 +119,8 @@ class Batches:
             yield from self.source
             return
         state, index = self._rng, 0
+        for generator, start in self._generators:
+            generator.set_state(start)
         iterator: Iterator[Any] | None = None
         while True:
             ours = RngState.capture()
@@ -127,6 +142,12 @@ class Batches:
                 ours.restore()
             yield batch
             index += 1
+
+
+def _generators(source: Any) -> list[torch.Generator]:
+    """The generators that a `DataLoader` was given."""
+    held = [getattr(one, "generator", None) for one in (source, getattr(source, "sampler", None))]
+    return list({id(one): one for one in held if isinstance(one, torch.Generator)}.values())
 
 
 def _size(value: Any) -> int:

@@ -58,14 +58,15 @@ class Forward:
         seed_everything(self.seed + index, self.device)
         own = to_device(inputs, self.device, copy=True)
         try:
-            with recorder, self._precision():
+            with recorder, precision(self.device, self.autocast):
                 self.model(*own.args, **own.kwargs)
             recorder.commit(index)
         except Exception as error:
             recorder.drop()
-            if train and _is_single_value(error):
+            if train and is_single_value(error):
                 return False
-            raise self._named(error, inputs, index, train) from error
+            where = "in train mode" if train else "in test mode"
+            raise why_it_failed(error, inputs, index, where, device=self.device, first=self.first) from error
         finally:
             buffers.restore()
         if train:
@@ -73,28 +74,42 @@ class Forward:
             self.first = self.first or inputs.describe()
         return True
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        dtype = self.autocast if isinstance(self.autocast, torch.dtype) else None
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.autocast is not False)
 
-    def _named(self, error: Exception, inputs: Inputs, index: int, train: bool) -> MeasureError:
-        mode = "train" if train else "test"
-        if is_out_of_memory(error):
-            samples = samples_of(inputs)
-            smaller = f"{samples // 2} samples" if samples > 1 else "a smaller input"
-            return MeasureError(
-                f"{self.device} ran out of memory on batch {index} ({describe(inputs)}) in {mode} mode",
-                f"lower the batch size (try {smaller}), use mixed precision (`--amp`, autocast=True),"
-                " or measure on the device cpu",
-            )
-        text = f"the model failed on batch {index} ({describe(inputs)}) in {mode} mode: {_one_line(error)}"
-        if self.first and self.first != inputs.describe():
-            hint = f"the first batch was {', '.join(self.first)}; let the loader yield batches of one form"
-        else:
-            hint = "batches must fit forward's arguments: a tensor, a tuple in their order, or a dict by name"
-        return MeasureError(text, hint, details=own_traceback(error))
+def precision(device: torch.device, autocast: bool | torch.dtype | None) -> AbstractContextManager[Any]:
+    """Mixed precision as in training with autocast; None leaves it as it is."""
+    if autocast is None:
+        return nullcontext()
+    dtype = autocast if isinstance(autocast, torch.dtype) else None
+    return torch.autocast(device.type, dtype=dtype, enabled=autocast is not False)
+
+
+def why_it_failed(
+    error: Exception, inputs: Inputs, index: int, where: str, *, device: torch.device, first: tuple[str, ...]
+) -> MeasureError:
+    """What went wrong in a batch, and what to do about it.
+
+    Args:
+        error: what was raised.
+        inputs: what the model was given.
+        index: number of the batch.
+        where: `in train mode`, or what else was being done.
+        device: where the model ran.
+        first: the shapes of the first batch that ran, nothing where none did.
+    """
+    if is_out_of_memory(error):
+        samples = samples_of(inputs)
+        smaller = f"{samples // 2} samples" if samples > 1 else "a smaller input"
+        return MeasureError(
+            f"{device} ran out of memory on batch {index} ({describe(inputs)}) {where}",
+            f"lower the batch size (try {smaller}), use mixed precision (`--amp`, autocast=True),"
+            " or measure on the device cpu",
+        )
+    text = f"the model failed on batch {index} ({describe(inputs)}) {where}: {one_line(error)}"
+    if first and first != inputs.describe():
+        hint = f"the first batch was {', '.join(first)}; let the loader yield batches of one form"
+    else:
+        hint = "batches must fit forward's arguments: a tensor, a tuple in their order, or a dict by name"
+    return MeasureError(text, hint, details=own_traceback(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -107,10 +122,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _is_single_value(error: Exception) -> bool:
+def is_single_value(error: Exception) -> bool:
+    """Whether a batch norm was given a single value per channel in train mode."""
     return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The class of an exception, and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

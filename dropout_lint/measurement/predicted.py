@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,12 +15,20 @@ def predicted_deltas(predicted: Prediction | Mapping[str, float] | None) -> dict
         return {}
     if isinstance(predicted, Mapping):
         return dict(predicted)
+    return _furthest((shift.norm, shift.delta_now) for shift in predicted.norms)
+
+
+def expected_deltas(prediction: Prediction) -> dict[str, float]:
+    """Δ by norm name of the trained network; of several calls of a norm the one furthest from 1."""
+    return _furthest((shift.norm, shift.delta) for shift in prediction.norms)
+
+
+def _furthest(found: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     deltas: dict[str, float] = {}
-    for shift in predicted.norms:
-        delta = shift.delta_now
+    for norm, delta in found:
         if delta is None:
             continue
-        known = deltas.get(shift.norm)
+        known = deltas.get(norm)
         if known is None or abs(delta - 1) > abs(known - 1):
-            deltas[shift.norm] = delta
+            deltas[norm] = delta
     return deltas

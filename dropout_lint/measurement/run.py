@@ -94,14 +94,7 @@ def measure(
     ranks = Ranks()
     inner = unwrapped(model)
     where, moves = place(inner, device)
-    norms = find_norms(inner, catalogue)
-    if not norms:
-        raise MeasureError(
-            f"{type(inner).__name__} has no norm that remembers the training variance, and is a module: only"
-            " modules are measured",
-            "batch norms and instance norms with track_running_stats do, layer and group norms do not;"
-            " for a forward that calls F.batch_norm itself, `lint` predicts the shift",
-        )
+    norms = require_norms(inner, catalogue)
     ranks.same([(norm.name, norm.spec) for norm in norms], "norms")
     with untouched(inner, where) as found, torch.no_grad(), eager():
         if moves:
@@ -190,16 +183,33 @@ def find_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
     return found
 
 
+def require_norms(model: nn.Module, catalogue: Catalogue) -> list[Listened]:
+    """Every norm that shifts.
+
+    Raises:
+        MeasureError: there is none.
+    """
+    norms = find_norms(model, catalogue)
+    if not norms:
+        raise MeasureError(
+            f"{type(model).__name__} has no norm that remembers the training variance, and is a module: only"
+            " modules are measured",
+            "batch norms and instance norms with track_running_stats do, layer and group norms do not;"
+            " for a forward that calls F.batch_norm itself, `lint` predicts the shift",
+        )
+    return norms
+
+
 def _stored(norms: list[Listened], statistics: str) -> frozenset[str]:
     if statistics == "measured":
         return frozenset()
     names = frozenset(norm.name for norm in norms)
     if statistics == "stored":
         return names
-    return frozenset(norm.name for norm in norms if _is_trained(norm.module))
+    return frozenset(norm.name for norm in norms if is_trained(norm.module))
 
 
-def _is_trained(module: nn.Module) -> bool:
+def is_trained(module: nn.Module) -> bool:
     """Whether the running statistics have seen a batch; old checkpoints have none counted."""
     counted = getattr(module, "num_batches_tracked", None)
     if isinstance(counted, Tensor) and int(counted) > 0:

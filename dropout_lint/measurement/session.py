@@ -160,7 +160,7 @@ class Session:
     def _loop(self, work: Callable[[int, Any], bool], tight: Callable[[], bool] | None, what: str) -> None:
         """Every rank works through its batches; all stop together on an error, at the end, or when tight."""
         source = self.batches.read(self._used)
-        total = self._used if self._used is not None else _expected(self.batches)
+        total = self._used if self._used is not None else expected_batches(self.batches)
         failure: MeasureError | None = None
         rounds, mine, look = 0, 0, FIRST_LOOK
         if self.tolerance is None or self._used is not None:
@@ -262,7 +262,7 @@ def _write(module: nn.Module, name: str, values: Tensor) -> None:
         buffer.data.copy_(values)
 
 
-def _expected(batches: Batches) -> int | None:
+def expected_batches(batches: Batches) -> int | None:
     """Batches of this rank, where the loader knows its length."""
     length = math.inf
     with suppress(TypeError):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dropout_lint.errors import InputError, MeasureError, TargetError
+from dropout_lint.errors import InputError, MeasureError, TargetError, UsageError
 from dropout_lint.guard.untouched import untouched
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.inputs.shapes import materialise, why_inputs_failed
 from dropout_lint.loading.arguments import called, with_names
-from dropout_lint.loading.build import look_up
+from dropout_lint.loading.build import functions_in, look_up
 from dropout_lint.loading.importing import import_target
 from dropout_lint.loading.parse import parse_target
 from dropout_lint.loading.usercode import user_code
@@ -54,6 +54,36 @@ def load_batches(text: str, notes: list[str]) -> Iterable[Any]:
             "name a DataLoader, a list of tensors, or a function that returns one",
         )
     return value
+
+
+def load_function(text: str, option: str, of: str, *, made: bool = False) -> Callable[..., Any]:
+    """The function that an option names: `pkg.mod:fn`.
+
+    Args:
+        text: what was typed.
+        option: its name, for messages.
+        of: what the function takes, in words.
+        made: `pkg.mod:make(weight=2)`, which returns one, is allowed too.
+
+    Raises:
+        TargetError: it cannot be found or imported.
+        UsageError: it cannot be called.
+    """
+    spec = parse_target(text)
+    if spec.call is None or (spec.call.called and not made):
+        raise UsageError(f"{option} {text} names no function", f"write {option} package.module:function")
+    module = import_target(spec, [])
+    value = look_up(module, spec.call, spec.source, others=functions_in)
+    if spec.call.called:
+        call = with_names(spec.call, lambda inner: look_up(module, inner, spec.source), text)
+        with user_code(f"calling `{text}`"):
+            value = called(value, call)
+    if not callable(value):
+        raise UsageError(
+            f"{option} {text} is no function but of type {type(value).__name__}", f"name a function of {of}"
+        )
+    found: Callable[..., Any] = value
+    return found
 
 
 def find_inputs(model: nn.Module, inputs: Inputs | None, device: torch.device) -> Inputs:

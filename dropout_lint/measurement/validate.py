@@ -56,12 +56,14 @@ class Validation:
         before: the measurement of the model as it is.
         after: the measurement of the fixed model, None without a fix.
         notes: things to say aloud.
+        steps: how long the networks were trained before they were measured; 0: measured as they are.
     """
 
     rows: tuple[NormComparison, ...]
     before: Shift
     after: Shift | None
     notes: tuple[str, ...] = ()
+    steps: int = 0
 
     @property
     def mean_absolute_error(self) -> float | None:
@@ -105,7 +107,26 @@ def validate(
     after = None
     if fixed is not None:
         after = measure(fixed, source, **options | {"per_dropout": False})
-    was, will = predicted_deltas(predicted), predicted_deltas(predicted_after)
+    return compared(before, after, predicted_deltas(predicted), predicted_deltas(predicted_after))
+
+
+def compared(
+    before: Shift,
+    after: Shift | None,
+    was: Mapping[str, float],
+    will: Mapping[str, float],
+    *,
+    steps: int = 0,
+) -> Validation:
+    """Measurements side by side with what was predicted.
+
+    Args:
+        before: the measurement of the model as it is.
+        after: the measurement of the fixed model, None without a fix.
+        was: predicted Δ by norm name, for the model as it is.
+        will: the same for the fixed model.
+        steps: how long both were trained before.
+    """
     now = after.delta if after is not None else {}
     names = dict.fromkeys([*before.delta, *before.gaps])
     rows = [
@@ -115,4 +136,4 @@ def validate(
     rows = [row for row in rows if (row.before, row.predicted, row.after) != (None, None, None)]
     rows.sort(key=lambda row: -row.shift_ratio)
     notes = [*before.notes, *(after.notes if after is not None else ())]
-    return Validation(tuple(rows), before, after, tuple(dict.fromkeys(notes)))
+    return Validation(tuple(rows), before, after, tuple(dict.fromkeys(notes)), steps)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lint.report.schema import MeasurementInfo
+from dropout_lint.report.pilot import pilot_lines, prose
+from dropout_lint.report.schema import MeasurementInfo, PilotInfo
 from dropout_lint.report.style import Style
 from dropout_lint.words import count, severity_of_shift, sparkline
 
@@ -21,11 +21,19 @@ STATISTICS = {
 }
 
 
-def table(result: Validation, *, width: int = 80, color: bool = False, fancy: bool = True) -> str:
+def table(
+    result: Validation,
+    *,
+    pilot: PilotInfo | None = None,
+    width: int = 80,
+    color: bool = False,
+    fancy: bool = True,
+) -> str:
     """The norms, worst first, with what was predicted and what a fix changed where that is known.
 
     Args:
         result: what `validate` returned.
+        pilot: what was trained before that.
         width: columns of the terminal.
         color: whether to paint.
         fancy: whether the output can show block characters.
@@ -35,27 +43,22 @@ def table(result: Validation, *, width: int = 80, color: bool = False, fancy: bo
     head = f"{count(shift.batches, 'batch', 'batches')}, {count(shift.samples, 'sample')} on {shift.device}"
     if shift.world > 1:
         head += f" in {shift.world} processes"
-    lines = _prose(f"{head}; {STATISTICS[shift.statistics]}.", width)
+    lines = [] if pilot is None else [*pilot_lines(pilot, width=width, color=color), ""]
+    lines += prose(f"{head}; {STATISTICS[shift.statistics]}.", width)
     lines += ["", _trend(shift, result.after, width, fancy), "", *_rows(result, width, style)]
     if shift.gaps:
         lines += ["", "not measured:"]
         for name, reason in shift.gaps.items():
-            lines += _prose(f"  {name}: {reason}", width)
+            lines += prose(f"  {name}: {reason}", width)
     if shift.alone:
         lines += ["", *_shares(shift, width)]
     error = result.mean_absolute_error
     if error is not None:
-        lines += ["", f"prediction against measurement: mean |error| of Δ {error:.3f}"]
+        against = f"the pilot of {count(result.steps, 'step')}" if result.steps else "measurement"
+        lines += ["", f"prediction against {against}: mean |error| of Δ {error:.3f}"]
     for note in result.notes:
-        lines += _prose(f"note: {note}", width)
+        lines += prose(f"note: {note}", width)
     return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _prose(text: str, width: int) -> list[str]:
-    """`text` in lines; those after the first are indented."""
-    return textwrap.wrap(
-        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _trend(shift: Shift, after: Shift | None, width: int, fancy: bool) -> str:
@@ -82,9 +85,9 @@ def _trend(shift: Shift, after: Shift | None, width: int, fancy: bool) -> str:
 def _rows(result: Validation, width: int, style: Style) -> list[str]:
     predicted = any(row.predicted is not None for row in result.rows)
     after = result.after is not None
-    heads = ["Δ measured", "ratio", "mean"]
+    heads = [f"Δ, {count(result.steps, 'step')}" if result.steps else "Δ measured", "ratio", "mean"]
     if predicted:
-        heads.append("predicted")
+        heads.append("expected" if result.steps else "predicted")
     if after:
         heads += ["pred. after"] if any(row.predicted_after is not None for row in result.rows) else []
         heads.append("after")
@@ -119,13 +122,13 @@ def _number(value: float | None) -> str:
 
 
 def _shares(shift: Shift, width: int) -> list[str]:
-    lines = _prose(
+    lines = prose(
         "share of each norm's shortfall 1 - Δ that goes when a dropout alone is switched off:", width
     )
     for norm, shares in shift.shares.items():
         known = sorted(((share, drop) for drop, share in shares.items() if share >= 0.01), reverse=True)
         text = ", ".join(f"{drop} {share:.0%}" for share, drop in known) or "none by a hundredth"
-        lines += _prose(f"  {norm}: {text}", width)
+        lines += prose(f"  {norm}: {text}", width)
     return lines
 
 
@@ -144,6 +147,7 @@ def measurement_infos(result: Validation) -> list[MeasurementInfo]:
             mean_shift=norm.mean_shift,
             predicted=rows[norm.name].predicted,
             predicted_after=rows[norm.name].predicted_after,
+            pilot_steps=result.steps,
         )
         for norm in sorted(result.before.norms, key=lambda norm: -norm.shift_ratio)
     ]

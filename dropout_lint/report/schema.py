@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from dropout_lint.terms import Basis, Severity
+from dropout_lint.terms import Basis, Severity, Strategy
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +125,11 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):
-    """Measured Δ at one norm: 95 % interval, and how far the mean moves in train standard deviations."""
+    """Measured Δ at one norm: 95 % interval, and how far the mean moves in train standard deviations.
+
+    `pilot_steps`: the steps that a copy was trained for before all of this was measured; `predicted` is then
+    Δ as it is expected after training. 0: measured as it is, and predicted so.
+    """
 
     norm: str
     delta: float
@@ -136,10 +140,61 @@ class MeasurementInfo(Struct, frozen=True, kw_only=True):
     mean_shift: float | None = None
     predicted: float | None = None
     predicted_after: float | None = None
+    basis: Basis = "measured"
+    pilot_steps: int = 0
+
+
+class CandidateInfo(Struct, frozen=True, kw_only=True):
+    """One network of a pilot: the model as it is (`strategy` null), or its graph fixed by a strategy.
+
+    Attributes:
+        strategy: of the fix.
+        same_as: the strategy that gives the same network; it was trained once.
+        fixes: what the fix does.
+        worst_norm, worst_delta: the norm with the largest shift ratio, and its Δ.
+        deltas: measured Δ by norm.
+        training_loss: mean over the last steps, in train mode.
+        held_back_train_mode, held_back_test_mode: mean loss of the batches that were held back, null where
+            there were none.
+        basis: what Δ speaks of: this network, trained for the steps of the pilot.
+    """
+
+    strategy: Strategy | None
+    same_as: Strategy | None = None
+    fixes: list[str] = []
+    worst_norm: str
+    worst_delta: float
+    deltas: dict[str, float]
+    training_loss: float
+    held_back_train_mode: float | None
+    held_back_test_mode: float | None
+    basis: Basis = "measured"
+
+
+class PilotInfo(Struct, frozen=True, kw_only=True):
+    """How copies of the model were trained before they were measured, and what came of it.
+
+    `loss_steps`: the last steps that `training_loss` is the mean over; `skipped`: why a strategy is not among
+    the candidates.
+    """
+
+    steps: int
+    optimizer: str
+    learning_rate: float
+    loss: str
+    seed: int
+    loss_steps: int
+    held_back_batches: int
+    held_back_samples: int
+    candidates: list[CandidateInfo]
+    skipped: dict[str, str] = {}
 
 
 class MeasuredInfo(Struct, frozen=True, kw_only=True):
-    """How a target was measured; `gaps`: why a norm has no number; `shares`: norm → dropout → share."""
+    """How a target was measured; `gaps`: why a norm has no number; `shares`: norm → dropout → share.
+
+    `pilot`: what was trained before, null where the model was measured as it is.
+    """
 
     batches: int
     samples: int
@@ -149,6 +204,7 @@ class MeasuredInfo(Struct, frozen=True, kw_only=True):
     random_inputs: bool
     gaps: dict[str, str] = {}
     shares: dict[str, dict[str, float]] = {}
+    pilot: PilotInfo | None = None
 
 
 class TraceInfo(Struct, frozen=True, kw_only=True):

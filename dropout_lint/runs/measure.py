@@ -11,21 +11,25 @@ from torch.utils.data.distributed import DistributedSampler
 
 from dropout_lint.analysis import Analysis, Options, analyse
 from dropout_lint.config import Settings
-from dropout_lint.errors import DropoutLintError, UsageError
+from dropout_lint.errors import DropoutLintError, InputError, TraceError, UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.inputs.example import Built, Inputs
 from dropout_lint.loading.resolving import resolve
+from dropout_lint.measurement.batches import Batches
+from dropout_lint.measurement.losses import Loss
+from dropout_lint.measurement.pilot import LEARNING_RATE, SEED, check_pilot
 from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.progress import progress_bar
-from dropout_lint.measurement.sources import find_inputs, load_batches, random_batches
+from dropout_lint.measurement.sources import find_inputs, load_batches, load_function, random_batches
 from dropout_lint.measurement.validate import Validation, validate
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.measured import measurement_infos
-from dropout_lint.report.schema import MeasuredInfo, TargetInfo
+from dropout_lint.report.schema import MeasuredInfo, PilotInfo, TargetInfo
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unmeasured
 from dropout_lint.runs.linting import options_of
+from dropout_lint.runs.pilot import inputs_of, run_pilots
 
 
 def validated(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
@@ -85,13 +89,7 @@ def measured(
         raise UsageError(
             "--batch-size is for random batches, and --data brings its own", "leave one of them out"
         )
-    found = resolve(target, inputs=input, checkpoint=checkpoint, prefer_meta=False)
-    if len(found) != 1:
-        names = ", ".join(built.target for built in found[:6])
-        raise UsageError(
-            f"`{target}` holds {len(found)} models, and one is measured at a time", f"name it: {names}"
-        )
-    (built,) = found
+    built = only_model(target, input, checkpoint)
     notes = list(built.notes)
     where, moves = place(built.model, device)
     if moves:
@@ -139,8 +137,113 @@ def measured(
             shard=not shared_out(source),
             progress=progress,
         )
+    return told(built, result, notes, data=data, inputs=inputs), result
+
+
+def piloted(
+    *,
+    target: str,
+    data: str | None,
+    pilot: int,
+    loss: str | None = None,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = SEED,
+    batches: int | None = None,
+    input: tuple[str, ...] = (),
+    checkpoint: str | None = None,
+    device: str = "auto",
+    amp: bool = False,
+    statistics: str = "auto",
+    tolerance: float = 0.01,
+    per_dropout: bool = False,
+    compare_fixed: bool = False,
+    quiet: bool = False,
+    options: Options | None = None,
+) -> tuple[TargetInfo, Validation]:
+    """Build one target, train copies of it and of its fixes, and measure them.
+
+    Raises:
+        DropoutLintError: it cannot be built, trained, measured or fixed.
+    """
+    if data is None:
+        raise UsageError(
+            "--pilot trains on the model's own batches, and there are none",
+            "name its loader: --data package.module:loader",
+        )
+    options = options or Options()
+    check_pilot(pilot, learning_rate, seed)
+    function = None if loss is None else load_function(loss, "--loss", "output and batch", made=True)
+    minimised = Loss(function, loss)
+    built = only_model(target, input, checkpoint)
+    notes = list(built.notes)
+    source = Batches(load_batches(data, notes))
+    analysis = None
+    try:
+        inputs = built.inputs or inputs_of(built.model, source)
+        analysis = analyse(built.model, inputs, options, constructed=built.constructed)
+    except (InputError, TraceError) as problem:
+        if compare_fixed:
+            raise
+        notes.append(f"no prediction beside the measurement: {problem.message}")
+    with progress_bar(quiet=quiet) as progress:
+        pilots = run_pilots(
+            built.model,
+            source,
+            pilot,
+            analysis=analysis,
+            compare_fixed=compare_fixed,
+            loss=minimised,
+            learning_rate=learning_rate,
+            seed=seed,
+            per_dropout=per_dropout,
+            progress=progress,
+            catalogue=options.catalogue,
+            device=device,
+            max_batches=batches,
+            autocast=True if amp else None,
+            tolerance=tolerance or None,
+            statistics=statistics,
+        )
+    result = replace(pilots.validation, notes=pilots.notes)
+    return told(built, result, notes, data=data, pilot=pilots.info), result
+
+
+def only_model(target: str, input: tuple[str, ...], checkpoint: str | None) -> Built:
+    """The one model that a target names, with values.
+
+    Raises:
+        DropoutLintError: it cannot be built, or there are several.
+    """
+    found = resolve(target, inputs=input, checkpoint=checkpoint, prefer_meta=False)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(built.target for built in found[:6])
+    raise UsageError(
+        f"`{target}` holds {len(found)} models, and one is measured at a time", f"name it: {names}"
+    )
+
+
+def told(
+    built: Built,
+    result: Validation,
+    notes: list[str],
+    *,
+    data: str | None,
+    inputs: Inputs | None = None,
+    pilot: PilotInfo | None = None,
+) -> TargetInfo:
+    """A measurement in the report's words.
+
+    Args:
+        built: what was measured.
+        result: what came of it.
+        notes: what is to be said besides.
+        data: the user's loader, None for random batches.
+        inputs: what those were made like.
+        pilot: what was trained before.
+    """
     shift = result.before
-    info = TargetInfo(
+    return TargetInfo(
         target=built.target,
         status="ok",
         model=type(built.model).__name__,
@@ -158,9 +261,9 @@ def measured(
             random_inputs=data is None,
             gaps=dict(shift.gaps),
             shares=shift.shares,
+            pilot=pilot,
         ),
     )
-    return info, result
 
 
 def predictions(

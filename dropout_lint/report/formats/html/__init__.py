@@ -16,6 +16,8 @@ from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.formats.html.lanes import Lanes, lay_out
 from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import frame, primary, spot
+from dropout_lint.report.measured import STATISTICS
+from dropout_lint.report.pilot import cells_of, label, said
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
 from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
@@ -53,6 +55,8 @@ def render(report: Report, context: Context) -> str:
 
 def headline(report: Report) -> str:
     """The verdict in a few words."""
+    if report.targets and not any(is_linted(target) for target in report.targets):
+        return f"Δ measured in {count(len(report.targets), 'target')}"
     failed = sum(target.status == "error" for target in report.targets)
     found = counts(report.summary)
     if found:
@@ -70,6 +74,8 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
     return {
         "id": f"t{index}",
         "info": target,
+        "linted": is_linted(target),
+        "measured": measured_view(target, context.threshold),
         "groups": [group_view(group, f"t{index}", rows, context) for group in grouped(target.findings)],
         "profile": profile(target, context.threshold),
         "lanes": lanes,
@@ -85,6 +91,48 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
             for item in target.predictions
         ],
     }
+
+
+def is_linted(target: TargetInfo) -> bool:
+    """Whether rules were matched; `measure` matches none."""
+    return target.trace is not None or target.measured is None
+
+
+def measured_view(target: TargetInfo, threshold: float) -> dict[str, Any] | None:
+    """What was measured as the template shows it, None where nothing was."""
+    if not target.measurements:
+        return None
+    how = target.measured
+    pilot = how.pilot if how is not None else None
+    steps = target.measurements[0].pilot_steps
+    return {
+        "what": f"measured, pilot-trained for {count(steps, 'step')}" if steps else "measured",
+        "expected": "expected after training" if steps else "predicted",
+        "how": ""
+        if how is None
+        else f"{count(how.batches, 'batch', 'batches')}, {count(how.samples, 'sample')} on {how.device};"
+        f" {STATISTICS[how.statistics]}.",
+        "gaps": {} if how is None else how.gaps,
+        "pilot": said(pilot) if pilot is not None else "",
+        "skipped": pilot.skipped if pilot is not None else {},
+        "candidates": [
+            {"item": item, "label": label(item), "cells": cells_of(item)}
+            for item in (pilot.candidates if pilot is not None else ())
+        ],
+        "rows": [
+            {
+                "item": item,
+                "delta": number(item.delta),
+                "interval": "" if item.low is None or item.high is None
+                else f"{number(item.low)}–{number(item.high)}",
+                "word": severity_of_shift(item.delta, threshold),
+                "predicted": "" if item.predicted is None else number(item.predicted),
+                "after": "" if item.after_fix is None else number(item.after_fix),
+            }
+            for item in target.measurements
+        ],
+        "fixed": any(item.after_fix is not None for item in target.measurements),
+    }  # fmt: skip
 
 
 def edges_of(lanes: Lanes | None) -> str:
