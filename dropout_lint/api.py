@@ -31,8 +31,10 @@ from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement import TOLERANCE, Batches
 from dropout_lint.measurement.losses import Loss, LossFunction
-from dropout_lint.measurement.pilot import LEARNING_RATE, SEED, check_pilot
+from dropout_lint.measurement.pilot import check_pilot
+from dropout_lint.measurement.place import place
 from dropout_lint.measurement.session import Progress
+from dropout_lint.measurement.training import LEARNING_RATE, SEED
 from dropout_lint.report import render
 from dropout_lint.report.context import Context
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
@@ -229,7 +231,9 @@ def pilot(
         compare_fixed: also train the fixed graphs.
         learning_rate: of AdamW.
         seed: what masks are drawn from; the same seed gives the same figures.
-        device, max_batches, autocast, tolerance, statistics: as for `measure`.
+        device, max_batches, autocast, tolerance: as for `measure`.
+        statistics: as for `measure`; `auto` is `measured` after so few steps that the running statistics
+            still hold more than 5 % of what they started from.
         progress: called with steps or batches done, how many there are, and what is being done.
         threshold, select, ignore, rules, catalogue: as for `fix`.
 
@@ -249,6 +253,7 @@ def pilot(
     minimised = Loss(loss)
     options = options_of(catalogue, rules, select, ignore, threshold)
     inner = unwrapped(model)
+    place(inner, device)  # raises where there is none, or the weights have no values
     source = Batches(batches)
     try:
         given = inputs_of(inner, source) if inputs is None else as_inputs(inputs, inner, "given")

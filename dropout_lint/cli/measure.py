@@ -59,7 +59,7 @@ FORMATS = click.Choice(["text", "json", "html"])
     default="auto",
     show_default=True,
     help="What norms normalise by in test mode: their running statistics, or what train mode shows."
-    " auto: stored where they were trained and --data is given.",
+    " auto: stored where they were trained and --data is given (with --pilot: for long enough).",
 )
 @click.option(
     "--tolerance",

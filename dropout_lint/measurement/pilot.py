@@ -6,54 +6,29 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.guard.arguments import check_model, check_number, check_whole
 from dropout_lint.guard.eager import eager
-from dropout_lint.guard.untouched import Buffers, seed_everything, untouched
+from dropout_lint.guard.untouched import untouched
 from dropout_lint.guard.wrappers import unwrapped
-from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD, Catalogue
-from dropout_lint.measurement.batches import Batches, Picker, is_empty, samples_of, to_device
-from dropout_lint.measurement.forward import is_single_value, precision, why_it_failed
+from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.losses import Loss
 from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.ranks import Ranks
 from dropout_lint.measurement.record import Listened
 from dropout_lint.measurement.run import is_trained, measure, require_norms
-from dropout_lint.measurement.session import Progress, expected_batches
+from dropout_lint.measurement.session import Progress
 from dropout_lint.measurement.shift import Shift
+from dropout_lint.measurement.training import LAST_STEPS, LEARNING_RATE, SEED, HeldBack, Trainer, held_back
+from dropout_lint.words import count
 
-OPTIMIZER = "AdamW"
-LEARNING_RATE = 1e-3
-SEED = 0
-LAST_STEPS = 20
-"""The training loss at the end is the mean over so many steps at most."""
-HELD_BACK = 10
-"""Batches that are held back at most, and never more than `1 / SHARE` of them."""
-SHARE = 5
 _LEFT = 0.05  # of the start in a running statistic, from which on a note says so
-
-
-@dataclass(frozen=True)
-class HeldBack:
-    """The loss of batches that were not trained on.
-
-    Attributes:
-        batches, samples: how many.
-        train_mode: mean loss a sample with dropout on and norms normalising by the batch.
-        test_mode: the same as the network is used later.
-    """
-
-    batches: int
-    samples: int
-    train_mode: float
-    test_mode: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +72,7 @@ def train_and_measure(
     device: str | torch.device = "auto",
     autocast: bool | torch.dtype | None = None,
     max_batches: int | None = None,
+    statistics: Literal["auto", "stored", "measured"] = "auto",
     progress: Progress | None = None,
     catalogue: Catalogue = STANDARD,
     **measuring: Any,
@@ -116,6 +92,8 @@ def train_and_measure(
         seed: what the random numbers of training and measurement are drawn from.
         device, autocast, catalogue: as for `measure`.
         max_batches: most batches to measure with; training takes what it needs.
+        statistics: as for `measure`; `auto` is `measured` where the running statistics still hold more than
+            5 % of what they started from.
         progress: called with steps done, all steps, and what is being done.
         measuring: passed to `measure`.
 
@@ -129,7 +107,6 @@ def train_and_measure(
         raise UsageError("a pilot trains in one process", "start it without torchrun")
     inner = unwrapped(model)
     where, _ = place(inner, device)
-    norms = len(require_norms(inner, catalogue))
     source = batches if isinstance(batches, Batches) else Batches(batches)
     with (
         untouched(inner, where),
@@ -139,17 +116,21 @@ def train_and_measure(
     ):
         own = _copy(inner)
         move(own, where)
-        fresh = [norm for norm in require_norms(own, catalogue)[:norms] if not is_trained(norm.module)]
+        fresh = [norm for norm in require_norms(own, catalogue) if not is_trained(norm.module)]
         trainer = Trainer(own, where, loss or Loss(None), autocast, seed)
         held = held_back(source)
         last = trainer.train(source, held, steps, learning_rate, progress)
         kept = trainer.losses(source, held, steps)
+        left = _left_of_start(fresh, steps)
+        if statistics == "auto" and left > _LEFT:
+            statistics = "measured"
         shift = measure(
             own,
             Batches(_Again(source), limit=max_batches),
             device=where,
             autocast=autocast,
             seed=seed,
+            statistics=statistics,
             progress=progress,
             catalogue=catalogue,
             **measuring,
@@ -157,8 +138,11 @@ def train_and_measure(
         notes = [*source.notes, *trainer.notes, *trainer.pick.notes]
         if kept is None:
             notes.append("no batch was held back: the loader gives a single one")
-        if shift.statistics != "measured":
-            notes += _still_fresh(fresh, steps)
+        if left > _LEFT:
+            notes.append(
+                f"after {count(steps, 'step')} the running statistics still hold {left:.0%} of their start,"
+                " and the loss held back in test mode suffers from that: train for more steps"
+            )
     return Pilot(shift, steps, last, kept, trainer.loss.name, learning_rate, seed, tuple(notes))
 
 
@@ -173,200 +157,6 @@ def check_pilot(steps: object, learning_rate: object, seed: object) -> None:
     check_number("learning_rate", learning_rate, "above 0", lambda number: 0 < number < math.inf)
 
 
-def held_back(source: Batches) -> frozenset[int]:
-    """Which of the loader's batches are not trained on.
-
-    Raises:
-        UsageError: the loader is empty.
-    """
-    most = HELD_BACK * SHARE
-    known = expected_batches(source)
-    count = sum(1 for _ in islice(source.read(), most)) if known is None else min(known, most)
-    if count == 0:
-        raise empty_loader()
-    if count == 1:
-        return frozenset()
-    held = max(1, count // SHARE)
-    return frozenset(int((index + 0.5) * count / held) for index in range(held))
-
-
-def empty_loader() -> UsageError:
-    """What is wrong with a loader that gives no batch."""
-    return UsageError(
-        "the loader is empty: there is nothing to train on",
-        "check that the data set is not empty and that drop_last does not drop all of it",
-    )
-
-
-class Trainer:
-    """The training loop of a pilot, and the losses at its end.
-
-    Args:
-        model: the copy that is trained, on its device.
-        device: where the batches go.
-        loss: what is minimised.
-        autocast: a dtype or True for mixed precision, None to leave it as it is.
-        seed: step `i` runs under `seed + i`.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        device: torch.device,
-        loss: Loss,
-        autocast: bool | torch.dtype | None,
-        seed: int,
-    ) -> None:
-        self.model, self.device, self.loss = model, device, loss
-        self.autocast, self.seed = autocast, seed
-        self.pick = Picker(model)
-        self.notes: list[str] = []
-        self._first: tuple[str, ...] = ()
-        self._left_out: set[int] = set()
-
-    def train(
-        self,
-        source: Batches,
-        held: frozenset[int],
-        steps: int,
-        learning_rate: float,
-        progress: Progress | None,
-    ) -> float:
-        """Train for `steps` steps of AdamW; gives the mean loss of the last ones.
-
-        Raises:
-            UsageError: nothing can be trained, or the loss is none.
-            MeasureError: the loader or the model failed.
-        """
-        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if not weights:
-            raise UsageError(
-                f"{type(self.model).__name__} has no parameter that requires a gradient, so nothing can be"
-                " trained",
-                "leave out the pilot, or unfreeze what training is to change",
-            )
-        optimizer = torch.optim.AdamW(weights, lr=learning_rate)
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self._needs_scaling())
-        self.model.train()
-        losses: list[float] = []
-        for index, batch in self._batches(source, held, steps):
-            step = len(losses)
-            seed_everything(self.seed + step, self.device)
-            optimizer.zero_grad(set_to_none=True)
-            when = f"at step {step + 1}"
-            found = self._loss(batch, index, when, training=True)
-            if found is None:
-                continue
-            value, inputs = found
-            try:
-                scaler.scale(value).backward()  # type: ignore[no-untyped-call]
-                scaler.step(optimizer)
-                scaler.update()
-            except Exception as error:
-                raise self._failed(error, inputs, index, f"in the training {when}") from error
-            losses.append(float(value.detach()))
-            self._require_finite(losses, learning_rate)
-            if progress is not None:
-                progress(len(losses), steps, "pilot training")
-        optimizer.zero_grad(set_to_none=True)
-        if self._left_out:
-            self.notes.append(
-                f"{len(self._left_out)} batches of a single sample were not trained on: a batch norm cannot"
-                " take them in train mode"
-            )
-        last = losses[-LAST_STEPS:]
-        return sum(last) / len(last)
-
-    def losses(self, source: Batches, held: frozenset[int], steps: int) -> HeldBack | None:
-        """The mean loss of the batches that were held back, in both modes; None where there are none."""
-        buffers = Buffers(self.model)
-        totals = {True: 0.0, False: 0.0}
-        batches = samples = 0
-        for index, batch in source.read(max(held, default=-1) + 1):
-            if index not in held:
-                continue
-            found: dict[bool, float] = {}
-            size = 0
-            for mode in (True, False):
-                self.model.train(mode)
-                seed_everything(self.seed + steps + index, self.device)
-                try:
-                    pair = self._loss(batch, index, "on the batches held back", training=False)
-                finally:
-                    buffers.restore()
-                if pair is None:
-                    break
-                found[mode], size = float(pair[0].detach()), samples_of(pair[1]) or 1
-            if len(found) == len(totals):
-                batches, samples = batches + 1, samples + size
-                totals = {mode: total + size * found[mode] for mode, total in totals.items()}
-        if not batches:
-            return None
-        return HeldBack(batches, samples, totals[True] / samples, totals[False] / samples)
-
-    def _batches(self, source: Batches, held: frozenset[int], steps: int) -> Iterator[tuple[int, Any]]:
-        """Batches to train on, over and over, until `steps` of them were not left out."""
-        done = 0
-        while done < steps:
-            before = done
-            for index, batch in source.read():
-                if index in held or index in self._left_out:
-                    continue
-                yield index, batch
-                done += index not in self._left_out
-                if done == steps:
-                    return
-            if done == before:
-                raise MeasureError(
-                    "no batch of the loader can be trained on: they are empty, or hold a single sample,"
-                    " which a batch norm cannot take",
-                    "use batches of at least 2 samples",
-                )
-
-    def _loss(self, batch: Any, index: int, when: str, *, training: bool) -> tuple[Tensor, Inputs] | None:
-        """The loss of a batch and the model's inputs; None where it is too small for a batch norm."""
-        own = to_device(batch, self.device, copy=True)
-        inputs = self.pick(own)
-        if is_empty(inputs):
-            self._left_out.add(index)
-            return None
-        shapes = inputs.describe()  # the model may write into them
-        try:
-            with precision(self.device, self.autocast):
-                output = self.model(*inputs.args, **inputs.kwargs)
-                value = self.loss(output, own, inputs, when, training=training)
-        except UsageError:
-            raise
-        except Exception as error:
-            if self.model.training and is_single_value(error):
-                self._left_out.add(index)
-                return None
-            raise self._failed(error, inputs, index, when) from error
-        self._first = self._first or shapes
-        return value, inputs
-
-    def _failed(self, error: Exception, inputs: Inputs, index: int, when: str) -> MeasureError:
-        return why_it_failed(error, inputs, index, when, device=self.device, first=self._first)
-
-    def _require_finite(self, losses: list[float], learning_rate: float) -> None:
-        if math.isfinite(losses[-1]):
-            return
-        if len(losses) == 1:
-            hint = "look at the first batch, the labels and the loss for NaN, infinity or a logarithm of 0"
-        else:
-            hint = f"train more slowly: `--learning-rate` (learning_rate) is {learning_rate:g}"
-        raise UsageError(f"the loss `{self.loss.name}` is {losses[-1]} at step {len(losses)}", hint)
-
-    def _needs_scaling(self) -> bool:
-        """Half precision loses small gradients, unless the loss is scaled."""
-        if self.device.type != "cuda" or not self.autocast:
-            return False
-        given = self.autocast
-        return (
-            given if isinstance(given, torch.dtype) else torch.get_autocast_dtype("cuda")
-        ) is torch.float16
-
-
 class _Again:
     """What a source has read already, and what comes after it, for another reader."""
 
@@ -375,6 +165,9 @@ class _Again:
 
     def __iter__(self) -> Iterator[Any]:
         return (batch for _, batch in self.source.read())
+
+    def __len__(self) -> int:
+        return len(self.source.source)  # type: ignore[arg-type]  # a source without one raises TypeError
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -391,12 +184,7 @@ def _copy(model: nn.Module) -> nn.Module:
     return own
 
 
-def _still_fresh(norms: list[Listened], steps: int) -> Iterator[str]:
-    """A note where running statistics still hold much of what they started from."""
+def _left_of_start(norms: list[Listened], steps: int) -> float:
+    """The largest share of what running statistics started from that is still in them."""
     momenta = [getattr(norm.module, "momentum", None) for norm in norms]
-    left = max(((1 - momentum) ** steps for momentum in momenta if momentum is not None), default=0.0)
-    if left > _LEFT:
-        yield (
-            f"after {steps} steps the running statistics still hold {left:.0%} of their start: train for more"
-            " steps, or measure with `--statistics measured`"
-        )
+    return max(((1 - momentum) ** steps for momentum in momenta if momentum is not None), default=0.0)

@@ -18,10 +18,11 @@ from dropout_lint.inputs.example import Built, Inputs
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.losses import Loss
-from dropout_lint.measurement.pilot import LEARNING_RATE, SEED, check_pilot
+from dropout_lint.measurement.pilot import check_pilot
 from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.progress import progress_bar
 from dropout_lint.measurement.sources import find_inputs, load_batches, load_function, random_batches
+from dropout_lint.measurement.training import LEARNING_RATE, SEED
 from dropout_lint.measurement.validate import Validation, validate
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.measured import measurement_infos
@@ -176,6 +177,7 @@ def piloted(
     minimised = Loss(function, loss)
     built = only_model(target, input, checkpoint)
     notes = list(built.notes)
+    place(built.model, device)  # raises where there is none; the copies are moved, one at a time
     source = Batches(load_batches(data, notes))
     analysis = None
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.errors import DropoutLintError
+from dropout_lint.errors import DropoutLintError, InputError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.info import asked
 from dropout_lint.fixes.plan.steps import Fixed
@@ -17,23 +17,22 @@ from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.eager import eager
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD, Catalogue
-from dropout_lint.measurement.batches import Batches, Picker
+from dropout_lint.measurement.batches import Batches, Picker, samples_of, to_device
 from dropout_lint.measurement.losses import Loss
-from dropout_lint.measurement.pilot import (
-    LEARNING_RATE,
-    OPTIMIZER,
-    SEED,
-    Pilot,
-    empty_loader,
-    train_and_measure,
-)
+from dropout_lint.measurement.pilot import Pilot, train_and_measure
 from dropout_lint.measurement.predicted import expected_deltas
 from dropout_lint.measurement.session import Progress
+from dropout_lint.measurement.sources import find_inputs
+from dropout_lint.measurement.training import LEARNING_RATE, OPTIMIZER, SEED, empty_loader
 from dropout_lint.measurement.validate import Validation, compared
+from dropout_lint.remedies.batches import device_of
 from dropout_lint.report.pilot import pilot_lines
 from dropout_lint.report.schema import CandidateInfo, PilotInfo
 from dropout_lint.terms import STRATEGIES, Strategy
 from dropout_lint.words import numbered
+
+FEW = 8
+"""Samples of the first batch that a model is traced with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,13 +239,32 @@ def _why_not(fixed: Fixed) -> Iterator[str]:
 
 
 def inputs_of(model: nn.Module, source: Batches) -> Inputs:
-    """The first batch as the model takes it, to trace the model with.
+    """The first batch as the model takes it, to trace the model with: a few samples of it where that runs.
 
     Raises:
         UsageError: the loader is empty.
         MeasureError: the loader failed, or a batch does not fit forward.
     """
     for _, batch in source.read(1):
-        picked = Picker(model)(batch)
-        return Inputs(picked.args, picked.kwargs, origin="the first batch")
+        where = device_of(model)
+        picked: Inputs = to_device(Picker(model)(batch), where, copy=True)
+        whole = replace(picked, origin="the first batch")
+        few = _first_samples(whole, samples_of(whole))
+        try:
+            return find_inputs(model, few, where)
+        except InputError:
+            return whole
     raise empty_loader()
+
+
+def _first_samples(inputs: Inputs, size: int) -> Inputs:
+    """The first `FEW` of the `size` samples, in every tensor that has so many."""
+
+    def cut(value: Any) -> Any:
+        return value[:FEW] if isinstance(value, Tensor) and value.dim() and len(value) == size else value
+
+    return replace(
+        inputs,
+        args=tuple(map(cut, inputs.args)),
+        kwargs={name: cut(value) for name, value in inputs.kwargs.items()},
+    )
