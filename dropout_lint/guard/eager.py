@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+
+from dropout_lint.guard.unloaded import dynamo_is_loaded
 
 _lock = threading.Lock()
 _inside: list[int] = []  # the threads that are inside
@@ -22,7 +23,7 @@ def eager() -> Iterator[None]:
     only asked where it is. The stance is the process's: the first that needs it sets it, the last one puts
     back what was there.
     """
-    if "torch._dynamo" not in sys.modules:
+    if not dynamo_is_loaded():
         yield
         return
     with _lock:
