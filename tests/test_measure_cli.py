@@ -286,3 +286,81 @@ def test_without_a_fix_a_validation_still_measures(folder: Path) -> None:
     assert result.after is None
     assert info.measurements[0].delta == pytest.approx(1, abs=1e-3)
     assert any("measured without a fix" in note for note in info.notes)
+
+
+EXAMPLES = """
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, *before):
+        super().__init__(*before, nn.Linear(4, 64), nn.Dropout(0.5), nn.BatchNorm1d(64))
+
+
+class Log(nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
+def of_values():
+    torch.manual_seed(0)
+    return Net(), torch.randn(64, 4) * 0.01 + 9
+
+
+def of_logs():
+    return Net(Log()), torch.rand(32, 4) + 1
+
+
+placeholders = Net(), torch.zeros(64, 4)
+
+
+class Declared(Net):
+    example_input_array = torch.rand(64, 4) + 7
+"""
+
+
+@pytest.fixture
+def examples(here: Path) -> Path:
+    (here / "ex.py").write_text(EXAMPLES)
+    return here
+
+
+def test_the_values_of_example_inputs_are_measured(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["measure", "ex:of_values", "--output-format", "json"]) == 0
+    (target,) = json.loads(capsys.readouterr().out)["targets"]
+    assert target["measured"]["random_inputs"] is False and target["measured"]["batches"] >= 8
+    assert target["inputs_origin"] == "example inputs beside the model"
+    assert "the batches are the example inputs (example inputs beside the model)" in target["notes"][0]
+    (row,) = target["measurements"]
+    # nearly constant data far from 0: nearly all that varies is the dropout's noise; noise gives 0.46
+    assert row["delta"] < 0.4
+    assert run(["measure", "ex:Declared", "--batches", "3"]) == 0
+    assert "the batches are the example inputs (example_input_array)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ex:placeholders"], ["ex:of_values", "--batch-size", "32"], ["ex:Net", "--input", "64x4"]]
+)
+def test_placeholders_and_shapes_are_filled_with_noise(
+    examples: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run(["measure", *arguments]) == 0
+    assert "the batches are random noise" in capsys.readouterr().out
+
+
+def test_validate_takes_the_values_too_and_nan_says_whose_batches(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ["--output-format", "json", "--no-cache"]
+    assert run(["ex:of_logs", "ex:of_values", "--validate", *page]) == 1
+    logs, values = json.loads(capsys.readouterr().out)["targets"]
+    assert logs["measurements"] and values["measured"]["random_inputs"] is False
+    assert run(["measure", "ex:of_logs", "--input", "32x4"]) == 2
+    _, err = capsys.readouterr()
+    assert "NaN or infinity, first in batch 0 in train mode (the batches are random noise)" in err
+    assert "give its own batches with --data" in err

@@ -161,8 +161,8 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
 @click.option(
     "--validate",
     is_flag=True,
-    help="Also measure every model, as it is and with the graph fix, on random batches (for your own: "
-    "dropout-lint measure --data).",
+    help="Also measure every model, as it is and with the graph fix, on its example inputs or noise "
+    "(for your own batches: dropout-lint measure --data).",
 )
 @click.option("--allow-empty", is_flag=True, help="A file or folder without a model is no error.")
 @click.option("--no-cache", is_flag=True, help="Lint anew what is unchanged since it was last linted.")
@@ -307,7 +307,7 @@ def fixed_report(
 def measured_report(
     report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
 ) -> Report:
-    """The report with each model measured on random batches, before and after the graph fix."""
+    """The report with each model measured, before and after the graph fix."""
     from dropout_lint.runs.measure import validated
 
     wanted = [target for target in report.targets if target.status != "error"]

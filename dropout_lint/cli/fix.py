@@ -42,7 +42,9 @@ VALIDATION_BATCHES = 16
 )
 @click.option("--write", is_flag=True, help="Write the files, after every proof has passed.")
 @click.option(
-    "--validate", is_flag=True, help="Measure Δ on random batches, before and after, beside the prediction."
+    "--validate",
+    is_flag=True,
+    help="Measure Δ on example inputs or noise, before and after, beside the prediction.",
 )
 @click.option(
     "--beta",

@@ -36,7 +36,8 @@ FORMATS = click.Choice(["text", "json", "html"])
     "--data",
     metavar="MOD:LOADER",
     help="An iterable of batches, or a function that returns one (package.module:loader, file.py:loader;"
-    " literal arguments allowed). Without it the batches are random noise, and the report says so.",
+    " arguments as for TARGET). Without it the batches are the values of the example inputs that the model's"
+    " code gives, else random noise, and the report says which.",
 )
 @click.option(
     "--batches", type=click.IntRange(1), metavar="N", help="Most batches to use, over all processes."
@@ -45,7 +46,7 @@ FORMATS = click.Choice(["text", "json", "html"])
     "--batch-size",
     type=click.IntRange(1),
     metavar="N",
-    help="Samples of a random batch. [default: 16 where guessed]",
+    help="Samples of a random batch, instead of example inputs too. [default: 16 where guessed]",
 )
 @options.inputs()
 @options.checkpoint()

@@ -1,4 +1,4 @@
-"""Batches for the command line: the user's loader by name, or random inputs of the target's shapes."""
+"""Batches for the command line: the user's loader by name, example inputs, or noise of their shapes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dropout_lint.guard.untouched import untouched
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.inputs.shapes import materialise, why_inputs_failed
+from dropout_lint.inputs.values import walk
 from dropout_lint.loading.arguments import called, with_names
 from dropout_lint.loading.build import functions_in, look_up
 from dropout_lint.loading.importing import import_target
@@ -182,6 +183,24 @@ class RandomBatches(Sequence[Inputs]):
             return torch.zeros((), dtype=value.dtype) if value.is_meta else value
         below = self._below if self._below is not None else 1 if value.is_meta else int(value.max()) + 1
         return torch.randint(max(1, below), shape, generator=generator, dtype=value.dtype)
+
+
+def example_batches(inputs: Inputs, count: int | None) -> list[Inputs] | None:
+    """The example inputs that the user's code gives, as often as there are to be batches.
+
+    Args:
+        inputs: what the model is called with.
+        count: how many batches; each draws masks of its own.
+
+    Returns:
+        None where their values say nothing: shapes alone, guesses, or tensors of one value each, as
+        placeholders are.
+    """
+    tensors = list(walk((inputs.args, dict(inputs.kwargs))))
+    if inputs.guessed or any(tensor.is_meta for tensor in tensors):
+        return None
+    varies = any(tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any()) for tensor in tensors)
+    return [inputs] * (count or RANDOM_BATCHES) if varies else None
 
 
 def random_batches(

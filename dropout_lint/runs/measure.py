@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import msgspec
+import torch
 from torch import nn
 from torch.utils.data.distributed import DistributedSampler
 
 from dropout_lint.analysis import Analysis, Options, analyse
 from dropout_lint.config import Settings
-from dropout_lint.errors import DropoutLintError, InputError, TraceError, UsageError
+from dropout_lint.errors import DropoutLintError, InputError, MeasureError, TraceError, UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.inputs.example import Built, Inputs
@@ -21,7 +24,13 @@ from dropout_lint.measurement.losses import Loss
 from dropout_lint.measurement.pilot import check_pilot
 from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.progress import progress_bar
-from dropout_lint.measurement.sources import find_inputs, load_batches, load_function, random_batches
+from dropout_lint.measurement.sources import (
+    example_batches,
+    find_inputs,
+    load_batches,
+    load_function,
+    random_batches,
+)
 from dropout_lint.measurement.training import LEARNING_RATE, SEED
 from dropout_lint.measurement.validate import Validation, validate
 from dropout_lint.prediction.shifts import Prediction
@@ -31,6 +40,8 @@ from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unmeasured
 from dropout_lint.runs.linting import options_of
 from dropout_lint.runs.pilot import inputs_of, run_pilots
+
+NOISE = "random noise"
 
 
 def validated(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
@@ -102,13 +113,7 @@ def measured(
         except DropoutLintError:
             if data is None:
                 raise
-    source: Any
-    if data is not None:
-        source = load_batches(data, notes)
-    else:
-        assert inputs is not None
-        source = random_batches(built.model, inputs, where, count=batches, samples=batch_size)
-        notes.append("the batches are random noise: give the model's own with --data to see its real shift")
+    source, whose = _batches_of(built, data, inputs, where, count=batches, samples=batch_size, notes=notes)
     before, after, fixed = predictions(
         built,
         inputs,
@@ -121,7 +126,7 @@ def measured(
         notes.append("the weights are untrained: Δ, measured and predicted, is that of the network as it is")
     # random inputs do not look like the training data, so stored statistics would show the data instead
     chosen = "measured" if statistics == "auto" and data is None else statistics
-    with progress_bar(quiet=quiet) as progress:
+    with _blamed_on(whose), progress_bar(quiet=quiet) as progress:
         result = validate(
             built.model,
             source,
@@ -138,7 +143,7 @@ def measured(
             shard=not shared_out(source),
             progress=progress,
         )
-    return told(built, result, notes, data=data, inputs=inputs), result
+    return told(built, result, notes, data=data, whose=whose, inputs=inputs), result
 
 
 def piloted(
@@ -207,7 +212,7 @@ def piloted(
             statistics=statistics,
         )
     result = replace(pilots.validation, notes=pilots.notes)
-    return told(built, result, notes, data=data, pilot=pilots.info), result
+    return told(built, result, notes, data=data, whose=f"`{data}`", pilot=pilots.info), result
 
 
 def only_model(target: str, input: tuple[str, ...], checkpoint: str | None) -> Built:
@@ -231,6 +236,7 @@ def told(
     notes: list[str],
     *,
     data: str | None,
+    whose: str,
     inputs: Inputs | None = None,
     pilot: PilotInfo | None = None,
 ) -> TargetInfo:
@@ -240,8 +246,9 @@ def told(
         built: what was measured.
         result: what came of it.
         notes: what is to be said besides.
-        data: the user's loader, None for random batches.
-        inputs: what those were made like.
+        data: the user's loader, None where there is none.
+        whose: whose the batches are, in words.
+        inputs: what batches without a loader were made from.
         pilot: what was trained before.
     """
     shift = result.before
@@ -260,12 +267,53 @@ def told(
             device=shift.device,
             processes=shift.world,
             statistics=shift.statistics,
-            random_inputs=data is None,
-            gaps=dict(shift.gaps),
+            random_inputs=whose == NOISE,
+            gaps={name: _named(gap, whose) for name, gap in shift.gaps.items()},
             shares=shift.shares,
             pilot=pilot,
         ),
     )
+
+
+def _batches_of(
+    built: Built,
+    data: str | None,
+    inputs: Inputs | None,
+    where: torch.device,
+    *,
+    count: int | None,
+    samples: int | None,
+    notes: list[str],
+) -> tuple[Any, str]:
+    """The batches, and whose they are: the user's by `data`, the example inputs' values, or noise."""
+    if data is not None:
+        return load_batches(data, notes), f"`{data}`"
+    assert inputs is not None
+    examples = example_batches(inputs, count) if samples is None else None
+    if examples is not None:
+        notes.append(
+            f"the batches are the example inputs ({inputs.origin}), each time under masks of their own: give "
+            "more of the model's own data with --data to see its real shift"
+        )
+        return examples, f"the example inputs ({inputs.origin})"
+    notes.append("the batches are random noise: give the model's own with --data to see its real shift")
+    return random_batches(built.model, inputs, where, count=count, samples=samples), NOISE
+
+
+def _named(problem: str, whose: str) -> str:
+    """A problem with the values of a batch, with the word whose batch it was."""
+    return f"{problem} (the batches are {whose})" if "NaN or infinity" in problem else problem
+
+
+@contextmanager
+def _blamed_on(whose: str) -> Iterator[None]:
+    try:
+        yield
+    except MeasureError as problem:
+        hint = problem.hint
+        if whose == NOISE and "NaN or infinity" in problem.message:
+            hint = "noise may not be what the model takes: give its own batches with --data"
+        raise MeasureError(_named(problem.message, whose), hint, details=problem.details) from problem
 
 
 def predictions(
