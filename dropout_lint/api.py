@@ -232,8 +232,8 @@ def pilot(
         learning_rate: of AdamW.
         seed: what masks are drawn from; the same seed gives the same figures.
         device, max_batches, autocast, tolerance: as for `measure`.
-        statistics: as for `measure`; `auto` is `measured` after so few steps that the running statistics
-            still hold more than 5 % of what they started from.
+        statistics: as for `measure`; `auto` is `measured`: running statistics are behind weights that still
+            move fast.
         progress: called with steps or batches done, how many there are, and what is being done.
         threshold, select, ignore, rules, catalogue: as for `fix`.
 

@@ -157,7 +157,7 @@ def test_after_a_pilot_the_shift_is_another_one_and_is_labelled(
     assert row["norm"] == "bn"
     assert (row["basis"], row["pilot_steps"]) == ("measured", 60)
     assert abs(row["delta"] - untrained["measurements"][0]["delta"]) > 0.1
-    assert target["measured"]["statistics"] == "stored"
+    assert target["measured"]["statistics"] == "measured"
     pilot = target["measured"]["pilot"]
     assert (pilot["steps"], pilot["optimizer"], pilot["loss"]) == (60, "AdamW", "cross-entropy")
     assert (pilot["held_back_batches"], pilot["held_back_samples"]) == (2, 299)
@@ -203,7 +203,6 @@ def test_the_training_is_the_one_that_a_person_would_write(digits: list[Batch]) 
             rest[mode] += float(F.cross_entropy(copy.deepcopy(own)(x), y, reduction="sum").detach())
     assert found.held_back.test_mode == pytest.approx(rest[False] / 299, rel=1e-5)
     assert found.held_back.train_mode == pytest.approx(rest[True] / 299, rel=1e-5)
-    # the running statistics still hold 0.9 ** 25 of their start
     assert found.shift.statistics == "measured"
     again = dl.measure(own, digits, seed=3, statistics="measured")
     assert found.shift.delta == pytest.approx(again.delta, rel=1e-5)
@@ -252,6 +251,15 @@ def test_every_strategy_that_changes_anything_side_by_side(
         assert row["held_back_test_mode"] > 0
     assert found["remove"]["deltas"]["bn"] == pytest.approx(1, abs=0.1)
     assert target["measurements"][0]["after_fix"] == found["auto"]["deltas"]["bn"]
+
+    (row,) = target["measurements"]
+    status, out, _ = measured(NET, *DATA, "--pilot", "40", "--compare-fixed", capsys=capsys)
+    assert status == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("bn  ")]
+    shown = [
+        found[name]["deltas"]["bn"] for name in STRATEGIES if name in found and not found[name]["same_as"]
+    ]
+    assert line.split()[-len(shown) :] == [f"{delta:.3f}" for delta in shown]
 
     status, page, _ = measured(*options, "--output-format", "html", capsys=capsys)
     assert status == 0

@@ -60,7 +60,7 @@ FORMATS = click.Choice(["text", "json", "html"])
     default="auto",
     show_default=True,
     help="What norms normalise by in test mode: their running statistics, or what train mode shows."
-    " auto: stored where they were trained and --data is given (with --pilot: for long enough).",
+    " auto: stored where they were trained and --data is given, but measured with --pilot.",
 )
 @click.option(
     "--tolerance",
@@ -181,7 +181,7 @@ def command(
                 plot,
                 after=result.after,
                 predicted={row.norm: row.predicted for row in result.rows if row.predicted is not None},
-                title=info.target,
+                title=info.target + (f", trained for {result.steps} steps" if result.steps else ""),
             )
         if output_format == "text":
             text = as_text(info, result, stdout, quiet, bool(output_file))

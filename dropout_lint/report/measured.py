@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lint.report.pilot import pilot_lines, prose
+from dropout_lint.report.pilot import fixed_once, pilot_lines, prose
 from dropout_lint.report.schema import MeasurementInfo, PilotInfo
 from dropout_lint.report.style import Style
 from dropout_lint.words import count, severity_of_shift, sparkline
@@ -45,7 +45,9 @@ def table(
         head += f" in {shift.world} processes"
     lines = [] if pilot is None else [*pilot_lines(pilot, width=width, color=color), ""]
     lines += prose(f"{head}; {STATISTICS[shift.statistics]}.", width)
-    lines += ["", _trend(shift, result.after, width, fancy), "", *_rows(result, width, style)]
+    fixes = [] if pilot is None else fixed_once(pilot)
+    later = fixes[0].strategy or "after" if fixes else "after"
+    lines += ["", _trend(shift, result.after, later, width, fancy), "", *_rows(result, pilot, width, style)]
     if shift.gaps:
         lines += ["", "not measured:"]
         for name, reason in shift.gaps.items():
@@ -61,7 +63,7 @@ def table(
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _trend(shift: Shift, after: Shift | None, width: int, fancy: bool) -> str:
+def _trend(shift: Shift, after: Shift | None, later: str, width: int, fancy: bool) -> str:
     """Sparklines on one scale: shift ratio over norm index, before and after."""
     label = "shift ratio"
     room = max(10, width - len(label) - 2)
@@ -78,19 +80,21 @@ def _trend(shift: Shift, after: Shift | None, width: int, fancy: bool) -> str:
         top=worst.shift_ratio,
     )
     fixed = after.worst
-    lines = [text, said, f"{'after':{len(label)}}  {bars}"]
+    lines = [text, said, f"{later:{len(label)}}  {bars}"]
     return "\n".join([*lines, f"{'':{len(label)}}  worst {fixed.shift_ratio:.2f} at {fixed.name}"])
 
 
-def _rows(result: Validation, width: int, style: Style) -> list[str]:
+def _rows(result: Validation, pilot: PilotInfo | None, width: int, style: Style) -> list[str]:
     predicted = any(row.predicted is not None for row in result.rows)
-    after = result.after is not None
+    others = [] if pilot is None else fixed_once(pilot)
+    after = result.after is not None and not others
     heads = [f"Δ, {count(result.steps, 'step')}" if result.steps else "Δ measured", "ratio", "mean"]
     if predicted:
         heads.append("expected" if result.steps else "predicted")
     if after:
         heads += ["pred. after"] if any(row.predicted_after is not None for row in result.rows) else []
         heads.append("after")
+    heads += [one.strategy or "" for one in others]
     body: list[tuple[str, list[str], str]] = []
     for row in result.rows:
         if row.before is None:
@@ -103,6 +107,7 @@ def _rows(result: Validation, width: int, style: Style) -> list[str]:
         if after:
             cells += [_number(row.predicted_after)] if "pred. after" in heads else []
             cells.append(_number(row.after))
+        cells += [_number(one.deltas.get(row.norm)) for one in others]
         body.append((row.norm, cells, severity_of_shift(row.before)))
     sizes = [max([len(head), *(len(cells[i]) for _, cells, _ in body)]) for i, head in enumerate(heads)]
     room = max(12, min(max([4, *(len(name) for name, _, _ in body)]), width - sum(sizes) - 2 * len(sizes)))

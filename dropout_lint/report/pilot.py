@@ -34,12 +34,16 @@ def pilot_lines(pilot: PilotInfo, *, width: int = 80, color: bool = False) -> li
         shown += [f"{cell:>{size}}" for cell, size in zip(row[1:], sizes[1:], strict=True)]
         lines.append(style.shift("  ".join(shown), severity_of_shift(one.worst_delta)))
     lines.append("")
-    for one in pilot.candidates:
-        if one.fixes and one.same_as is None:
-            lines += prose(f"{one.strategy}: {numbered(one.fixes, 3)}", width)
+    for one in fixed_once(pilot):
+        lines += prose(f"{one.strategy}: {numbered(one.fixes, 3)}", width)
     for strategy, reason in pilot.skipped.items():
         lines += prose(f"{strategy}: not trained: {reason}", width)
     return lines if lines[-1] else lines[:-1]
+
+
+def fixed_once(pilot: PilotInfo) -> list[CandidateInfo]:
+    """The fixed networks, each once."""
+    return [one for one in pilot.candidates if one.strategy is not None and one.same_as is None]
 
 
 def said(pilot: PilotInfo) -> str:

@@ -128,7 +128,8 @@ class MeasurementInfo(Struct, frozen=True, kw_only=True):
     """Measured Δ at one norm: 95 % interval, and how far the mean moves in train standard deviations.
 
     `pilot_steps`: the steps that a copy was trained for before all of this was measured; `predicted` is then
-    Δ as it is expected after training. 0: measured as it is, and predicted so.
+    Δ as it is expected after training, and `after_fix` of the first fix among the pilot's candidates. 0:
+    measured as it is, and predicted so.
     """
 
     norm: str

@@ -6,6 +6,7 @@ there as text as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -17,7 +18,7 @@ from dropout_lint.report.formats.html.lanes import Lanes, lay_out
 from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import frame, primary, spot
 from dropout_lint.report.measured import STATISTICS
-from dropout_lint.report.pilot import cells_of, label, said
+from dropout_lint.report.pilot import cells_of, fixed_once, label, said
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
 from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
@@ -105,6 +106,10 @@ def measured_view(target: TargetInfo, threshold: float) -> dict[str, Any] | None
     how = target.measured
     pilot = how.pilot if how is not None else None
     steps = target.measurements[0].pilot_steps
+    fixed: dict[str, Mapping[str, float | None]]
+    fixed = {one.strategy or "": one.deltas for one in (fixed_once(pilot) if pilot is not None else ())}
+    if not fixed and any(item.after_fix is not None for item in target.measurements):
+        fixed = {"after the fix": {item.norm: item.after_fix for item in target.measurements}}
     return {
         "what": f"measured, pilot-trained for {count(steps, 'step')}" if steps else "measured",
         "expected": "expected after training" if steps else "predicted",
@@ -127,11 +132,12 @@ def measured_view(target: TargetInfo, threshold: float) -> dict[str, Any] | None
                 else f"{number(item.low)}–{number(item.high)}",
                 "word": severity_of_shift(item.delta, threshold),
                 "predicted": "" if item.predicted is None else number(item.predicted),
-                "after": "" if item.after_fix is None else number(item.after_fix),
+                "after": ["" if (delta := deltas.get(item.norm)) is None else number(delta)
+                          for deltas in fixed.values()],
             }
             for item in target.measurements
         ],
-        "fixed": any(item.after_fix is not None for item in target.measurements),
+        "fixed": list(fixed),
     }  # fmt: skip
 
 
