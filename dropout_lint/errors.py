@@ -31,6 +31,10 @@ class TargetError(DropoutLintError):
     """A target cannot be found, imported or built."""
 
 
+class MissingImportError(TargetError):
+    """A target needs a package that is not installed here."""
+
+
 class NoModelError(TargetError):
     """A file or folder that holds no model which can be built without arguments.
 

@@ -310,7 +310,7 @@ def measured_report(
     """The report with each model measured, before and after the graph fix."""
     from dropout_lint.runs.measure import validated
 
-    wanted = [target for target in report.targets if target.status != "error"]
+    wanted = [target for target in report.targets if target.status != "error" and target.skipped is None]
     if pool is None:
         return changed(report, [validated(target, settings, rules) for target in wanted])
     return changed(report, pool.measure(requests_for(wanted, names, settings)))

@@ -17,6 +17,7 @@ from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.loading.compat import own_process
 from dropout_lint.runs.check import rules_of
+from dropout_lint.runs.failures import is_missing_import
 from dropout_lint.terms import STRATEGIES, at_least
 from dropout_lint.words import with_interval
 
@@ -133,6 +134,9 @@ def models_of(names: list[str], settings: Settings) -> tuple[list[tuple[str, Bui
             found = resolve(name, inputs=tuple(own.input), checkpoint=own.checkpoint)
         except DropoutLintError as problem:
             if isinstance(problem, NoModelError) and own.allow_empty:
+                continue
+            if settings.is_optional(name) and is_missing_import(problem):
+                console.say(f"{name}: skipped, it is optional: {problem.message}")
                 continue
             if len(names) == 1:
                 raise

@@ -49,7 +49,10 @@ class DropoutClass(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
 
 
 class TargetSettings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """One configured target and what differs for it; None means: as for all targets."""
+    """One configured target and what differs for it; None means: as for all targets.
+
+    `optional`: where a package that it imports is not installed, that is noted, and no failure.
+    """
 
     target: str
     input: list[str] = []
@@ -59,6 +62,7 @@ class TargetSettings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     delta_threshold: Threshold | None = None
     fail_on: Severity | None = None
     strict: bool | None = None
+    optional: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -131,6 +135,13 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         if own.input:
             changes["input"] = own.input
         return msgspec.structs.replace(self, **changes)
+
+    def is_optional(self, target: str) -> bool:
+        """Whether a target is configured as one whose packages may be missing."""
+        return any(
+            isinstance(item, TargetSettings) and item.optional and holds(item.target, target)
+            for item in self.targets
+        )
 
     def target_names(self) -> list[str]:
         """The configured targets, as they are written."""

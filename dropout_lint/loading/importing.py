@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from dropout_lint.errors import TargetError
+from dropout_lint.errors import MissingImportError, TargetError
 from dropout_lint.loading.compat import with_schemas
 from dropout_lint.loading.parse import Spec
 from dropout_lint.loading.roots import roots
@@ -157,9 +157,10 @@ def _explained(name: str, error: UserCodeError) -> TargetError:
         return error
     missing = cause.name
     if name == missing or name.startswith(missing + "."):
-        return TargetError(f"there is no module `{missing}`", _near_module(name, missing))
+        kind = TargetError if "." in missing else MissingImportError  # a package that is here lacks it
+        return kind(f"there is no module `{missing}`", _near_module(name, missing))
     hint = f"install what provides `{missing.partition('.')[0]}` in this environment ({sys.prefix})"
-    return TargetError(
+    return MissingImportError(
         f"{error.message.split(' raised ')[0]} needs `{missing}`, which is not here",
         hint,
         details=error.details,

@@ -218,7 +218,7 @@ class TraceInfo(Struct, frozen=True, kw_only=True):
 
 
 class TargetInfo(Struct, frozen=True, kw_only=True):
-    """Everything about one target."""
+    """Everything about one target; `skipped` says why one that is optional was not linted."""
 
     target: str
     status: Literal["ok", "partial", "error"]
@@ -236,6 +236,7 @@ class TargetInfo(Struct, frozen=True, kw_only=True):
     help: str | None = None
     notes: list[str] = []
     measured: MeasuredInfo | None = None
+    skipped: str | None = None
 
 
 class StaleInfo(Struct, frozen=True, kw_only=True):

@@ -170,7 +170,8 @@ def exit_status(run: Run, settings: Settings) -> int:
         own = settings.for_target(target.target)
         if any(at_least(finding.severity, own.fail_on) for finding in target.findings):
             return 1
-        if own.strict and (target.status == "partial" or target.unused_ignores):
+        partial = target.status == "partial" and target.skipped is None
+        if own.strict and (partial or target.unused_ignores):
             return 1
     return 1 if report.stale_baseline or unseen(run, settings) else 0
 

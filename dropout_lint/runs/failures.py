@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.errors import DropoutLintError, MissingImportError, NoModelError
+from dropout_lint.loading.usercode import UserCodeError
 from dropout_lint.report.convert import error_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
@@ -39,6 +40,17 @@ def failure(
         details = None
     trouble = "".join(traceback.format_exception(problem))
     return Outcome(info=info, details=details, trouble=trouble, unseen=list(unseen))
+
+
+def is_missing_import(problem: Exception) -> bool:
+    """Whether a target could not be built since a package is not installed, at its import or later."""
+    lazily = isinstance(problem, UserCodeError) and isinstance(problem.__cause__, ModuleNotFoundError)
+    return lazily or isinstance(problem, MissingImportError)
+
+
+def skipped(target: str, problem: Exception) -> Outcome:
+    """The outcome of an optional target that needs what is not installed."""
+    return Outcome(info=TargetInfo(target=target, status="partial", skipped=cause(problem)))
 
 
 def unfixed(target: TargetInfo, problem: Exception | str) -> TargetInfo:

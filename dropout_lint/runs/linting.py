@@ -17,7 +17,7 @@ from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.draw import draw
-from dropout_lint.runs.failures import empty, failure
+from dropout_lint.runs.failures import empty, failure, is_missing_import, skipped
 from dropout_lint.terms import Severity
 
 
@@ -96,7 +96,8 @@ def planned_fixes(analysis: Analysis, least: Severity) -> Mapping[int, Promise]:
 def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
     """Build and lint one target; a folder gives one outcome for each model in it.
 
-    What goes wrong becomes an outcome of status `error`, so that it does not take other targets along.
+    What goes wrong becomes an outcome of status `error`, so that it does not take other targets along; a
+    package that an optional target lacks makes it a skipped one.
     """
     own = settings.for_target(target)
     try:
@@ -104,6 +105,8 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     except NoModelError as problem:
         return empty(target, problem) if own.allow_empty else [failure(target, problem)]
     except Exception as problem:
+        if settings.is_optional(target) and is_missing_import(problem):
+            return [skipped(target, problem)]
         return [failure(target, problem)]
     options = options_of(own, rules)
     outcomes = []

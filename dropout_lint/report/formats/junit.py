@@ -44,12 +44,15 @@ def add_suite(root: xml.Element, target: TargetInfo, context: Context) -> xml.El
         case = xml.SubElement(suite, "testcase", classname=clean(target.target), name="lint")
         problem = xml.SubElement(case, "error", type="target", message=clean(target.error or ""))
         problem.text = clean(target.help or "")
+    elif target.skipped is not None:
+        case = xml.SubElement(suite, "testcase", classname=clean(target.target), name="lint")
+        xml.SubElement(case, "skipped", message=clean(target.skipped))
     elif not len(suite):
         xml.SubElement(suite, "testcase", classname=clean(target.target), name="no misplaced dropout")
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(failures))
     suite.set("errors", str(int(target.status == "error")))
-    suite.set("skipped", str(len(target.suppressed)))
+    suite.set("skipped", str(len(target.suppressed) + (target.skipped is not None)))
     return suite
 
 

@@ -45,6 +45,8 @@ def section(target: TargetInfo, context: Context) -> list[str]:
     if target.status == "error":
         hint = f" ({cell(target.help)})" if target.help else ""
         return [f"**{code(target.target)}** could not be linted: {cell(target.error or '')}{hint}", ""]
+    if target.skipped is not None:
+        return [f"**{code(target.target)}** was skipped, it is optional: {cell(target.skipped)}", ""]
     lines = []
     if target.trace and target.trace.opaque:
         lines += [

@@ -77,6 +77,8 @@ class Writer:
     def heading(self, target: TargetInfo) -> None:
         """What was linted, with what inputs, and how much of it could be seen."""
         self.lines.append(self.style.strong(target.target))
+        if target.skipped is not None:
+            self.wrap(f"Skipped, it is optional: {target.skipped}", INDENT, self.style.dim)
         if target.trace is None:
             self.notes(target)
             return
@@ -263,15 +265,16 @@ class Writer:
             return
         if len(report.targets) == 1 and report.targets[0].status == "error":
             return
-        targets = count(len(report.targets), "target")
+        skipped = sum(target.skipped is not None for target in report.targets)
+        targets = count(len(report.targets) - skipped, "target")
         failed = sum(target.status == "error" for target in report.targets)
-        partial = sum(target.status == "partial" for target in report.targets)
+        partial = sum(target.status == "partial" for target in report.targets) - skipped
         found = counts(report.summary)
         shifting = [item for target in report.targets for item in target.predictions if item.shifts]
         parts = []
         if found:
             parts.append(f"Found {found} in {targets}")
-        elif failed < len(report.targets):
+        elif failed + skipped < len(report.targets):
             parts.append(f"No misplaced dropout found in {targets}")
         unknown = sum(item.delta is None for item in shifting)
         if unknown:
@@ -280,6 +283,8 @@ class Writer:
             parts.append(f"{count(failed, 'target')} could not be linted")
         if partial:
             parts.append(f"{count(partial, 'target')} only partly traced")
+        if skipped:
+            parts.append(f"{count(skipped, 'optional target')} skipped")
         if set_aside(report.summary):
             parts.append(set_aside(report.summary))
         if found and shifting:

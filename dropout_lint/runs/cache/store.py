@@ -70,10 +70,11 @@ class Cache:
         return entry.outcomes
 
     def record(self, key: str, lint: Lint, target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
-        """Lint a target and keep the result; a failure is not kept, nor what could not be watched."""
+        """Lint a target and keep the result, but not where it failed, was skipped or could not be watched."""
         with watching() as witness:
             outcomes = lint(target, settings, rules)
-        if witness.unseen is None and all(outcome.info.status != "error" for outcome in outcomes):
+        done = all(item.info.status != "error" and item.info.skipped is None for item in outcomes)
+        if witness.unseen is None and done:
             self.save(Entry(key, manifest_of(witness, self.written), outcomes))
         return outcomes
 

@@ -60,11 +60,12 @@ def headline(report: Report) -> str:
         return f"Δ measured in {count(len(report.targets), 'target')}"
     failed = sum(target.status == "error" for target in report.targets)
     found = counts(report.summary)
+    looked_at = sum(target.skipped is None for target in report.targets)
     if found:
-        return f"{found} in {count(len(report.targets), 'target')}"
-    if failed == len(report.targets):
+        return f"{found} in {count(looked_at, 'target')}"
+    if failed == looked_at:
         return "nothing could be linted"
-    return f"no misplaced dropout in {count(len(report.targets), 'target')}"
+    return f"no misplaced dropout in {count(looked_at, 'target')}"
 
 
 def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
