@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -33,47 +35,78 @@ def at_least(severity: str, least: str) -> bool:
     return order.index(severity) <= order.index(least)
 
 
-class Noise(StrEnum):
-    """What shares one draw of the mask (Li et al. 2019, Sec. 3; Kim et al. 2023, Sec. 2)."""
+@dataclass(frozen=True)
+class Mask:
+    """How a kind of noise draws the mask m of x·m (Li et al. 2019, Sec. 3; Kim et al. 2023, Sec. 2).
 
-    ELEMENT = "element"
-    CHANNEL = "channel"
-    SAMPLE = "sample"
-    BATCH = "batch"
-    BLOCK = "block"
-    UNIFORM = "uniform"
-    GAUSSIAN = "gaussian"
-    ALPHA = "alpha"
-    FEATURE_ALPHA = "feature-alpha"
-    ATTENTION = "attention"
-    RECURRENT = "recurrent"
+    Attributes:
+        over: what shares one draw of it.
+        variance: variance by the ratio of a mask that is spread around 1 and never drops; None for one that
+            drops with probability p and multiplies what it keeps by 1/(1 - p).
+        symbol: what papers call the ratio.
+        keeps_moments: what it drops gets the value with which mean and variance stay (alpha dropout).
+        inside_layer: it is drawn inside a layer that does more than that.
+    """
+
+    over: Literal["element", "channel", "sample", "batch", "block"] = "element"
+    variance: Callable[[float], float] | None = None
+    symbol: str = "p"
+    keeps_moments: bool = False
+    inside_layer: bool = False
+
+
+ELEMENTWISE = Mask()
+
+
+class Noise(StrEnum):
+    """The kinds of noise, by the name that settings and rules have for them. A kind is one entry here."""
+
+    mask: Mask
+
+    def __new__(cls, name: str, mask: Mask = ELEMENTWISE) -> Noise:
+        """A kind: its name is its value, and how it is drawn is beside it."""
+        kind = str.__new__(cls, name)
+        kind._value_, kind.mask = name, mask
+        return kind
+
+    ELEMENT = "element", ELEMENTWISE
+    CHANNEL = "channel", Mask(over="channel")
+    SAMPLE = "sample", Mask(over="sample")
+    BATCH = "batch", Mask(over="batch")
+    BLOCK = "block", Mask(over="block")
+    UNIFORM = "uniform", Mask(variance=lambda beta: beta**2 / 3, symbol="β")
+    GAUSSIAN = "gaussian", Mask(variance=lambda alpha: alpha, symbol="α")
+    ALPHA = "alpha", Mask(keeps_moments=True)
+    FEATURE_ALPHA = "feature-alpha", Mask(over="channel", keeps_moments=True)
+    ATTENTION = "attention", Mask(inside_layer=True)
+    RECURRENT = "recurrent", Mask(inside_layer=True)
 
     @property
     def whole_branch(self) -> bool:
         """Whether one draw drops all that a residual branch holds of a sample, or a region of it."""
-        return self in (Noise.SAMPLE, Noise.BATCH, Noise.BLOCK)
+        return self.mask.over in ("sample", "batch", "block")
+
+    @property
+    def whole_sample(self) -> bool:
+        """Whether one draw is for all that a sample holds."""
+        return self.mask.over in ("sample", "batch")
 
     @property
     def channelwise(self) -> bool:
         """Whether one draw is for all positions of a channel."""
-        return self in (Noise.CHANNEL, Noise.FEATURE_ALPHA)
+        return self.mask.over == "channel"
 
     @property
-    def additive_range(self) -> bool:
-        """Whether the mask is spread around 1 and never drops (Uout, Gaussian dropout)."""
-        return self in (Noise.UNIFORM, Noise.GAUSSIAN)
+    def drops(self) -> bool:
+        """Whether the mask is ever 0; Uout's and that of Gaussian dropout are spread around 1."""
+        return self.mask.variance is None
 
     @property
     def movable(self) -> bool:
         """Whether a dropout of this noise may stand elsewhere on the way of the data."""
-        return not self.whole_branch and not self.inside_layer
-
-    @property
-    def inside_layer(self) -> bool:
-        """Whether the noise is made inside a layer that does more than that."""
-        return self in (Noise.ATTENTION, Noise.RECURRENT)
+        return not self.whole_branch and not self.mask.inside_layer
 
     @property
     def declarable(self) -> bool:
         """Whether a project may name it for a dropout class of its own."""
-        return not self.inside_layer
+        return not self.mask.inside_layer

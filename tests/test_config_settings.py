@@ -128,7 +128,13 @@ def test_models_found_in_a_configured_folder_or_file_have_its_overrides() -> Non
         ("targets = [{target = 'a:b', chekpoint = 'x'}]", "unknown key `chekpoint`", "`checkpoint`"),
         ("targets = 3", "`targets`", "targets = ["),
         ("dropouts = {D = {nois = 'x'}}", "unknown key `nois` in [tool.dropout-lint.dropouts.D]", "`noise`"),
-        ("dropouts = {D = {noise = 'x'}}", "`dropouts[…].noise`", "allowed are element"),
+        (
+            "dropouts = {D = {noise = 'x'}}",
+            "'x' is no noise, in [tool.dropout-lint.dropouts.D]",
+            "are element",
+        ),
+        ("dropouts = {D = {noise = 'attention'}}", "'attention' is no noise", "are element"),
+        ("dropouts = {D = {noise = ['x']}}", "['x'] is no noise", "are element"),
         ("select = [1]", "`select[0]`", "--help"),
     ],
 )

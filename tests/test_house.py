@@ -10,15 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from cli_project import ROOT, cli
 
 from dropout_lint.config import Settings
-from dropout_lint.config.settings import SHOWN, NoiseName
+from dropout_lint.config.settings import SHOWN
 from dropout_lint.runs.cache import key_of
-from dropout_lint.terms import Noise
 
 PACKAGE = ROOT / "dropout_lint"
 FILES = {
@@ -98,10 +97,6 @@ def test_the_rooms_are_checked() -> None:
     assert done.returncode == 0, done.stdout
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "ignore_imports" not in text, "without exceptions"
-
-
-def test_noise_kinds_that_settings_may_name() -> None:
-    assert set(get_args(NoiseName)) == {noise.value for noise in Noise if noise.declarable}
 
 
 CHANGED = {

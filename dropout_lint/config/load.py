@@ -8,13 +8,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from dropout_lint.config.layout import source_folders
-from dropout_lint.config.settings import DropoutClass, Loaded, NoiseName, Settings, TargetSettings
+from dropout_lint.config.settings import DropoutClass, Loaded, Settings, TargetSettings
 from dropout_lint.errors import ConfigError
+from dropout_lint.terms import Noise
 
 TABLE = "tool.dropout-lint"
 FILE = "pyproject.toml"
@@ -137,6 +138,12 @@ def convert(table: Mapping[str, Any], file: str) -> Settings:
         for name, entry in dropouts.items():
             if isinstance(entry, dict):
                 check_keys(entry, DropoutClass, file, f"{TABLE}.dropouts.{name}")
+                noise = entry.get("noise", Noise.ELEMENT)
+                if noise not in (allowed := [noise.value for noise in Noise if noise.declarable]):
+                    raise ConfigError(
+                        f"{file}: {noise!r} is no noise, in [{TABLE}.dropouts.{name}]",
+                        f"allowed are {', '.join(allowed)}",
+                    )
     try:
         return msgspec.convert(table, Settings)
     except msgspec.ValidationError as problem:
@@ -170,7 +177,6 @@ def allowed_values(name: str) -> str:
     return {
         "fail-on": 'allowed are "error", "warning" and "info"',
         "delta-threshold": "write a number above 0 and up to 1, such as 0.95",
-        "noise": f"allowed are {', '.join(get_args(NoiseName))}",
         "jobs": "write a whole number from 1",
         "timeout": "write a number of seconds above 0",
         "targets": 'write targets = ["package.module:attr"] or [[tool.dropout-lint.targets]] tables',

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-from dropout_lint.terms import Severity
+from dropout_lint.terms import Noise, Severity
 
-NoiseName = Literal[
-    "element",
-    "channel",
-    "sample",
-    "batch",
-    "block",
-    "uniform",
-    "gaussian",
-    "alpha",
-    "feature-alpha",
-]
 Threshold = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Jobs = Annotated[int, msgspec.Meta(ge=1)]
 SHOWN = {
@@ -43,7 +32,7 @@ class DropoutClass(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         keeps: that attribute is the keep probability instead of the drop ratio.
     """
 
-    noise: NoiseName = "element"
+    noise: Noise = Noise.ELEMENT
     p: str = "p"
     keeps: bool = False
 

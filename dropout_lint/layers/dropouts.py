@@ -47,21 +47,17 @@ class DropoutSpec:
 
     @property
     def mask_variance(self) -> float:
-        """Variance `s` of the multiplicative mask of mean 1: (1-k)/k, β²/3 or α."""
+        """Variance `s` of the multiplicative mask of mean 1: (1-k)/k, or what its noise says (β²/3, α)."""
         if math.isnan(self.p):
             return math.nan
-        match self.noise:
-            case Noise.UNIFORM:
-                return self.p**2 / 3
-            case Noise.GAUSSIAN:
-                return self.p
-            case _:
-                return math.inf if self.p >= 1 else self.p / (1 - self.p)
+        if self.noise.mask.variance is not None:
+            return self.noise.mask.variance(self.p)
+        return math.inf if self.p >= 1 else self.p / (1 - self.p)
 
     @property
     def mask_mean(self) -> float:
         """Mean of the mask in training, 1 in test mode: k times what kept values are multiplied by."""
-        if self.noise in {Noise.UNIFORM, Noise.GAUSSIAN, Noise.ALPHA, Noise.FEATURE_ALPHA} or self.p >= 1:
+        if not self.noise.drops or self.noise.mask.keeps_moments or self.p >= 1:
             return 1.0
         if self.kept is not None:
             return (1 - self.p) * self.kept

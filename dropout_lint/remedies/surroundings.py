@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dropout_lint.layers import WEIGHT_FUNCTIONS, Noise, is_weight_layer
+from dropout_lint.layers import WEIGHT_FUNCTIONS, is_weight_layer
 from dropout_lint.prediction.equations import HendrycksFactors, hendrycks_factors
 from dropout_lint.trace import DropoutSite, Trace, module_of
 
@@ -48,8 +48,6 @@ TRANSPARENT_FUNCTIONS = (
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d),
     *(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
 )
-# Noise that keeps the second moment of its input where it is meant to be used.
-KEEPS_MOMENTS = frozenset({Noise.ALPHA, Noise.FEATURE_ALPHA})
 
 Step = Callable[[Tensor], Tensor]
 
@@ -132,7 +130,7 @@ def _input_of(node: fx.Node) -> fx.Node | None:
 
 
 def _keep(site: DropoutSite) -> float:
-    if not site.active_in_train or site.spec.noise in KEEPS_MOMENTS:
+    if not site.active_in_train or site.spec.noise.mask.keeps_moments:
         return 1.0
     variance = site.spec.mask_variance
     return 1.0 if math.isnan(variance) else 1 / (1 + variance)

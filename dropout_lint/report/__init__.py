@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import MappingProxyType
+from pkgutil import iter_modules
 
 from dropout_lint.errors import UsageError
+from dropout_lint.report import formats
 from dropout_lint.report.context import Context
 from dropout_lint.report.schema import Report
 
-# a new format is a new file in this folder and a line here
-FORMATS = MappingProxyType(
-    {
-        "text": "dropout_lint.report.formats.text",
-        "concise": "dropout_lint.report.formats.concise",
-        "json": "dropout_lint.report.formats.json",
-        "sarif": "dropout_lint.report.formats.sarif",
-        "github": "dropout_lint.report.formats.github",
-        "junit": "dropout_lint.report.formats.junit",
-        "markdown": "dropout_lint.report.formats.markdown",
-        "html": "dropout_lint.report.formats.html",
-    }
-)
+FORMATS = tuple(sorted(module.name for module in iter_modules(formats.__path__)))
+"""The output formats: the files of `formats/`."""
 
 
 def render(report: Report, format: str, context: Context | None = None) -> str:
@@ -34,7 +24,7 @@ def render(report: Report, format: str, context: Context | None = None) -> str:
         raise UsageError(f"unknown output format {format!r}", f"formats are {', '.join(FORMATS)}")
     if context is None:
         context = Context()
-    text: str = import_module(FORMATS[format]).render(report, context)
+    text: str = import_module(f"{formats.__name__}.{format}").render(report, context)
     return text if text.endswith("\n") or not text else text + "\n"
 
 

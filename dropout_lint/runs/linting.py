@@ -11,7 +11,7 @@ from dropout_lint.fixes.plan.info import plan
 from dropout_lint.fixes.plan.steps import Promise
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
-from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout, Noise
+from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
@@ -38,7 +38,7 @@ def catalogue_of(settings: Settings) -> Catalogue:
         return STANDARD
     return Catalogue(
         {
-            name: ExtraDropout(noise=Noise(entry.noise), p=entry.p, keeps=entry.keeps)
+            name: ExtraDropout(noise=entry.noise, p=entry.p, keeps=entry.keeps)
             for name, entry in settings.dropouts.items()
         }
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lint.terms import Noise
-
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import NormShift
     from dropout_lint.rules.findings import Finding
@@ -25,7 +23,7 @@ def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float)
         for place in survey.placements
         if place.norm is not None
         and (place.facts.at_guideline or place.facts.at_branch_end)
-        and not Noise(place.facts.noise).whole_branch
+        and not place.facts.whole_branch
     } - told
     return [
         shift

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dropout_lint.terms import Noise
+
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import NormShift
 
@@ -20,6 +22,8 @@ class Facts:
     Attributes:
         kind: class or function name, as the user wrote it.
         noise: what shares one draw of the mask (`element`, `channel`, `sample`, …).
+        drops: the mask is 0 at times; that of Uout and of Gaussian dropout is spread around 1.
+        whole_branch: one draw drops all that a residual branch holds of a sample, or a region of it.
         p: drop ratio (β of Uout, α of Gaussian dropout); NaN where it cannot be read.
         functional: a function call, or a module that is made in `forward`.
         inplace: it overwrites its input.
@@ -70,6 +74,8 @@ class Facts:
 
     kind: str = ""
     noise: str = ""
+    drops: bool = True
+    whole_branch: bool = False
     p: float = 0.0
     functional: bool = False
     inplace: bool = False
@@ -119,19 +125,7 @@ H_POSITIONS = tuple(f"H{place}" for place in range(1, 8))
 
 # The values of facts that have a fixed set of them, so that a misspelt one in a rule is found at once.
 VALUES: Mapping[str, tuple[str, ...]] = {
-    "noise": (
-        "element",
-        "channel",
-        "sample",
-        "batch",
-        "block",
-        "uniform",
-        "gaussian",
-        "alpha",
-        "feature-alpha",
-        "attention",
-        "recurrent",
-    ),
+    "noise": tuple(noise.value for noise in Noise),
     "norm": ("batch", "sync-batch", "instance"),
     "basis": ("trained-estimate", "checkpoint"),
     "position": (*P_POSITIONS, *H_POSITIONS),

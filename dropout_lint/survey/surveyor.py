@@ -100,6 +100,8 @@ class Surveyor:
         return Facts(
             kind=spec.kind,
             noise=spec.noise.value,
+            drops=spec.noise.drops,
+            whole_branch=spec.noise.whole_branch,
             p=spec.p,
             functional=site.functional,
             inplace=spec.inplace,
@@ -114,7 +116,7 @@ class Surveyor:
         )
 
     def _is_degenerate(self, site: DropoutSite) -> bool:
-        if site.spec.noise in (Noise.UNIFORM, Noise.GAUSSIAN):
+        if not site.spec.noise.drops:
             return False
         if math.isnan(site.spec.p):  # unreadable, unless the layer itself says so
             module = module_of(self._trace.model, site.node)

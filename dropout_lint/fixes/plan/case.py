@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from dropout_lint.fixes.graph.dropmodules import class_name
 from dropout_lint.fixes.plan.flags import flag_of
 from dropout_lint.fixes.plan.steps import Action, Anchor, Step
-from dropout_lint.layers import Noise
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
 
@@ -47,10 +46,10 @@ def kind_for(site: DropoutSite, rank: int | None) -> str | None:
 
     None where that is what the dropout does already.
     """
-    if rank is None or site.spec.noise not in (Noise.CHANNEL, Noise.FEATURE_ALPHA):
+    if rank is None or not site.spec.noise.channelwise:
         return None
     kind = class_name(site.spec)
-    if site.spec.noise is Noise.FEATURE_ALPHA:
+    if site.spec.noise.mask.keeps_moments:
         return "AlphaDropout" if rank < 3 else None
     wanted = RANKS.get(rank, "Dropout" if rank < 3 else None)
     return None if wanted == kind else wanted

@@ -21,7 +21,6 @@ from dropout_lint.fixes.plan.merging import at_place, merge
 from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
 from dropout_lint.fixes.plan.words import advice_for, not_worth_it, titled, what_would
-from dropout_lint.layers import Noise
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import SEVERITIES, Strategy
 from dropout_lint.trace.traced import DropoutSite, shape_of
@@ -248,7 +247,7 @@ class Planner:
                 kept += min(variance, (step.value or 0.0) ** 2 / 3)
             elif step.action in ("move", "reduce"):
                 stays = variance if step.value is None else step.value / (1 - step.value)
-                averaged = step.anchor is not None and case.site.spec.noise is not Noise.CHANNEL
+                averaged = step.anchor is not None and not case.site.spec.noise.channelwise
                 kept += stays / (positions_of(self.flow, step.anchor) if averaged and step.anchor else 1)
         return kept / total if total else 1.0
 
@@ -291,7 +290,7 @@ class Planner:
         if (case.site.node.name, action) in self.barred or (case.site.inside and action != "repair"):
             return False
         if action == "uout":
-            return case.site.spec.noise not in (Noise.UNIFORM, Noise.GAUSSIAN, Noise.SAMPLE, Noise.BATCH)
+            return case.site.spec.noise.drops and not case.site.spec.noise.whole_sample
         return action != "move" or case.site.spec.noise.movable
 
     def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:

@@ -109,8 +109,7 @@ def titled(steps: Sequence[Step]) -> tuple[Step, ...]:
 def describe_step(step: Step, *, explain: bool = True) -> str:
     """One line: what is done, and why: `move drop (Dropout, p = 0.5) to P6, before conv2`."""
     site = step.site
-    symbol = {"Uout": "β", "GaussianDropout": "α"}.get(site.spec.kind, "p")
-    name = f"{site.name} ({site.spec.kind}, {symbol} = {site.spec.p:g})"
+    name = f"{site.name} ({site.spec.kind}, {site.spec.noise.mask.symbol} = {site.spec.p:g})"
     codes = f" [{', '.join(step.codes)}]" if step.codes else ""
     return f"{_doing(step, name, explain)}{codes}"
 

@@ -23,28 +23,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dropout_lint.layers import DropoutSpec, Noise
+from dropout_lint.layers import DropoutSpec
 from dropout_lint.prediction.ops.base import Ledger
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, replace
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 
-SHARED_OVER = {
-    Noise.CHANNEL: "channel",
-    Noise.FEATURE_ALPHA: "channel",
-    Noise.SAMPLE: "sample",
-    Noise.BATCH: "sample",
-}
 Sources = npt.NDArray[np.bool_]
-ALPHA_KINDS = (Noise.ALPHA, Noise.FEATURE_ALPHA)
 
 
 def tied_sources(ledger: Ledger) -> Sources:
     """(S,) whether a dropout's mask is shared by all positions of a channel."""
-    return np.array(
-        [site.spec.noise in SHARED_OVER or site.spec.channelwise for site in ledger.dropouts], dtype=bool
-    )
+    return np.array([shared_over(site.spec) != "element" for site in ledger.dropouts], dtype=bool)
 
 
 def noise_pair(x: State, pair: float, tied: Sources) -> Array:
@@ -79,10 +70,10 @@ def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
     if not spec.is_noisy or math.isnan(spec.p):
         return ()
     p = min(spec.p, 1 - 1e-6)
-    if spec.noise in (Noise.UNIFORM, Noise.GAUSSIAN):
+    if not spec.noise.drops:
         spread = math.sqrt(min(spec.mask_variance, 1e6))
         return Draw(0.5, 1 - spread), Draw(0.5, 1 + spread)
-    if spec.noise in ALPHA_KINDS:
+    if spec.noise.mask.keeps_moments:
         a = ((1 - p) * (1 + ALPHA_PRIME**2 * p)) ** -0.5
         b = -a * ALPHA_PRIME * p
         return Draw(p, 0.0, a * ALPHA_PRIME + b), Draw(1 - p, a, b)
@@ -94,7 +85,9 @@ def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
 
 def shared_over(spec: DropoutSpec) -> str:
     """What one draw of the mask is shared over: `State.mask`."""
-    return SHARED_OVER.get(spec.noise, "channel" if spec.channelwise else "element")
+    if spec.noise.whole_sample:
+        return "sample"
+    return "channel" if spec.noise.channelwise or spec.channelwise else "element"
 
 
 def drop(x: State, spec: DropoutSpec, row: int) -> State:
