@@ -1,8 +1,9 @@
-"""Dynamo kept unloaded: torch's kernels for meta tensors load it, which takes as long as loading torch.
+"""Modules that torch's kernels for meta tensors load and hardly use: dynamo, sympy and what builds on it.
 
-At the first operation on meta tensors whose types are promoted, torch asks dynamo not to follow its own
-Python code. While nobody has loaded dynamo there is nobody to follow it: a module stands in for it that
-leaves such functions as they are, and loads the real one for whoever asks for anything else.
+At the first operation whose types are promoted torch asks dynamo not to follow its own Python code, and
+whether a number is one of sympy's; each check of a size asks the symbolic shapes whether plain numbers agree.
+To load the three takes longer than to load torch. Where nobody has loaded them, modules stand in for them
+that answer these questions alone, and load the real ones for whoever asks for anything else.
 """
 
 from __future__ import annotations
@@ -10,67 +11,146 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-DYNAMO = "torch._dynamo"
+import torch.fx.experimental._config  # the symbolic shapes load it, and kernels read it  # noqa: F401
+
+DYNAMO, SHAPES, SYMPY = "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"
+PACKAGES = (DYNAMO, SYMPY)
 _MARK = "__dynamo_disable"  # where torch keeps what dynamo made of a function
 
 _lock = threading.RLock()
 _inside: list[int] = []  # the threads that are inside
-_left_alone: list[Any] = []  # the functions that were left as they are
+_left_alone: list[Any] = []  # the functions that dynamo, which is not there, was said not to follow
 
 
 class _StandIn(ModuleType):
-    def disable(self, function: Any = None, recursive: bool = True, **options: Any) -> Any:
-        """The function itself where torch asks for one of its own, which it tells by `wrapping`."""
-        if function is None or options != {"wrapping": False}:
-            return _real().disable(function, recursive, **options)
-        _left_alone.append(function)
-        return function
+    """One of the modules while it is not loaded: what it lacks is taken from the real one."""
+
+    def __init__(self, name: str, **answers: Any) -> None:
+        super().__init__(name)
+        vars(self).update(answers)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":  # asked by the import itself
-            raise AttributeError(name)
-        return getattr(_real(), name)
+        if name.startswith("__") and not (name == "__path__" and self.__name__ in PACKAGES):
+            raise AttributeError(name)  # asked by the import itself
+        if self.__name__ == SHAPES and name.islower():  # torch imports more of its functions than it calls
+            return partial(_later, name)
+        return getattr(_real(self.__name__), name)
+
+
+# dynamo
+
+
+def _disable(function: Any = None, recursive: bool = True, **options: Any) -> Any:
+    """The function itself, where torch asks for one of its own; it tells so by `wrapping`."""
+    if function is None or options != {"wrapping": False}:
+        return _real(DYNAMO).disable(function, recursive, **options)
+    _left_alone.append(function)
+    return function
+
+
+# symbolic shapes
+
+
+def _later(name: str, *given: Any, **options: Any) -> Any:
+    answer = ANSWERS.get(name)
+    if answer is not None and all(map(_is_plain, given)):
+        return answer(*given)
+    return getattr(_real(SHAPES), name)(*given, **options)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in (bool, int) or (isinstance(value, (tuple, list)) and all(map(_is_plain, value)))
+
+
+def _itself(condition: bool, *_: Any) -> bool:
+    return condition
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return list(one) == list(other) if isinstance(one, (tuple, list)) else bool(one == other)
+
+
+ANSWERS: dict[str, Callable[..., bool]] = {
+    "expect_true": _itself,
+    "guard_or_false": _itself,
+    "guard_or_true": _itself,
+    "guard_size_oblivious": _itself,
+    "is_nested_int": lambda _: False,
+    "statically_known_true": _itself,
+    "sym_and": lambda *conditions: all(conditions),
+    "sym_eq": _are_equal,
+    "sym_or": lambda *conditions: any(conditions),
+}
+"""What these functions of the symbolic shapes return for bools and integers, which hold no symbol."""
+
+
+# sympy
+
+
+class _Expressions(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return _is_loaded(SYMPY) and isinstance(value, sys.modules[SYMPY].Basic)
+
+
+class _Basic(metaclass=_Expressions):
+    """All of sympy's expressions: none, while it is not loaded."""
+
+
+# all three
+
+
+def _stand_ins() -> Iterator[ModuleType]:
+    yield _StandIn(DYNAMO, disable=_disable)
+    yield _StandIn(SHAPES)
+    yield _StandIn(SYMPY, Basic=_Basic)
+
+
+def _is_loaded(name: str) -> bool:
+    return not isinstance(sys.modules.get(name), _StandIn | None)
 
 
 def dynamo_is_loaded() -> bool:
     """Whether dynamo is loaded; what stands in for it does not count."""
-    return not isinstance(sys.modules.get(DYNAMO), _StandIn | None)
+    return _is_loaded(DYNAMO)
 
 
 @contextmanager
-def dynamo_unloaded() -> Iterator[None]:
-    """A context in which operations on meta tensors do not load dynamo.
+def unloaded() -> Iterator[None]:
+    """A context in which operations on meta tensors do not load these modules.
 
-    Whoever imports it inside, the user's model for instance, gets the real one.
+    Whoever imports one of them inside, the user's model for instance, gets the real one.
     """
     with _lock:
         _inside.append(threading.get_ident())
-        sys.modules.setdefault(DYNAMO, _StandIn(DYNAMO))
+        for module in _stand_ins():
+            sys.modules.setdefault(module.__name__, module)
     try:
         yield
     finally:
         with _lock:
             _inside.pop()
             if not _inside:
-                _remove()
+                for name in (DYNAMO, SHAPES, SYMPY):
+                    _remove(name)
 
 
-def _real() -> ModuleType:
+def _real(name: str) -> ModuleType:
     with _lock:
-        _remove()
-        return importlib.import_module(DYNAMO)
+        _remove(name)
+        return importlib.import_module(name)
 
 
-def _remove() -> None:
-    """Take the stand-in away; torch will ask again about the functions that were left as they are."""
-    if not dynamo_is_loaded():
-        sys.modules.pop(DYNAMO, None)
-    while _left_alone:
+def _remove(name: str) -> None:
+    """Take a stand-in away; torch will ask dynamo again about the functions that were left alone."""
+    if not _is_loaded(name):
+        sys.modules.pop(name, None)
+    while name == DYNAMO and _left_alone:
         function = _left_alone.pop()
         if getattr(function, _MARK, None) is function:
             delattr(function, _MARK)

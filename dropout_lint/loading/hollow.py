@@ -24,7 +24,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from dropout_lint.guard.alone import PATCHING
-from dropout_lint.guard.unloaded import dynamo_unloaded
+from dropout_lint.guard.unloaded import unloaded
 from dropout_lint.loading.birthplace import TORCH
 from dropout_lint.loading.downloads import nothing_downloaded
 
@@ -190,7 +190,7 @@ def weightless(way: str, notes: list[str]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(PATCHING)
-        stack.enter_context(dynamo_unloaded())
+        stack.enter_context(unloaded())
         if way != "cpu":
             stack.enter_context(nothing_downloaded(notes))
         if way == "meta":

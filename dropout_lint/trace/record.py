@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from dropout_lint.guard.eager import eager
-from dropout_lint.guard.unloaded import dynamo_unloaded
+from dropout_lint.guard.unloaded import unloaded
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
 from dropout_lint.trace.materials import Materials
@@ -51,7 +51,7 @@ def record(
     Raises:
         Exception: whatever the model's own code raises with these materials.
     """
-    with staged(model, materials, train) as names, eager(), dynamo_unloaded():
+    with staged(model, materials, train) as names, eager(), unloaded():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
         recorder = Recorder(model, catalogue, materials, names)
         recorder.run(inputs, follow_dispatch=follow_dispatch)
