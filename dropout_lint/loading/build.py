@@ -16,6 +16,7 @@ from dropout_lint.errors import TargetError
 from dropout_lint.inputs.values import holds_tensor
 from dropout_lint.loading.arguments import called, check_arguments
 from dropout_lint.loading.compat import with_schemas
+from dropout_lint.loading.downloads import OFFLINE_HINT, is_offline_error, loaders
 from dropout_lint.loading.elsewhere import modules_with
 from dropout_lint.loading.hollow import weightless
 from dropout_lint.loading.parse import Call
@@ -171,16 +172,32 @@ def _build(run: Callable[[], Any], text: str, ways: Sequence[str], notes: list[s
     """The first way that works; the last one's failure is the user's."""
     for way in ways[:-1]:
         try:
-            return _once(run, text, way, notes)
+            return _twice(run, text, way, notes)
         except UserCodeError as error:
             if not isinstance(error.__cause__, Exception):
                 raise
-    made = _once(run, text, ways[-1], notes)
+    try:
+        made = _twice(run, text, ways[-1], notes)
+    except UserCodeError as error:
+        if is_offline_error(error.__cause__) and len(ways) > 1:
+            error.hint = OFFLINE_HINT
+        raise
     if len(ways) > 1:
         notes.append(
             "built with weights on the CPU: its builder reads values that the meta device does not have"
         )
     return made
+
+
+def _twice(run: Callable[[], Any], text: str, way: str, notes: list[str]) -> Any:
+    """Build, and once more where that imported what reads weights and can be kept from it only now."""
+    before = loaders()
+    try:
+        return _once(run, text, way, notes)
+    except UserCodeError:
+        if loaders() == before:
+            raise
+    return _once(run, text, way, notes)
 
 
 def _once(run: Callable[[], Any], text: str, way: str, notes: list[str]) -> Any:

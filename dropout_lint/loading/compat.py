@@ -72,7 +72,12 @@ def declare_missing_schemas() -> bool:
 
 
 def is_schema_error(error: BaseException) -> bool:
-    """Whether an import failed because torchvision's compiled operators are missing."""
+    """Whether an import failed because torchvision's compiled operators are missing.
+
+    transformers raises an error of its own then, whose cause says so.
+    """
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
     text = str(error)
     return isinstance(error, RuntimeError) and "torchvision::" in text and "does not exist" in text
 
@@ -81,7 +86,7 @@ def with_schemas(run: Callable[[], T], notes: list[str]) -> T:
     """`run()`, once more with the missing operators declared where it needs them; says so in `notes`."""
     try:
         return run()
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         if not is_schema_error(error):
             raise
     _forget("torchvision")

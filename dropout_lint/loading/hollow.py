@@ -1,11 +1,12 @@
 """Build models without giving their weights values, so that a model of any size fits in ordinary memory.
 
-Three ways, first that works:
+Four ways, the first that works:
 
 - `hollow`: parameters and large tensors on the meta device, everything small as it is, so that builders that
   read values (`linspace(...).tolist()`, anchors, index tables) work and buffers keep theirs;
 - `meta`: everything under `torch.device("meta")`;
-- `cpu`: as the user's code says.
+- `cpu`: with values, but without those that would have to be fetched;
+- `weights`: as the user's code says.
 """
 
 from __future__ import annotations
@@ -185,13 +186,13 @@ def weightless(way: str, notes: list[str]) -> Iterator[None]:
     """Build inside this.
 
     Args:
-        way: `hollow`, `hollow-small` (large buffers keep their values), `meta` or `cpu`.
+        way: `hollow`, `hollow-small` (large buffers keep their values), `meta`, `cpu` or `weights`.
         notes: what was left out is said here.
     """
     with ExitStack() as stack:
         stack.enter_context(PATCHING)
         stack.enter_context(unloaded())
-        if way != "cpu":
+        if way != "weights":
             stack.enter_context(nothing_downloaded(notes))
         if way == "meta":
             stack.enter_context(_META)

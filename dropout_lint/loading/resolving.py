@@ -20,7 +20,7 @@ from dropout_lint.loading import birthplace
 from dropout_lint.loading.arguments import with_names
 from dropout_lint.loading.build import Made, look_up, make
 from dropout_lint.loading.checkpoint import load_checkpoint
-from dropout_lint.loading.compat import plain_python
+from dropout_lint.loading.compat import plain_python, with_schemas
 from dropout_lint.loading.discover import discover
 from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.loading.importing import import_target
@@ -28,7 +28,7 @@ from dropout_lint.loading.parse import Spec, parse_target
 
 HOLLOW = ("hollow", "meta", "cpu")
 TO_LOAD = ("hollow-small", "cpu")
-WITH_WEIGHTS = ("cpu",)
+WITH_WEIGHTS = ("weights",)
 
 
 def resolve(
@@ -75,7 +75,8 @@ def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
     assert spec.call is not None
     notes: list[str] = []
     module = import_target(spec, notes)
-    value = look_up(module, spec.call, spec.source)
+    wanted = spec.call
+    value = with_schemas(lambda: look_up(module, wanted, spec.source), notes)
     call = with_names(spec.call, lambda inner: look_up(module, inner, spec.source), spec.text)
     made = make(value, call, spec.text, ways)
     made.notes[:0] = notes

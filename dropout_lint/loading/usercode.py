@@ -47,7 +47,7 @@ def user_code(doing: str, argv0: str = "dropout-lint") -> Iterator[None]:
             'keep a script\'s own work under `if __name__ == "__main__":`',
             details=own_traceback(error),
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         if is_schema_error(error):
             raise
         raise _raised(doing, error) from error
