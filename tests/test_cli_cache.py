@@ -23,9 +23,10 @@ from dropout_lint.config import DropoutClass, Settings, TargetSettings
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import TargetInfo
 from dropout_lint.rules import load_rules
-from dropout_lint.runs.cache import Cache, key_of
+from dropout_lint.runs.cache import Cache, cache_key
+from dropout_lint.runs.cache.key import own_code
 from dropout_lint.runs.cache.reads import Tried
-from dropout_lint.runs.cache.store import MOST_ENTRIES, own_code
+from dropout_lint.runs.cache.store import MOST_ENTRIES
 
 ROOT = Path(__file__).parents[1]
 
@@ -233,22 +234,22 @@ def test_a_module_that_was_only_asked_for_counts_once_it_is_there() -> None:
     ],
 )
 def test_what_decides_the_result_is_part_of_the_key(changed: Settings) -> None:
-    assert key_of("zoo", changed) != key_of("zoo", Settings())
+    assert cache_key("zoo", changed) != cache_key("zoo", Settings())
 
 
 @pytest.mark.parametrize(
     "same", [Settings(exit_zero=True), Settings(output_format=["json"]), Settings(jobs=3)]
 )
 def test_what_only_decides_how_it_is_shown_is_not(same: Settings) -> None:
-    assert key_of("zoo", same) == key_of("zoo", Settings())
+    assert cache_key("zoo", same) == cache_key("zoo", Settings())
 
 
 def test_a_changed_rule_of_the_project_counts(tmp_path: Path) -> None:
     rule = tmp_path / "XX901.md"
     rule.write_text("one")
-    before = key_of("zoo", Settings(rules=[str(tmp_path)]))
+    before = cache_key("zoo", Settings(rules=[str(tmp_path)]))
     rule.write_text("two")
-    assert key_of("zoo", Settings(rules=[str(tmp_path)])) != before
+    assert cache_key("zoo", Settings(rules=[str(tmp_path)])) != before
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"key": "x"}', b"\x00" * 100, b"[]"])
@@ -270,7 +271,7 @@ def test_an_entry_under_a_wrong_name_is_ignored() -> None:
         cache = Cache(folder / ".cache")
         cache.wrap(lint)("zoo", Settings(), RULES)
         entry = next((folder / ".cache").glob("*.json"))
-        other = key_of("zoo", Settings(ignore=["DL1"]))
+        other = cache_key("zoo", Settings(ignore=["DL1"]))
         entry.rename(entry.with_name(f"{other}.json"))
         assert cache.load(other) is None
 

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from cli_project import ROOT, cli
 
 from dropout_lint.config import Settings
 from dropout_lint.config.settings import SHOWN
-from dropout_lint.runs.cache import key_of
+from dropout_lint.runs.cache import cache_key
 
 PACKAGE = ROOT / "dropout_lint"
 FILES = {
@@ -111,7 +112,7 @@ CHANGED = {
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_the_cache_key_holds_what_decides_a_result(name: str) -> None:
     settings = Settings(**{name: CHANGED[name]})  # type: ignore[arg-type]
-    assert (key_of("net:Net", settings) == key_of("net:Net", Settings())) is (name in SHOWN)
+    assert (cache_key("net:Net", settings) == cache_key("net:Net", Settings())) is (name in SHOWN)
 
 
 NET = """\
@@ -212,3 +213,38 @@ assert abs(shift.delta["bn"] - finding.delta) < 0.1
 def test_no_import_goes_in_a_circle() -> None:
     order = {module: {name for name in imports(module, top=True) if name in FILES} for module in FILES}
     graphlib.TopologicalSorter(order).prepare()  # raises CycleError, which names the circle
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MAP = CONTRIBUTING.partition("## The house")[2].partition("\n## ")[0]
+
+
+def cells(line: str) -> list[list[str]]:
+    """What stands in backticks in each cell of a table's line."""
+    return [re.findall(r"`([^`]+)`", cell) for cell in line.strip("|").split("|")]
+
+
+def test_the_map_names_what_is_there() -> None:
+    rooms, _, places = MAP.partition("| where is made |")
+    there = {path.name for path in PACKAGE.iterdir() if not path.name.startswith("_")} - {"py.typed"}
+    named = set()
+    for line in rooms.splitlines():
+        if line.startswith("| `"):
+            names, _, files = cells(line)
+            named |= {name.strip("/") for name in names}
+            for file in files:
+                inside = ROOT / file[1:] if file.startswith("/") else PACKAGE / names[0] / file
+                assert inside.exists(), f"CONTRIBUTING names {file} in {names[0]}"
+    assert named == there
+    rows = [cells(line) for line in places.splitlines() if line.startswith("| ")]
+    assert len(rows) > 4
+    for row in rows:
+        words = [word for cell in row for word in cell]
+        paths = [ROOT / word for word in words if "/" in word]
+        assert paths
+        for path in paths:
+            assert path.exists(), f"CONTRIBUTING names {path.relative_to(ROOT)}"
+        text = "".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+        for word in set(words) - {"message"}:
+            made = rf"^ *(def {word}\(|class {word}\b|{word}\b.* = )"
+            assert "/" in word or re.search(made, text, re.MULTILINE), f"CONTRIBUTING names {word}"

@@ -21,7 +21,7 @@ from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.loading.compat import own_process
 from dropout_lint.report import FORMATS, Context, Report, render
 from dropout_lint.report.words import counts
-from dropout_lint.runs.cache import Cache, key_of
+from dropout_lint.runs.cache import Cache, cache_key
 from dropout_lint.runs.check import (
     Lint,
     Run,
@@ -285,7 +285,7 @@ def way_of(names: list[str], settings: Settings, written: frozenset[str], pool: 
     cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
     if pool is None:
         return cache.wrap(lint_target) if cache else lint_target
-    results = {name: cache.load(key_of(name, settings)) if cache else None for name in names}
+    results = {name: cache.load(cache_key(name, settings)) if cache else None for name in names}
     missing = [name for name, kept in results.items() if kept is None]
     requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
     results.update(zip(missing, pool.lint(requests), strict=True))

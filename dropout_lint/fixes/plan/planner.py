@@ -115,13 +115,13 @@ class Planner:
             return Plan((), tuple(self.skipped), self.before, self.before)
         auto = self.strategy == "auto"
         outcome = self._carry_out("move" if self.strategy == "auto" else self.strategy, auto)
-        outcome = self._without_failures(outcome)
-        outcome, vain = self._without_the_vain(outcome) if auto else (outcome, {})
+        outcome = self._without_what_does_not_help(outcome)
+        outcome, too_little = self._without_what_gains_little(outcome) if auto else (outcome, {})
         outcome = replace(outcome, steps=titled(outcome.steps))
         others: dict[Action, Outcome] = {}
         if auto and self.compare and any(case.places for case in self.cases.values()):
             others = {option: self._carry_out(option, False) for option in ALTERNATIVES}
-        left = self._left_over(outcome, vain, others)
+        left = self._left_over(outcome, too_little, others)
         after = self.trials.analysis(outcome.steps)
         weighed = self._weighed(outcome, others) if others else ()
         erased = {step.site.name for step in outcome.steps if step.action in ("merge", "remove")}
@@ -145,7 +145,7 @@ class Planner:
             if (one := rows.get(name)) is not None
         )
 
-    def _without_failures(self, outcome: Outcome) -> Outcome:
+    def _without_what_does_not_help(self, outcome: Outcome) -> Outcome:
         """Take back the steps of dropouts that are still found: what does not help is not done.
 
         A repair stays where what it repairs is gone.
@@ -165,9 +165,9 @@ class Planner:
             outcome = self._less(outcome, bad)
         return outcome
 
-    def _without_the_vain(self, outcome: Outcome) -> tuple[Outcome, dict[fx.Node, str]]:
+    def _without_what_gains_little(self, outcome: Outcome) -> tuple[Outcome, dict[fx.Node, str]]:
         """Take back what does not bring the worst norm of its findings nearer, and say so."""
-        vain: dict[fx.Node, str] = {}
+        too_little: dict[fx.Node, str] = {}
         before = self.trials.deltas(())
         for _ in range(ROUNDS):
             worst = min(before.values(), default=1.0), min(outcome.deltas.values(), default=1.0)
@@ -187,9 +187,9 @@ class Planner:
                     found[step.site.node] = not_worth_it(*worst)
             if not found:
                 break
-            vain |= found
+            too_little |= found
             outcome = self._less(outcome, set(found))
-        return outcome, vain
+        return outcome, too_little
 
     def _less(self, outcome: Outcome, nodes: set[fx.Node]) -> Outcome:
         """An outcome without the steps of some dropouts, and without the merges into them."""
@@ -202,18 +202,18 @@ class Planner:
         )
 
     def _left_over(
-        self, outcome: Outcome, vain: Mapping[fx.Node, str], others: Mapping[Action, Outcome]
+        self, outcome: Outcome, too_little: Mapping[fx.Node, str], others: Mapping[Action, Outcome]
     ) -> list[Skipped]:
         answered = {step.site.node: set(step.codes) for step in outcome.steps}
         still = {item.node for item in outcome.left}
         left = []
         for node, case in self.cases.items():
             codes = tuple(code for code in case.codes if code not in answered.get(node, ()))
-            if not codes or (node not in still and node not in vain):
+            if not codes or (node not in still and node not in too_little):
                 continue
             first = next(finding for finding in case.findings if finding.rule.code == codes[0])
             reason, advice = advice_for(first, self.strategy)
-            reason = vain.get(node, reason)
+            reason = too_little.get(node, reason)
             useful = [
                 (option, one)
                 for option, one in others.items()

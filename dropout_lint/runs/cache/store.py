@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import sysconfig
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dropout_lint import __version__
 from dropout_lint.config import Settings
-from dropout_lint.config.settings import SHOWN
-from dropout_lint.loading.roots import roots
 from dropout_lint.report.outcome import Outcome
-from dropout_lint.rules import RuleSet, builtin_folder
-from dropout_lint.runs.cache.manifest import Manifest, digest, file_state, manifest_of, stamps
+from dropout_lint.rules import RuleSet
+from dropout_lint.runs.cache.key import cache_key
+from dropout_lint.runs.cache.manifest import Manifest, manifest_of
 from dropout_lint.runs.cache.reads import watching
 
 if TYPE_CHECKING:
     from dropout_lint.runs.check import Lint
 
-FORMAT = 2
 MOST_ENTRIES = 512
 
 
@@ -53,7 +47,7 @@ class Cache:
         """`lint`, done only where no result that still holds is kept."""
 
         def cached(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
-            key = key_of(target, settings)  # building a model may change `sys.path`
+            key = cache_key(target, settings)  # building a model may change `sys.path`
             kept = self.load(key)
             return kept if kept is not None else self.record(key, lint, target, settings, rules)
 
@@ -97,50 +91,3 @@ class Cache:
         entries = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in entries[MOST_ENTRIES:]:
             path.unlink(missing_ok=True)
-
-
-def key_of(target: str, settings: Settings) -> str:
-    """What a result is kept under: target, settings, versions, this tool's own code, and the rules' texts."""
-    own = settings.for_target(target)
-    names = sorted(set(Settings.__struct_fields__) - SHOWN)
-    decisive = {name: msgspec.to_builtins(getattr(own, name)) for name in names}
-    parts = [
-        f"{FORMAT} {__version__} {sys.version}".encode(),
-        target.encode(errors="surrogateescape"),
-        os.fsencode(Path.cwd()),
-        os.fsencode(os.pathsep.join(sys.path)),
-        os.fsencode(os.pathsep.join(str(folder) for folder in roots())),
-        msgspec.json.encode(decisive, order="sorted"),
-        *own_code(),
-        *packages(),
-        *(file_state(str(path)).encode() for path in rule_files(settings.rules)),
-        file_state(own.checkpoint).encode() if own.checkpoint else b"",
-    ]
-    return digest(*parts)
-
-
-def own_code() -> list[bytes]:
-    """The state of this tool's own files: a development version changes without its number."""
-    return stamps([str(Path(__file__).parents[2]), str(builtin_folder())], (".py", ".md", ".html"))
-
-
-def packages() -> list[bytes]:
-    """Names and versions of what is installed, from the names of its `.dist-info` folders."""
-    found = []
-    for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
-        with contextlib.suppress(OSError):
-            found += [
-                os.fsencode(name)
-                for name in sorted(entry.name for entry in Path(folder).iterdir())
-                if name.endswith((".dist-info", ".pth"))
-            ]
-    return found
-
-
-def rule_files(rules: Iterable[str]) -> list[Path]:
-    """The files of a project's own rules."""
-    found: list[Path] = []
-    for rule in rules:
-        path = Path(rule)
-        found += sorted(path.glob("**/*.md")) if path.is_dir() else [path]
-    return found
