@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dropout_lint.config import DropoutClass, Settings, TargetSettings
@@ -149,6 +149,7 @@ def apply(folder: Path, kind: str, name: str, value: str) -> None:
 
 
 @given(st.lists(operations, max_size=6))
+@example([(kind, "zoo/extra/__init__.py", "DEPTH = 1\n") for kind in ("write", "delete", "write")])
 @settings(max_examples=40, deadline=None)
 def test_a_kept_result_is_never_stale(changes: list[tuple[str, str, str]]) -> None:
     with project() as folder:

@@ -91,6 +91,11 @@ class Witness:
             if isinstance(path, str) and is_ours(os.path.abspath(path)):
                 self.files.add(os.path.abspath(path))
                 self.packages.setdefault(os.path.dirname(os.path.abspath(path)), set())
+            elif path is None:  # a package without `__init__.py`, which may get one
+                for entry in getattr(module, "__dict__", {}).get("__path__") or ():
+                    folder = absolute(entry)
+                    if folder is not None and is_ours(folder):
+                        self.packages.setdefault(folder, set())
         for name in {*modules, *self.tried}:
             parent, _, last = name.rpartition(".")
             if not parent:
