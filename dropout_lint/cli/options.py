@@ -39,7 +39,8 @@ def inputs() -> Decorator[Any]:
         "input",
         multiple=True,
         metavar="SHAPE",
-        help="Example input such as 8x3x32x32, 4x16:int64 or mask=4x16:bool; repeat it for each argument. "
+        help="Example input such as 8x3x32x32, 4x16:int64 or mask=4x16:bool; repeat it for each argument; "
+        "batch.tokens=4x16:int64 puts it into a dict. "
         "Without it `example_inputs` beside the target is used, else a guess, which the report names.",
     )
 

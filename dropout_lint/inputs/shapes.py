@@ -20,7 +20,10 @@ from dropout_lint.guard.wrappers import unwrapped
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import describe_value, holds_tensor, replaced
 
-_FORM = "an input is sizes with x between them, such as 8x3x32x32, 2x16:int64 or mask=2x16:bool"
+_FORM = (
+    "an input is sizes with x between them, such as 8x3x32x32, 2x16:int64 or mask=2x16:bool; "
+    "batch.tokens=2x16:int64 puts it into the dict `batch`"
+)
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
     for name in [
@@ -51,35 +54,56 @@ _INPUT = re.compile(r"(?:(?P<name>[^=:]*)=)?(?P<sizes>[^:=]*)(?::(?P<dtype>.*))?
 def parse_inputs(texts: Sequence[str]) -> Inputs | None:
     """`--input` options to inputs, or None where there are none.
 
+    `batch.tokens=…` and `batch.mask=…` together are the keyword `batch`, a dict of two tensors.
+
     Raises:
         InputError: a text is not `[name=]AxBxC[:dtype]`, or two have the same name.
     """
     if not texts:
         return None
     args: list[torch.Tensor] = []
-    kwargs: dict[str, torch.Tensor] = {}
+    kwargs: dict[str, Any] = {}
     for text in texts:
         name, value = parse_input(text)
         if name is None:
             args.append(value)
-        elif name in kwargs:
-            raise InputError(f"`--input {name}=` is given twice", "give each keyword once")
         else:
-            kwargs[name] = value
+            _put(kwargs, name, value)
     return Inputs(tuple(args), kwargs, origin="--input")
 
 
+def _put(kwargs: dict[str, Any], name: str, value: torch.Tensor) -> None:
+    """Put a tensor where a dotted name says; what lies in the name's middle are dicts."""
+    *outer, last = name.split(".")
+    held = kwargs
+    for part in outer:
+        held = held.setdefault(part, {})
+        if not isinstance(held, dict):
+            raise InputError(
+                f"`--input {name}=` puts a tensor into `{part}`, which is one itself",
+                "give it its keys alone, or no keys",
+            )
+    if last in held:
+        raise InputError(f"`--input {name}=` is given twice", "give each keyword once")
+    held[last] = value
+
+
 def parse_input(text: str) -> tuple[str | None, torch.Tensor]:
-    """One `--input`: its keyword or None, and a tensor on the meta device with its shape and dtype."""
+    """One `--input`: its keyword (dotted or None) and a tensor on the meta device of its shape and dtype."""
     match = _INPUT.fullmatch(text.strip())
     if match is None:
         raise InputError(f"`--input {text}` cannot be read", _FORM)
     name, sizes, dtype = match["name"], match["sizes"], match["dtype"]
-    if name is not None and not name.strip().isidentifier():
+    if name is not None and not _is_keyword(name.strip()):
         raise InputError(f"`{name}` in `--input {text}` is no argument name", _FORM)
     shape = [_size(text, part) for part in re.split(r"[x×X*,]", sizes)]
     value = torch.empty(shape, dtype=_dtype(text, dtype), device="meta")
     return (None if name is None else name.strip()), value
+
+
+def _is_keyword(name: str) -> bool:
+    argument, *keys = name.split(".")
+    return argument.isidentifier() and all(keys)
 
 
 def _size(text: str, part: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from dropout_lint.analysis import Analysis, Options, analyse
@@ -45,12 +46,14 @@ def catalogue_of(settings: Settings) -> Catalogue:
 
 
 def analyse_built(built: Built, options: Options) -> Analysis:
-    """Analyse a built target.
+    """Analyse a built target; what Python and torch warn of while its forward is tried out goes nowhere.
 
     Raises:
         TraceError, InputError: see `analyse`.
     """
-    return analyse(built.model, built.inputs, options, constructed=built.constructed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return analyse(built.model, built.inputs, options, constructed=built.constructed)
 
 
 def lint_built(built: Built, options: Options, least: Severity = "warning") -> Outcome:

@@ -82,7 +82,7 @@ def _trace(
     given = inputs is not None and not inputs.guessed
     if given and failures and failures[0].looks_like_wrong_inputs(subject):
         raise explain(subject, failures, InputError)
-    whole = trace_symbolically(subject, catalogue)
+    whole = trace_symbolically(subject, catalogue, failures)
     if whole is not None:
         none = Inputs(guessed=True, origin="none fits")
         return _assemble(subject, "symbolic", whole, none, catalogue, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from torch import nn
 
 from dropout_lint.errors import DropoutLintError, InputError
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.words import numbered
 
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _OWN = str(Path(__file__).parent) + "/"
 # for inputs that --input cannot say
-OTHER_INPUTS = "dicts, lists and other objects as `example_inputs = (…,)` in the model's file"
+OTHER_INPUTS = "lists and other objects as `example_inputs = (…,)` in the model's file"
+
+
+MOST_TOLD = 4
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,23 @@ def explain(model: nn.Module, failures: list[Failure], kind: type[DropoutLintErr
     text = str(error).strip().splitlines()
     shown = f"{type(error).__name__}: {text[0] if text else ''}"
     given = ", ".join(failure.inputs.describe()) or "no arguments"
+    guesses = tried(failures)
     signature = _signature(model)
     if kind is InputError or failure.inputs.guessed:
         hint = (
-            f"forward is {signature}; give inputs that fit it with --input (AxBxC, AxB:int64, name=AxB), "
-            f"{OTHER_INPUTS}"
+            f"{guesses + '; ' if guesses else ''}forward is {signature}; give inputs that fit it with "
+            f"--input (AxBxC, AxB:int64, name=AxB, dict.key=AxB), {OTHER_INPUTS}"
         )
     else:
         hint = "the model's own forward raised this; run it on these inputs outside the linter"
     return kind(f"{name} could not be run on {given}: {shown}", hint, details=_users_line(error))
+
+
+def tried(failures: Sequence[Failure]) -> str:
+    """The guesses that were tried and did not run, in one phrase; "" where fewer than two were."""
+    found = dict.fromkeys(item.inputs.describe() for item in failures if item.inputs.guessed)
+    shown = [words[0] if len(words) == 1 else f"({', '.join(words)})" for words in found]
+    return f"tried {numbered(shown, MOST_TOLD)}" if len(shown) > 1 else ""
 
 
 def _signature(model: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from torch import fx, nn
@@ -12,7 +12,7 @@ from dropout_lint.errors import DropoutLintError
 from dropout_lint.guard.alone import LoneTracer, at_rest
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
-from dropout_lint.trace.failure import OTHER_INPUTS, Failure
+from dropout_lint.trace.failure import OTHER_INPUTS, Failure, tried
 from dropout_lint.trace.leaves import Leaves
 from dropout_lint.trace.record import Recording
 from dropout_lint.trace.staging import preserved
@@ -32,8 +32,13 @@ class _Tracer(LoneTracer):
         return self._leaves.is_leaf(m)
 
 
-def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | None:
-    """A graph without shapes, from symbolic tracing; None where the model branches on values or shapes."""
+def trace_symbolically(
+    model: nn.Module, catalogue: Catalogue, failures: Sequence[Failure] = ()
+) -> Recording | None:
+    """A graph without shapes, from symbolic tracing; None where the model branches on values or shapes.
+
+    `failures` are the inputs that did not fit.
+    """
     try:
         with preserved(model):
             model.train()
@@ -46,8 +51,8 @@ def trace_symbolically(model: nn.Module, catalogue: Catalogue) -> Recording | No
         node.meta.setdefault("owner", next(reversed(stack), "") if node.op != "call_module" else "")
         node.meta.setdefault("call", None)
     note = (
-        "no input was found that fits: traced without shapes, so that Δ is not known behind a dropout; "
-        f"give one with --input, {OTHER_INPUTS}"
+        f"no input was found that fits{_and_tried(failures)}: traced without shapes, so that Δ is not known "
+        f"behind a dropout; give one with --input, {OTHER_INPUTS}"
     )
     return Recording(graph, {}, {}, {}, frozenset(), True, (note,))
 
@@ -93,7 +98,7 @@ def trace_children(
         opaque=tuple(opaque),
         constants=constants,
         exact=False,
-        notes=("the whole could not be traced: its parts were traced one by one",),
+        notes=(f"the whole could not be traced{_and_tried(failures)}: its parts were traced one by one",),
     )
 
 
@@ -138,6 +143,11 @@ def _moved(site: _Site, name: str, copied: dict[fx.Node, fx.Node]) -> _Site:
 def _join(prefix: str, name: str) -> str:
     separator = "" if not name or name.startswith("@") else "."
     return f"{prefix}{separator}{name}"
+
+
+def _and_tried(failures: Sequence[Failure]) -> str:
+    guesses = tried(failures)
+    return f" ({guesses})" if guesses else ""
 
 
 def _reason(failures: list[Failure]) -> str:
