@@ -28,7 +28,7 @@ def planned(target: str) -> list[tuple[str, FixInfo]]:
     [
         ('fixtures.preresnet:build(position="P4", depth=8)', "DL101", "move", "to P6, before layer1.0.conv2"),
         ("fixtures.written.reused:TwoPlaces", "DL101", "move", "delete one call of dropout"),
-        ("fixtures.defects:ActiveInEval", "DL401", "repair", "follows train() and eval()"),
+        ("fixtures.defects:ActiveInEval", "DL401", "repair", "follow train() and eval()"),
     ],
 )
 def test_automatic_fixes(target: str, code: str, strategy: str, words: str) -> None:

@@ -126,7 +126,7 @@ def _doing(step: Step, name: str, explain: bool) -> str:  # noqa: PLR0911 - one 
         case "uout":
             return f"exchange {name} for Uout(beta={step.value:g})"
         case "reduce" if step.value is not None and step.value < step.site.spec.p / 2:
-            return f"all but remove {name}: reduce it to p = {step.value:g}"
+            return f"reduce {name} to p = {step.value:g}, which all but removes it"
         case "reduce":
             return f"reduce {name} to p = {step.value:g}"
         case "remove":
@@ -140,8 +140,8 @@ def _repairing(step: Step, name: str) -> str:
         return f"make {name} follow train() and eval(): its ratio is 0 in test mode"
     if "DL405" in step.codes:
         return f"make {name} a {step.kind}, which is made for inputs like its own"
-    text = f"make {name} " + (f"a {step.kind} " if step.kind else "a module ")
-    return text + "that follows train() and eval()" + (", not in place" if step.site.spec.inplace else "")
+    text = f"make {name} " + (f"a {step.kind} that follows" if step.kind else "follow")
+    return text + " train() and eval()" + (", not in place" if step.site.spec.inplace else "")
 
 
 def destination(step: Step, *, explain: bool = True) -> str:

@@ -130,7 +130,7 @@ class Expression:
             for step in group:
                 if step.action == "move" and step.anchor is not None:
                     with blamed_on(step):
-                        place = new_place(self.sources, step.anchor, holder_of(self.sources, step.site))
+                        place = new_place(self.sources, step.anchor, step.site)
                     places.setdefault(place.key, []).append((step, place))
         self._check_classes(places)
         used: set[int] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,13 +93,21 @@ def old_place(sources: Sources, site: DropoutSite) -> Old:
     return Old(old_key(sources, site), source, call, holder, site)
 
 
-def new_place(sources: Sources, anchor: Anchor, old_holder: str | None = None) -> New:
-    """Where an anchor is in source; `old_holder` is the Sequential that runs the dropout now.
+def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
+    """Where an anchor is in source, for a dropout that goes there.
+
+    At the border of two modules it is in the one that calls the dropout now: other users of a class keep
+    what they have of it.
 
     Raises:
         CannotExpress: no single expression of the user's can be told to be it.
     """
-    user = anchor.users[0]
+    user, old_holder = anchor.users[0], holder_of(sources, site)
+    home = sources.user_owner(site.node)
+    if old_holder is None and home and home == sources.user_owner(anchor.producer):
+        if all(sources.user_owner(reader) != home for reader in anchor.users):
+            with suppress(CannotExpress):  # then before its reader
+                return _output_place(sources, anchor)
     joined = (
         len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
     )
