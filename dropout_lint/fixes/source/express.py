@@ -20,7 +20,6 @@ from dropout_lint.fixes.source.places import (
     BY_HAND,
     New,
     Old,
-    holder_of,
     new_place,
     old_key,
     old_place,

@@ -103,17 +103,21 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
         CannotExpress: no single expression of the user's can be told to be it.
     """
     user, old_holder = anchor.users[0], holder_of(sources, site)
-    home = sources.user_owner(site.node)
-    if old_holder is None and home and home == sources.user_owner(anchor.producer):
-        if all(sources.user_owner(reader) != home for reader in anchor.users):
-            with suppress(CannotExpress):  # then before its reader
-                return _output_place(sources, anchor)
+    if old_holder is None and _ends(sources, anchor, sources.user_owner(site.node)):
+        with suppress(CannotExpress):  # then before its reader
+            return _output_place(sources, anchor)
     joined = (
         len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
     )
     if joined or user.op == "output" or _several_readers(anchor):
         return _output_place(sources, anchor)
     return _input_place(sources, user, old_holder)
+
+
+def _ends(sources: Sources, anchor: Anchor, home: str) -> bool:
+    """Whether a place is at the end of what a module computes, the root's apart: others read it."""
+    readers = {sources.user_owner(reader) for reader in anchor.users}
+    return home != "" and home == sources.user_owner(anchor.producer) and home not in readers
 
 
 def _several_readers(anchor: Anchor) -> bool:
