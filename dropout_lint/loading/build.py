@@ -148,8 +148,16 @@ def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
         )
     check_arguments(value, call, text)
     notes: list[str] = []
-    made = with_schemas(lambda: _build(lambda: called(value, call), text, ways, notes), notes)
+    made = with_schemas(lambda: _build(lambda: called(_now(value), call), text, ways, notes), notes)
     return _taken(made, pair, text, notes)
+
+
+def _now(value: Callable[..., Any]) -> Callable[..., Any]:
+    """A class's method as it is by now: `from_pretrained` is another one while nothing is fetched."""
+    if inspect.ismethod(value) and inspect.isclass(value.__self__):
+        current: Callable[..., Any] = getattr(value.__self__, value.__name__, value)
+        return current
+    return value
 
 
 def _split_pair(value: tuple[Any, ...] | list[Any], text: str) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 A candidate is defined in the file itself (not imported, no leading underscore) and is
 
 - a class that derives from `nn.Module`,
-- an `nn.Module` at module level,
+- an `nn.Module` at module level, or a pair of one, or of what makes one, and example inputs,
 - a function, or a `functools.partial`, that can be called without arguments and may return a module: by its
   annotation; by its source, through the functions, classes and tables that its `return` calls; or, where
   these leave it open, by its name (`build`, `make_small`, `get_model`) or that of what it calls
@@ -31,6 +31,7 @@ from typing import Any
 from torch import nn
 
 from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.inputs.values import holds_tensor
 from dropout_lint.loading.arguments import missing_arguments
 from dropout_lint.loading.build import Made, NotAModelError, make
 from dropout_lint.loading.factories import builds, function_of
@@ -97,7 +98,7 @@ def in_file(file: Path, ways: Sequence[str], passed: Passed) -> list[Found]:
             untried.append(name)
             continue
         try:
-            made[name] = make(value, Call((name,), called=not isinstance(value, nn.Module)), target, ways)
+            made[name] = make(value, Call((name,), called=not _is_built(value)), target, ways)
         except NotAModelError as error:
             if may is May.SURELY:
                 failed[name] = error.message
@@ -128,8 +129,11 @@ def _candidates(module: ModuleType) -> list[tuple[str, Any, May]]:
 
 
 def _may_be_model(name: str, value: Any, module: ModuleType) -> May:
-    if isinstance(value, nn.Module):
+    if _is_built(value):
         return May.SURELY
+    if isinstance(value, tuple):
+        pair = len(value) == 2 and holds_tensor(value[1])
+        return May.SURELY if pair and callable(value[0]) and builds(value[0]) is May.SURELY else May.NOT
     if inspect.isclass(value):
         own = value.__module__ == module.__name__ and not inspect.isabstract(value)
         return May.SURELY if own and issubclass(value, nn.Module) else May.NOT
@@ -143,11 +147,17 @@ def _may_be_model(name: str, value: Any, module: ModuleType) -> May:
     return May.NOT if may is May.PERHAPS and _needs(value) and not suggests_model(name) else may
 
 
+def _is_built(value: Any) -> bool:
+    """Whether it is a model, or one with its example inputs."""
+    pair = isinstance(value, tuple) and len(value) == 2 and holds_tensor(value[1])
+    return isinstance(value[0] if pair else value, nn.Module)
+
+
 def _why_untried(name: str, value: Any, may: May) -> str | None:
     """Why a candidate is not tried; None where it may be."""
-    if isinstance(value, nn.Module):
+    if _is_built(value):
         return None
-    needed = _needs(value)
+    needed = _needs(value[0] if isinstance(value, tuple) else value)
     if needed:
         return f"it needs {', '.join(needed)}"
     if may > May.PERHAPS and name.startswith(SKIPPED_FUNCTIONS) and not inspect.isclass(value):

@@ -27,7 +27,7 @@ class Passed:
         unseen: those of the notes that tell of what could not be looked at: a file that is no Python or
             cannot be imported, a candidate that raises. What is no model, or needs arguments, is not among
             them.
-        untried: callables that may return a model, of which only a call would tell.
+        untried: what may be or return a model, of which only a call or an import would tell.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -41,15 +41,14 @@ class Passed:
         if unseen:
             self.unseen.append(note)
 
-    def leave(self, file: str, names: Sequence[str]) -> None:
-        """Note the callables of a file that were not called just to see what they return."""
+    def leave(self, file: str, names: Sequence[str], how: str | None = None) -> None:
+        """Note what of a file may give a model, and was not called (or done `how`) just to see."""
         if names:
             self.untried += [f"{file}:{name}" for name in names]
-            several = len(names) > 1
+            were, them, one = ("were", "them", "one") if len(names) > 1 else ("was", "it", "it")
             self.notes.append(
-                f"{file}:{', '.join(names)} {'were' if several else 'was'} passed over: only calling "
-                f"{'them' if several else 'it'} would tell whether a model comes back; name "
-                f"{'one' if several else 'it'} to lint it"
+                f"{file}:{', '.join(names)} {were} passed over: only {how or f'calling {them}'} would tell "
+                f"whether there is a model; name {one} to lint it"
             )
 
 
@@ -89,13 +88,16 @@ def _is_to_be_imported(file: Path, passed: Passed) -> bool:
         passed.add(shown(file), f"reading it raised {type(error).__name__}: {first_line(error)}", unseen=True)
         return False
     source = Source(tree)
-    if not source.may_hold_models():
-        passed.leave(shown(file), source.untold())
+    unlikely = not source.may_hold_models()
+    functions, models = source.untold() if unlikely else ([], [])
+    if unlikely and not functions and not models:
         return False
     if any(_trains(node) for node in tree.body):
         passed.add(shown(file), "it trains as soon as it is imported; name the file to lint it")
         return False
-    return True
+    passed.leave(shown(file), functions)
+    passed.leave(shown(file), models, "importing the file")
+    return not unlikely
 
 
 def _trains(node: ast.stmt) -> bool:

@@ -49,12 +49,15 @@ class Source:
         """Whether it defines what could be a candidate, or builds a model of torch.nn."""
         return any(self._may_be_model(node) for node in self.nodes)
 
-    def untold(self) -> list[str]:
-        """What may give a model in a file that is not worth its import, where it has to do with torch."""
+    def untold(self) -> tuple[list[str], list[str]]:
+        """Functions and names that may give a model in a file that is not worth its import.
+
+        None where the file has nothing to do with torch.
+        """
         if not any(meant.partition(".")[0] in _WITH_MODELS for meant in self.known.values()):
-            return []
-        calls = [name for name, node in self.functions.items() if self._may_give(node) is May.PERHAPS]
-        return [*calls, *(name for node in self.nodes for name in self._models_by_name(node))]
+            return [], []
+        functions = [name for name, node in self.functions.items() if self._may_give(node) is May.PERHAPS]
+        return functions, [name for node in self.nodes for name in self._models_by_name(node)]
 
     def _may_be_model(self, node: ast.stmt) -> bool:
         if isinstance(node, ast.ClassDef):

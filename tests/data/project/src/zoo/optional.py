@@ -1,0 +1,7 @@
+from nowhere_at_all import encoder
+
+from zoo.plain import Net
+
+
+def build():
+    return encoder(Net())
