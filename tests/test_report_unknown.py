@@ -114,3 +114,34 @@ def test_nothing_is_said_of_shifts_that_are_small_or_found(
 def test_no_finding_and_no_dropout_is_no_exemption() -> None:
     found = trace(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)))
     assert not exempt_shifts(survey(found, predict(found)), (), 0.95)
+
+
+SINC = """\
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(32, 8),)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn0, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.5)
+        self.fc, self.bn = nn.Linear(8, 8), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.bn(self.fc(torch.sinc(self.drop(self.bn0(x)))))
+"""
+
+
+def test_a_figure_behind_an_operation_without_a_rule_is_marked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "net.py").write_text(SINC)
+    run(["net.py:Net", "--show-predictions", "--no-cache"])
+    out = capsys.readouterr().out
+    assert "bn   ≈ 0." in out and "bn0  1.00" in out
+    assert "Δ is approximate behind sinc" in " ".join(out.split())
+    run(["net.py:Net", "--output-format", "json", "--no-cache"])
+    (target,) = json.loads(capsys.readouterr().out)["targets"]
+    assert [item["approximate"] for item in target["predictions"]] == [[], ["sinc"]]

@@ -98,6 +98,7 @@ def target_info(
                 shares={name: rounded(share) for name, share in shift.shares.items()},
                 shifts=shift.shifts,
                 unknown=list(shift.unknown),
+                approximate=list(shift.approximate),
             )
             for shift in prediction.norms
         ],

@@ -111,7 +111,8 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
     """Predicted Δ at one norm, null where it is unknown; `interval` and `delta_initial` as in `FindingInfo`.
 
     `shifts` is False for a norm that does not remember the training variance; `unknown`: the draws and
-    operations for which Δ is not known there, as `net.py:31 torch.randn_like`.
+    operations for which Δ is not known there, as `net.py:31 torch.randn_like`; `approximate`: the operations
+    on the way there without a rule, whose moments were read off samples.
     """
 
     norm: str
@@ -122,6 +123,7 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
     shifts: bool = True
     unknown: list[str] = []
+    approximate: list[str] = []
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dropout_lint.report.context import Context
 from dropout_lint.report.schema import MeasurementInfo, PredictionInfo, TargetInfo
 from dropout_lint.report.style import Style
+from dropout_lint.report.words import predicted
 from dropout_lint.words import number, severity_of_shift, with_interval
 
 INITIALLY = "initially"
@@ -23,7 +24,7 @@ def prediction_rows(predictions: Sequence[PredictionInfo], context: Context, wid
         for item in predictions
     ]
     column = max(len(word) for word in words)
-    trained = [with_interval(item.delta, item.interval) for item in predictions]
+    trained = [predicted(item) for item in predictions]
     longest = max(len(text) for text in trained)
     untrained = any(item.delta_initial is not None for item in predictions)
     initial = len(INITIALLY) if untrained else 0

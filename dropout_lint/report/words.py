@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dropout_lint.report.schema import FindingInfo, Summary
+from dropout_lint.report.schema import FindingInfo, PredictionInfo, Summary
 from dropout_lint.terms import SEVERITIES
 from dropout_lint.words import count, listed, number, with_interval
 
@@ -20,6 +20,12 @@ def delta_range(findings: Sequence[FindingInfo]) -> str:
         return ""
     low, high = number(known[0][0]), number(known[-1][0])
     return with_interval(*known[0]) if low == high else f"{low} to {high}"
+
+
+def predicted(item: PredictionInfo) -> str:
+    """`0.41 (0.30–0.55)`, `≈ 0.41 (0.30–0.55)` where an operation without a rule lies before the norm."""
+    shown = with_interval(item.delta, item.interval)
+    return f"≈ {shown}" if item.approximate and item.delta is not None else shown
 
 
 def counts(summary: Summary) -> str:

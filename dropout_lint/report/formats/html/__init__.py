@@ -20,8 +20,8 @@ from dropout_lint.report.locations import frame, primary, spot
 from dropout_lint.report.measured import STATISTICS
 from dropout_lint.report.pilot import cells_of, fixed_once, label, said
 from dropout_lint.report.schema import Report, TargetInfo
-from dropout_lint.report.words import counts, delta_range, opening, set_aside
-from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
+from dropout_lint.report.words import counts, delta_range, opening, predicted, set_aside
+from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path
 
 
 def render(report: Report, context: Context) -> str:
@@ -86,7 +86,7 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
             {
                 "item": item,
                 "word": severity_of_shift(item.delta, context.threshold) if item.shifts else "remembers none",
-                "delta": with_interval(item.delta, item.interval),
+                "delta": predicted(item),
                 "initial": "" if item.delta_initial is None else number(item.delta_initial),
                 "shares": sorted(item.shares.items(), key=lambda pair: -pair[1]),
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropout_lint.report.schema import TargetInfo
+from dropout_lint.report.words import predicted
 from dropout_lint.words import number, severity_of_shift, with_interval
 
 HEIGHT = 160
@@ -87,7 +88,7 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
         x = round(LEFT + index * step, 1)
         top = height_of(0.0 if item.delta is None else item.delta)
         word = severity_of_shift(item.delta, threshold)
-        delta = with_interval(item.delta, item.interval)
+        delta = predicted(item)
         bars.append(
             Bar(
                 x, top, wide, round(HEIGHT - top, 1), word, f"{item.norm}: Δ {delta}, {word}",
