@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 FACTORY = "from torch import nn\n\n\ndef {name}(width=4):\n    return nn.Sequential(nn.Linear(width, 2))\n"
 
 
-def said(folder: Path, target: str) -> list[str]:
-    """What the command line says on stderr about a target that it cannot find."""
+def said(folder: Path, *targets: str) -> list[str]:
+    """What the command line says on stderr about targets that it cannot find: two lines for each."""
     done = subprocess.run(
-        [sys.executable, "-m", "dropout_lint", target, "--no-cache"],
+        [sys.executable, "-m", "dropout_lint", *targets, "--no-cache"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
@@ -44,13 +44,12 @@ def test_a_name_of_a_loaded_submodule(tmp_path: Path) -> None:
             "models/_own.py": FACTORY.format(name="hidden"),
         },
     )
-    error, hint = said(tmp_path, "zoo:tiny(width=8)")
+    error, hint, *others = said(tmp_path, "zoo:tiny(width=8)", "zoo:hidden", "zoo.models.tiny:hidden")
     assert error == "error: zoo:tiny(width=8): `zoo` has no attribute `tiny`"
     assert hint == "help: did you mean `zoo.models:tiny(width=8)`?", (
         "the nearest of one and the same function"
     )
-    assert said(tmp_path, "zoo:hidden")[1] == "help: did you mean `zoo.models:hidden`?"
-    assert said(tmp_path, "zoo.models.tiny:hidden")[1] == "help: did you mean `zoo.models:hidden`?"
+    assert others[1::2] == ["help: did you mean `zoo.models:hidden`?"] * 2
 
 
 def test_a_name_of_a_module_that_is_not_loaded_is_read_and_not_imported(tmp_path: Path) -> None:
@@ -86,8 +85,8 @@ def test_what_only_looks_like_the_name_is_not_suggested(tmp_path: Path) -> None:
             "broken.py": "\0 not Python, and def small( is cut off",
         },
     )
-    for target in ("zoo:tiny", "zoo:small", "zoo:Big.build"):
-        assert said(tmp_path, target)[1] == "help: it has nothing that builds a model"
+    hints = said(tmp_path, "zoo:tiny", "zoo:small", "zoo:Big.build")[1::2]
+    assert hints == ["help: it has nothing that builds a model"] * 3
 
 
 @pytest.mark.parametrize(
