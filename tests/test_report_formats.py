@@ -158,8 +158,9 @@ def test_predictions_table_names_the_norms_that_remember_nothing(here: Path) -> 
 
 def test_concise_is_what_editors_read(here: Path) -> None:
     lines = render(everything(), "concise", context()).splitlines()
-    assert lines[0].startswith("model.py:7:24: DL101 dropout reaches")
-    assert any(line.startswith("other.py:Net:: DL203") for line in lines)
+    assert lines[0].startswith("model.py:7:24: error DL101 dropout reaches")
+    assert lines[0].endswith(" (3 modules of model.py:Net)")
+    assert any(line.startswith("other.py:Net:: info DL203") for line in lines)
     assert any(line.startswith("model.py:8:1: unused ignore of DL302") for line in lines)
 
 
@@ -307,7 +308,7 @@ def test_github_groups_one_line_and_escapes(here: Path) -> None:
     report = report_of([target(findings=[finding(0), finding(1)])], "0.1.0")
     lines = render(report, "github", context()).splitlines()
     assert len(lines) == 1
-    assert "%0A2 times on this line" in lines[0]
+    assert "%0Ain 2 modules of model.py:Net: blocks.0.drop, blocks.1.drop" in lines[0]
     failed = report_of([target("a,b", status="error", error="50%\nbad", trace=None, findings=[])], "0.1.0")
     assert render(failed, "github", context()) == "::error title=dropout-lint::a,b: 50%25%0Abad\n"
 

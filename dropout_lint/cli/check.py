@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
-    "What counts": "--select --ignore --delta-threshold --fail-on --exit-zero --strict",
+    "What counts": "--select --ignore --delta-threshold --own-code --fail-on --exit-zero --strict",
     "Known findings": "--baseline --write-baseline --add-ignores",
     "Report": "--output-format --output-file --fixes --show-predictions --quiet --verbose",
     "Running": "--jobs --timeout --no-cache --config --show-settings --help",
@@ -157,6 +157,7 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
     type=options.SEVERITY,
     help="The least severity that sets exit status 1. [default: warning]",
 )
+@click.option("--own-code", is_flag=True, help="Leave out findings in installed packages.")
 @click.option("--exit-zero", is_flag=True, help="Findings leave the exit status at 0.")
 @click.option(
     "--validate",
@@ -372,7 +373,9 @@ def ignore_all(run: Run, settings: Settings, rules: RuleSet) -> Run:
     for reason in skipped:
         console.say(reason)
     known = read_baseline(settings, False)
-    return assemble(run.outcomes, active_in(rules, settings), known, words=words_of(rules))
+    return assemble(
+        run.outcomes, active_in(rules, settings), known, words=words_of(rules), own_code=settings.own_code
+    )
 
 
 def settings_text(loaded: Loaded, settings: Settings, typed: Container[str]) -> str:

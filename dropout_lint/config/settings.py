@@ -13,7 +13,7 @@ Threshold = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Jobs = Annotated[int, msgspec.Meta(ge=1)]
 SHOWN = {
     "targets", "strict", "exit_zero", "output_format", "output_file", "baseline",
-    "show_predictions", "cache", "cache_dir", "jobs", "timeout",
+    "show_predictions", "cache", "cache_dir", "jobs", "timeout", "own_code",
 }  # fmt: skip
 """Settings that change what is looked at or how it is shown; all others decide what is found in a target."""
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -72,6 +72,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
             count as findings do.
         allow_empty: a file or folder without a model is no error.
         exit_zero: findings leave the exit status at 0.
+        own_code: findings in installed packages are left out.
         output_format: `FORMAT` or `FORMAT=FILE`.
         output_file: where the one format without a file of its own goes.
         baseline: file of the known findings.
@@ -94,6 +95,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     fail_on: Severity = "warning"
     strict: bool = False
     exit_zero: bool = False
+    own_code: bool = False
     allow_empty: bool = False
     output_format: list[str] = []
     output_file: str | None = None

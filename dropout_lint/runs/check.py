@@ -15,11 +15,13 @@ from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.drawing import Drawing
+from dropout_lint.report.installed import in_installed
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import Place, Report, StaleInfo, TargetInfo
 from dropout_lint.rules import RuleSet, load_rules
 from dropout_lint.suppress import baseline, ignores
 from dropout_lint.terms import at_least
+from dropout_lint.words import count
 
 Lint = Callable[[str, Settings, RuleSet], list[Outcome]]
 # the codes of the rules that run for a target
@@ -85,7 +87,14 @@ def check(
     known = read_baseline(settings, write_baseline)
     outcomes = [outcome for target in targets for outcome in lint(target, settings, rules)]
     active = active_in(rules, settings)
-    return assemble(outcomes, active, known, write_baseline=write_baseline, words=words_of(rules))
+    return assemble(
+        outcomes,
+        active,
+        known,
+        write_baseline=write_baseline,
+        words=words_of(rules),
+        own_code=settings.own_code,
+    )
 
 
 def active_codes(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
@@ -121,13 +130,17 @@ def assemble(
     *,
     write_baseline: bool = False,
     words: Mapping[str, str] | None = None,
+    own_code: bool = False,
 ) -> Run:
-    """The report of some outcomes: ignore comments and baseline applied, the unused and the stale named."""
+    """The report of some outcomes: ignore comments and baseline applied, the unused and the stale named.
+
+    With `own_code` without what was found in installed packages.
+    """
     outcomes = tuple(outcomes)
     targets: list[TargetInfo] = []
     used: set[tuple[str, int, str]] = set()
     for outcome in outcomes:
-        info, hits = ignores.apply(outcome.info)
+        info, hits = ignores.apply(own_findings(outcome.info) if own_code else outcome.info)
         used |= hits
         targets.append(info)
     reported: set[Place] = set()
@@ -150,6 +163,16 @@ def assemble(
     report = msgspec.structs.replace(report_of(targets, __version__), stale_baseline=stale)
     drawings = {outcome.info.target: outcome.drawing for outcome in outcomes if outcome.drawing is not None}
     return Run(report, outcomes, drawings, known)
+
+
+def own_findings(info: TargetInfo) -> TargetInfo:
+    """A target without the findings in installed packages, and a note where there were some."""
+    kept = [finding for finding in info.findings if not in_installed(finding)]
+    left = len(info.findings) - len(kept)
+    if not left:
+        return info
+    note = f"{count(left, 'finding')} in installed packages left out (--own-code)"
+    return msgspec.structs.replace(info, findings=kept, notes=[*info.notes, note])
 
 
 def exit_status(run: Run, settings: Settings) -> int:

@@ -1,20 +1,22 @@
-"""One line a finding, `file:line:col: CODE message`, as editors and grep like it."""
+"""One line for a line of source, `file:line:col: severity CODE message`, as editors and grep like it."""
 
 from __future__ import annotations
 
 from dropout_lint.report.context import Context
-from dropout_lint.report.locations import primary, spot
+from dropout_lint.report.locations import spot
+from dropout_lint.report.merged import merged
 from dropout_lint.report.schema import Report
 
 
 def render(report: Report, context: Context) -> str:
-    """The lines, in the order of the targets and findings."""
+    """The lines, in the order of the targets and findings; those in installed packages as one."""
     lines = []
+    for item in merged(report):
+        finding = item.group.first
+        where = spot(item.place) or f"{item.targets[0]}:"
+        text = f"{finding.severity} {finding.code} {finding.message} ({item.where})"
+        lines.append(f"{where}: {text}{f', {item.rest}' if item.rest else ''}")
     for target in report.targets:
-        for finding in target.findings:
-            name = f" ({finding.dropout.name})" if finding.dropout else ""
-            where = spot(primary(finding)) or f"{target.target}:"
-            lines.append(f"{where}: {finding.code} {finding.message}{name}")
         for ignore in target.unused_ignores:
             lines.append(f"{spot(ignore.place)}: {ignore.told}")
     for stale in report.stale_baseline:

@@ -6,8 +6,9 @@ The syntax is that of "Workflow commands for GitHub Actions", section "Setting a
 from __future__ import annotations
 
 from dropout_lint.report.context import Context
-from dropout_lint.report.group import Group, grouped
-from dropout_lint.report.locations import primary
+from dropout_lint.report.installed import in_installed
+from dropout_lint.report.locations import spot
+from dropout_lint.report.merged import Merged, merged
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import Report
 from dropout_lint.report.words import SEVERITY_PLURALS, delta_range
@@ -27,10 +28,10 @@ def render(report: Report, context: Context) -> str:
         elif target.status == "partial" and target.trace:
             text = f"{target.target}: could not trace {numbered(target.trace.opaque)}"
             lines["warning"].append(command("warning", text, title="dropout-lint"))
-    groups = [group for target in report.targets for group in grouped(target.findings)]
-    groups.sort(key=lambda group: 2.0 if group.first.delta is None else group.first.delta)
-    for group in groups:
-        lines[group.first.severity].append(annotation(group))
+    found = merged(report)
+    found.sort(key=lambda item: 2.0 if item.group.first.delta is None else item.group.first.delta)
+    for item in found:
+        lines[item.group.first.severity].append(annotation(item))
     for target in report.targets:
         for ignore in target.unused_ignores:
             file = path_in_repository(ignore.place.file)
@@ -48,31 +49,35 @@ def render(report: Report, context: Context) -> str:
     ]
     shown: list[str] = []
     for severity in SEVERITIES:
-        found = lines[severity]
-        if len(found) > LIMIT:
-            rest = count(len(found) - LIMIT + 1, "more " + severity, "more " + SEVERITY_PLURALS[severity])
-            found = [
-                *found[: LIMIT - 1],
+        told = lines[severity]
+        if len(told) > LIMIT:
+            rest = count(len(told) - LIMIT + 1, "more " + severity, "more " + SEVERITY_PLURALS[severity])
+            told = [
+                *told[: LIMIT - 1],
                 command(
                     COMMANDS[severity], f"{rest}: run dropout-lint for all of them", title="dropout-lint"
                 ),
             ]
-        shown += found
+        shown += told
     return "".join(line + "\n" for line in shown)
 
 
-def annotation(group: Group) -> str:
-    """The annotation of one group of findings."""
+def annotation(item: Merged) -> str:
+    """The annotation of one line of source."""
+    group, place = item.group, item.place
     finding = group.first
-    place = primary(finding)
-    text = finding.message
-    if len(group.findings) > 1:
-        text += f"\n{len(group.findings)} times on this line: {numbered(group.names_without_line)}"
+    text = f"{finding.severity}: {finding.message}\nin {item.where}"
+    if len(group.names) > 1:
+        text += f": {numbered(group.names_without_line)}"
     if delta_range(group.findings):
         text += f"\nΔ {delta_range(group.findings)}"
     if finding.fix.title:
         text += f"\nfix: {finding.fix.title}"
-    file = path_in_repository(place.file, root_of()) if place else None
+    if item.rest:
+        text += f"\n{item.rest}"
+    file = path_in_repository(place.file, root_of()) if place and not in_installed(finding) else None
+    if place and not file:
+        text += f"\nat {spot(place)}"
     return command(
         COMMANDS[finding.severity],
         text,

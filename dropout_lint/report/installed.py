@@ -1,0 +1,35 @@
+"""Findings in installed packages, whose code is not the reader's to change."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+from dropout_lint.report.schema import FindingInfo
+
+_SITES = ("site-packages", "dist-packages")
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to an installed package or to Python itself."""
+    path = Path(file)
+    if any(part in _SITES for part in path.parts):
+        return True
+    return path.is_relative_to(sysconfig.get_path("stdlib")) or path.is_relative_to(
+        sysconfig.get_path("platstdlib")
+    )
+
+
+def in_installed(finding: FindingInfo) -> bool:
+    """Whether a finding's dropout is both made and called in installed packages; not where nobody knows."""
+    if finding.dropout is None:
+        return False
+    places = [place for place in (finding.dropout.call, finding.dropout.location) if place is not None]
+    return bool(places) and all(is_installed(place.file) for place in places)
+
+
+def short(file: str) -> str:
+    """`timm/models/resnet.py` of an installed file; any other as it is."""
+    parts = Path(file).parts
+    at = max((index for index, part in enumerate(parts) if part in _SITES), default=-1)
+    return Path(*parts[at + 1 :]).as_posix() if 0 <= at < len(parts) - 1 else file
