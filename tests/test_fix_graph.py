@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import dropout_lint as dl
 from dropout_lint.analysis import Options, analyse, analyse_trace
 from dropout_lint.errors import UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
@@ -491,3 +492,13 @@ def test_a_place_beside_a_dropout_that_goes_too(seed: int) -> None:
     torch.manual_seed(seed)
     fixed = fix_graph(analyse_trace(of(Crowded(), 4, 3, 8, 8)))
     assert fixed.applied and not fix_graph(analyse(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied
+
+
+@pytest.mark.parametrize(("kind", "by_channel"), [(nn.Dropout, False), (nn.Dropout2d, True)])
+def test_uout_draws_by_channel_where_the_dropout_did(kind: type[nn.Module], by_channel: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), kind(0.4), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 3))
+    fixed = dl.fix(model, torch.randn(4, 3, 8, 8), strategy="uout")
+    (made,) = (module for module in fixed.model.modules() if isinstance(module, dl.Uout))
+    assert made.channelwise is by_channel
+    (step,) = fixed.applied
+    assert ("channelwise=True" in step.title) is by_channel

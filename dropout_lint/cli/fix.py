@@ -53,6 +53,11 @@ VALIDATION_BATCHES = 16
     metavar="β",
     help="β for Uout. [default: from the dropout's noise, within 0.2 to 0.5]",
 )
+@click.option(
+    "--vendor-uout",
+    is_flag=True,
+    help="Where Uout is written, write its class into the project as well (uout.py beside the edited file).",
+)
 @options.inputs()
 @options.checkpoint()
 @click.option("--allow-empty", is_flag=True, help="A file or folder without a model is no error.")
@@ -66,6 +71,7 @@ def command(
     write: bool,
     validate: bool,
     beta: float | None,
+    vendor_uout: bool,
     config: str | None,
     quiet: bool,
     verbose: bool,
@@ -92,6 +98,7 @@ def command(
         wanted = Wanted(
             strategy=strategy,
             beta=beta,
+            vendor_uout=vendor_uout,
             write=write,
             batches=VALIDATION_BATCHES if validate else 0,
             quiet=quiet,
@@ -99,7 +106,7 @@ def command(
         )
         if write and len(models) > 1:
             own = dict(given, strategy=strategy, validate=validate, beta=beta, config=config)
-            own |= {"quiet": quiet, "verbose": verbose}
+            own |= {"quiet": quiet, "verbose": verbose, "vendor_uout": vendor_uout}
             return max(status, *(_fix_apart(built.target, own, stdout) for _, built in models))
         if not models:
             console.say("no model found: nothing to fix")
@@ -179,6 +186,7 @@ class Wanted:
     typed: str = ""
     strategy: Strategy = "auto"
     beta: float | None = None
+    vendor_uout: bool = False
     write: bool = False
     batches: int = 0
     quiet: bool = False
@@ -211,6 +219,7 @@ def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown
         strategy=wanted.strategy,
         beta=wanted.beta,
         batches=wanted.batches,
+        vendor_uout=wanted.vendor_uout,
     )
     shown.show(result.diff)
     if wanted.write and result.changes:

@@ -88,7 +88,7 @@ def named_by(trace: Trace, steps: Sequence[Step]) -> Named:
         if step.action in ("merge", "remove"):
             continue
         p = site.spec.p if step.value is None else step.value
-        spec = site.spec if step.kind is None else STANDARD.dropout(make(step.kind, p))
+        spec = site.spec if step.kind is None else STANDARD.dropout(make(step.kind, p, site.spec))
         after.append(((spec or site.spec).noise.value, p))
     return Named(tuple(calls), len(functional), tuple(after))
 

@@ -64,6 +64,11 @@ class DropoutSpec:
         return 1.0 if self.rescales else 1 - self.p
 
     @property
+    def by_channel(self) -> bool:
+        """Whether one draw is for all positions of a channel."""
+        return self.channelwise or self.noise.channelwise
+
+    @property
     def is_noisy(self) -> bool:
         """False for p = 0, which changes nothing and is never reported."""
         return self.p != 0  # NaN, a ratio that cannot be read, counts as noise

@@ -10,6 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_lint.errors import UsageError
 from dropout_lint.layers.dropouts import FUNCTIONS
+from dropout_lint.remedies.plain_uout import uniform_noise
 from dropout_lint.terms import Noise
 
 # Elements from which drawing bits is faster.
@@ -49,7 +50,7 @@ class Uout(nn.Module):
         # with an `else`: the compiler of scripts passes over a branch, not over what follows one
         # torch does not export it by name; more words behind the ignore are more than TorchScript can read
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return _scripted(input, self.beta, self.training, self.channelwise, self.inplace)
+            return uniform_noise(input, self.beta, self.training, self.channelwise, self.inplace)
         else:
             return uout(input, self.beta, self.training, self.channelwise, self.inplace)
 
@@ -109,21 +110,6 @@ def uout(
 
 
 FUNCTIONS[uout] = ("uout", Noise.UNIFORM)  # so that a traced call counts as a dropout
-
-
-def _scripted(x: Tensor, beta: float, training: bool, channelwise: bool, inplace: bool) -> Tensor:
-    """What `uout` does, in the part of Python that `torch.jit.script` knows."""
-    if not training or beta == 0.0:
-        return x
-    double = x.dtype == torch.float64 or x.dtype == torch.complex128  # noqa: PLR1714 - no sets of dtypes there
-    shape = list(x.shape)
-    if channelwise and x.dim() > 2:
-        shape = shape[:2] + [1] * (x.dim() - 2)
-    wide = torch.float64 if double else torch.float32
-    scale = torch.empty(shape, dtype=wide, device=x.device).uniform_(1 - beta, 1 + beta)
-    if not x.is_complex():
-        scale = scale.to(x.dtype)
-    return x.mul_(scale) if inplace else x * scale
 
 
 def _draws_bits(x: Tensor, wide: torch.dtype) -> bool:

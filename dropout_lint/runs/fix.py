@@ -25,6 +25,7 @@ def repair(
     beta: float | None = None,
     batches: int = 0,
     compare: bool = True,
+    vendor_uout: bool = False,
 ) -> tuple[SourceFix, list[Finding]]:
     """The proven fix of one model in its source, not yet written, and the findings that it is for.
 
@@ -36,7 +37,7 @@ def repair(
         strategy: see `fix_graph`.
         beta: β for Uout, None to take it from the dropout's noise.
         batches: random batches to measure Δ with, before and after.
-        compare: see `fix_source`.
+        compare, vendor_uout: see `fix_source`.
 
     Raises:
         TraceError: nothing of the model could be traced.
@@ -53,6 +54,7 @@ def repair(
         strategy=strategy,
         beta=beta,
         compare=compare,
+        vendor_uout=vendor_uout,
         texts=settings.input,
         batches=batches,
     )

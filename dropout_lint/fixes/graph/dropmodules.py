@@ -39,10 +39,10 @@ def class_name(spec: DropoutSpec) -> str | None:
     return {Noise.ELEMENT: "Dropout", Noise.UNIFORM: "Uout"}.get(spec.noise)
 
 
-def make(kind: str, value: float) -> nn.Module:
-    """A new dropout module of a class by name; `value` is p, or β for `Uout`."""
+def make(kind: str, value: float, spec: DropoutSpec) -> nn.Module:
+    """A new dropout module of a class by name, in place of `spec`; `value` is p, or β for `Uout`."""
     if kind == "Uout":
-        return Uout(beta=value)
+        return Uout(beta=value, channelwise=spec.by_channel)
     return CLASSES[kind](value)
 
 

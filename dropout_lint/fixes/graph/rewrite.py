@@ -190,7 +190,7 @@ class Rewriter:
             kind = step.kind or class_name(site.spec)
             if kind is None:
                 raise ValueError(f"torch has no module for the noise of {site.spec.kind}")
-            module = make(kind, site.spec.p if step.value is None else step.value)
+            module = make(kind, site.spec.p if step.value is None else step.value, site.spec)
         else:
             module = copy_with(old, self.old.catalogue, step.value, inplace=False)
         nodes = {self.mapped[other.site.node] for other in alike}

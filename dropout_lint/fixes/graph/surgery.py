@@ -90,7 +90,7 @@ def _doing(step: Step | None) -> tuple[object, ...]:
 def _module(step: Step, old: nn.Module, catalogue: Catalogue) -> nn.Module:
     if step.kind is not None:
         value = step.site.spec.p if step.value is None else step.value
-        return make(step.kind, value)
+        return make(step.kind, value, step.site.spec)
     if class_name(step.site.spec) is None and step.value is not None:
         return copy_with(old, catalogue, step.value)
     return copy_with(old, catalogue, step.value, inplace=False)

@@ -71,7 +71,7 @@ def follow_mode(trace: Trace, *, norms: bool = True) -> int:
             kind = class_name(site.spec)
             if kind is None or not site.active_in_train or site.active_in_eval:
                 continue
-            module = make(kind, site.spec.p)
+            module = make(kind, site.spec.p, site.spec)
             if site.spec.inplace:
                 vars(module)["inplace"] = True
             args: tuple[Any, ...] = (node.all_input_nodes[0],)

@@ -124,7 +124,8 @@ def _doing(step: Step, name: str, explain: bool) -> str:  # noqa: PLR0911 - one 
                 return f"delete one call of {name}: another call of it already drops where it belongs"
             return f"delete {name}: {other} already drops where it belongs, and one dropout is enough there"
         case "uout":
-            return f"exchange {name} for Uout(beta={step.value:g})"
+            by_channel = ", channelwise=True" if step.site.spec.by_channel else ""
+            return f"exchange {name} for Uout(beta={step.value:g}{by_channel})"
         case "reduce" if step.value is not None and step.value < step.site.spec.p / 2:
             return f"reduce {name} to p = {step.value:g}, which all but removes it"
         case "reduce":

@@ -11,6 +11,7 @@ from dropout_lint.fixes.source.edits import Edits, is_docstring
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.forward import imported
 from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.layers import DropoutSpec
 
 
 def ratio_argument(call: cst.Call) -> cst.Arg | None:
@@ -32,12 +33,11 @@ def is_number(node: cst.BaseExpression) -> bool:
     return isinstance(node, (cst.Float, cst.Integer))
 
 
-def swap_for_uout(edits: Edits, call: cst.Call, beta: float) -> None:
+def swap_for_uout(edits: Edits, call: cst.Call, beta: float, spec: DropoutSpec) -> None:
     """`nn.Dropout(p)` → `Uout(beta)`; where p is an argument, p = 0 still means no noise."""
     argument = ratio_argument(call)
     value = number(beta) if argument is None else switched(argument.value, beta)
-    edits.replace(call, cst.Call(cst.Name("Uout"), [cst.Arg(value)]))
-    edits.imports.add(("dropout_lint", "Uout"))
+    edits.replace(call, new_dropout(edits, "Uout", value, spec))
 
 
 def switched(old: cst.BaseExpression, value: float) -> cst.BaseExpression:
@@ -114,11 +114,13 @@ def nn_prefix(edits: Edits) -> str:
     return "nn"
 
 
-def new_dropout(edits: Edits, kind: str, value: cst.BaseExpression) -> cst.Call:
-    """`nn.Dropout(p)` or `Uout(beta)`."""
+def new_dropout(edits: Edits, kind: str, value: cst.BaseExpression, spec: DropoutSpec) -> cst.Call:
+    """`nn.Dropout(p)`, or `Uout(beta)`, which draws by channel where `spec` did."""
     if kind == "Uout":
-        edits.imports.add(("dropout_lint", "Uout"))
-        return cst.Call(cst.Name("Uout"), [cst.Arg(value)])
+        edits.imports.add((edits.uout.package(edits.source.path), "Uout"))
+        words = "Uout(0, channelwise=True)" if spec.by_channel else "Uout(0)"
+        made = cst.ensure_type(cst.parse_expression(words), cst.Call)
+        return made.with_changes(args=[made.args[0].with_changes(value=value), *made.args[1:]])
     return cst.Call(cst.parse_expression(f"{nn_prefix(edits)}.{kind}"), [cst.Arg(value)])
 
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 
-def unified(before: str, after: str, name: str, context: int = 3) -> str:
-    """The diff of one file; "" where nothing changed.
+def unified(before: str, after: str, name: str, context: int = 3, *, new: bool = False) -> str:
+    """The diff of one file, which may be a new one; "" where nothing changed.
 
     Lines end at "\\n" alone: `str.splitlines` would also split at form feeds and other separators that git
     takes for text. A missing final newline is marked as git does it.
@@ -18,7 +18,12 @@ def unified(before: str, after: str, name: str, context: int = 3) -> str:
         return ""
     tab = "\t" if " " in name else ""
     lines = difflib.unified_diff(
-        _lines(before), _lines(after), f"a/{name}{tab}", f"b/{name}{tab}", n=context, lineterm="\n"
+        _lines(before),
+        _lines(after),
+        "/dev/null" if new else f"a/{name}{tab}",
+        f"b/{name}{tab}",
+        n=context,
+        lineterm="\n",
     )
     parts = []
     for line in lines:

@@ -10,16 +10,21 @@ from typing import Any
 import libcst as cst
 
 from dropout_lint.fixes.source.syntax import SourceFile, Statement
+from dropout_lint.fixes.source.vendor import UoutHome
 
 Change = Callable[[Any], Any]
 PRAGMA = re.compile(r"#\s*(noqa|type:|pragma|pylint|fmt:|ruff:|mypy:|nosec)")
 
 
 class Edits:
-    """Edits of one file. Nodes are those of `source.module`; each is changed after its parts were."""
+    """Edits of one file; Uout is imported from its `uout`.
 
-    def __init__(self, source: SourceFile) -> None:
+    Nodes are those of `source.module`; each is changed after its parts were.
+    """
+
+    def __init__(self, source: SourceFile, uout: UoutHome) -> None:
         self.source = source
+        self.uout = uout
         self.changes: dict[cst.CSTNode, list[Change]] = {}
         self.before: dict[cst.CSTNode, list[Statement]] = {}
         self.after: dict[cst.CSTNode, list[Statement]] = {}

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from dropout_lint.analysis import Analysis
-from dropout_lint.errors import DropoutLintError, FixError
+from dropout_lint.config.load import display
+from dropout_lint.errors import DropoutLintError, FixError, UsageError
 from dropout_lint.fixes.graph.fix import applied, check_options
 from dropout_lint.fixes.plan.case import can_be_fixed
 from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
+from dropout_lint.fixes.source import vendor
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
@@ -30,6 +32,9 @@ from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import numbered
 
 ROUNDS = 24
+NEEDS_US = (
+    "the model imports dropout_lint from now on (Uout); --vendor-uout writes the class into your project"
+)
 GRAPH_FIX = "use `dropout_lint.fix(model, inputs)`"
 
 
@@ -65,7 +70,8 @@ class SourceFix:
     def diff(self) -> str:
         """All edits as one unified diff that `git apply` accepts."""
         return "".join(
-            unified(change.before, change.after, shown_name(change.path)) for change in self.changes
+            unified(change.before, change.after, shown_name(change.path), new=change.raw is None)
+            for change in self.changes
         )
 
     def write(self) -> None:
@@ -88,6 +94,7 @@ def fix_source(
     compare: bool = True,
     texts: Sequence[str] = (),
     batches: int = 0,
+    vendor_uout: bool = False,
     prover: Prover | None = None,
 ) -> SourceFix:
     """Fix what was found in the user's own files; nothing is written before `SourceFix.write`.
@@ -102,13 +109,14 @@ def fix_source(
         compare: weigh every strategy for `weighed`, though none could do better than the one before it.
         texts: the `--input` options.
         batches: random batches to measure Δ with, before and after.
+        vendor_uout: Uout comes from a file beside the edited one, which is written, not from dropout_lint.
         prover: the proof process; None for the shared one.
 
     Returns:
         the edits that passed every proof, and what could not be expressed in source.
 
     Raises:
-        UsageError: an unknown strategy, or β outside (0, 1].
+        UsageError: an unknown strategy, β outside (0, 1], or a file that stands where Uout would be written.
     """
     check_options(strategy, beta)
     trials = Trials(analysis)
@@ -131,7 +139,7 @@ def fix_source(
 
     prover = prover or shared()
     with prover.originals() as original:
-        return _Search(Sources(analysis.trace), found, plan, prover, original, blank).run()
+        return _Search(Sources(analysis.trace), found, plan, prover, original, blank, vendor_uout).run()
 
 
 @dataclass
@@ -145,6 +153,7 @@ class _Search:
         prover: the proof process.
         original: what the unedited model gave it.
         blank: the question to prove, without the edits.
+        vendor_uout: see `fix_source`.
         barred: the pairs that did not go.
         reasons: why a dropout is left, and what to do by hand, by its name.
         notes: why a dropout got another fix than the first choice.
@@ -156,6 +165,7 @@ class _Search:
     prover: Prover
     original: Original
     blank: Question
+    vendor_uout: bool = False
     barred: set[tuple[str, str]] = field(default_factory=set)
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -173,7 +183,7 @@ class _Search:
             if not plan.steps:
                 return self._result(plan, (), Proof(()))
             try:
-                changes, expression = _changes(self.sources, plan.steps, self.found)
+                changes, expression = self._changes(plan.steps)
                 orphans = len(expression.orphans)
                 proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
             except CannotExpress as error:
@@ -187,11 +197,42 @@ class _Search:
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
             self.notes += expression.notes
+            if expression.uout.needs_us:
+                self.notes.append(NEEDS_US)
             self.notes += other_users(expression.edits, self.sources.trace.model, self.blank.target)
             return self._result(plan, changes, proof)
         raise FixError(
             "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
         )
+
+    def _changes(self, steps: Sequence[Step]) -> tuple[tuple[Change, ...], Expression]:
+        """The edited files, and the edits that made them, with what is to be noted about them.
+
+        Raises:
+            CannotExpress: a step cannot be written, or nothing would change.
+            UsageError: what holds Uout has to be written, and a file of that name is there.
+        """
+        wrong = [finding.dropout.node for finding in self.found if isinstance(finding.dropout, DropoutSite)]
+        expression = Expression(self.sources, steps, wrong, vendor_uout=self.vendor_uout)
+        try:
+            edits = expression.write()
+        except DropoutLintError as error:
+            raise CannotExpress(error.message, error.hint or GRAPH_FIX, steps[0]) from error
+        taken = expression.uout.taken
+        if taken is not None:
+            raise UsageError(
+                f"{display(taken)} is there already, and is not what --vendor-uout would write",
+                "rename it, or leave --vendor-uout out",
+            )
+        changes = []
+        for edit in edits.values():
+            after = edit.result()
+            if after != edit.source.raw.text:
+                changes.append(Change(edit.source.path, edit.source.raw, after))
+        if not changes:
+            raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
+        changes += [Change(path, None, vendor.text()) for path in sorted(expression.uout.new)]
+        return tuple(changes), expression
 
     def _question(self, plan: Plan, changes: Sequence[Change], orphans: int) -> Question:
         return replace(
@@ -262,30 +303,6 @@ class _Search:
             measured=(proof.before, proof.after),
             left=tuple(plan.after.findings),
         )
-
-
-def _changes(
-    sources: Sources, steps: Sequence[Step], found: Sequence[Finding]
-) -> tuple[tuple[Change, ...], Expression]:
-    """The edited files, and the edits that made them, with what is to be noted about them.
-
-    Raises:
-        CannotExpress: a step cannot be written, or nothing would change.
-    """
-    wrong = [finding.dropout.node for finding in found if isinstance(finding.dropout, DropoutSite)]
-    expression = Expression(sources, steps, wrong)
-    try:
-        edits = expression.write()
-    except DropoutLintError as error:
-        raise CannotExpress(error.message, error.hint or GRAPH_FIX, steps[0]) from error
-    changes = []
-    for edit in edits.values():
-        after = edit.result()
-        if after != edit.source.raw.text:
-            changes.append(Change(edit.source.path, edit.source.raw, after))
-    if not changes:
-        raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
-    return tuple(changes), expression
 
 
 def _shares_line(site: DropoutSite, other: DropoutSite) -> bool:

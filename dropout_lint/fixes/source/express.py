@@ -35,6 +35,7 @@ from dropout_lint.fixes.source.siblings import (
     subclasses,
 )
 from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.vendor import UoutHome
 from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import listed
 
@@ -75,10 +76,19 @@ class Expression:
         sources: the user's files, and the trace of the model that was linted.
         steps: what is to be done.
         found: the dropout calls that something was found about, whether a step answers it or not.
+        vendor_uout: see `fix_source`.
     """
 
-    def __init__(self, sources: Sources, steps: Sequence[Step], found: Collection[fx.Node] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        steps: Sequence[Step],
+        found: Collection[fx.Node] = (),
+        *,
+        vendor_uout: bool = False,
+    ) -> None:
         self.sources = sources
+        self.uout = UoutHome(vendor_uout)
         self.trace = sources.trace
         self.found = {*found, *(step.site.node for step in steps)}
         self.steps = tuple(steps)
@@ -113,7 +123,7 @@ class Expression:
 
     def of(self, source: SourceFile) -> Edits:
         """The edits of a file."""
-        return self.edits.setdefault(source.path, Edits(source))
+        return self.edits.setdefault(source.path, Edits(source, self.uout))
 
     # taking away and putting in
 
@@ -278,7 +288,7 @@ class Expression:
                 f"{step.site.name}: the ratio was `{rate.was}` in the source; it is now the constant "
                 f"{step.site.spec.p:g}, which is all that the source passes for it"
             )
-        return constructor.new_dropout(edits, kind, rate.value)
+        return constructor.new_dropout(edits, kind, rate.value, step.site.spec)
 
     def ratio_in_init(self, step: Step) -> cst.BaseExpression:
         """The ratio of a dropout as an expression of the `__init__` of the class that calls it.
@@ -497,7 +507,7 @@ class Expression:
         edits = self.of(source)
         if step.action == "uout":
             self.sources.check_static(site.module, call)
-            constructor.swap_for_uout(edits, call, step.value)
+            constructor.swap_for_uout(edits, call, step.value, site.spec)
         else:
             constructor.lower_ratio(edits, call, step.value)
 

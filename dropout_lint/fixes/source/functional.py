@@ -165,7 +165,7 @@ def exchange(expression: Expression, step: Step) -> None:
             )
         return
     ratio = constructor.switched(expression.ratio_in_init(step), value)
-    made = constructor.new_dropout(edits, "Uout", ratio)
+    made = constructor.new_dropout(edits, "Uout", ratio, step.site.spec)
     _attribute_for(expression, step, call, made, wish="uout")
 
 
@@ -205,7 +205,7 @@ def split(expression: Expression, step: Step) -> None:
     kind = step.kind or class_name(site.spec) or "Dropout"
     ratio = expression.ratio_in_init(step)
     switch = constructor.switched if step.action == "uout" else constructor.lowered
-    made = constructor.new_dropout(edits, kind, switch(ratio, step.value))
+    made = constructor.new_dropout(edits, kind, switch(ratio, step.value), site.spec)
     _attribute_for(expression, step, call, made, wish=(site.module or "dropout").rpartition(".")[2])
 
 

@@ -14,8 +14,10 @@ import signal
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -51,6 +53,19 @@ def overlay(files: dict[str, str]) -> None:
         code: CodeType = self.source_to_code(text.encode(), path)
         return code
 
+    class New:
+        """Finds the modules that are not on disk yet."""
+
+        @staticmethod
+        def find_spec(name: str, path: Sequence[str] | None = None, _: object = None) -> ModuleSpec | None:
+            file = f"{name.rpartition('.')[2]}.py"
+            places = (os.path.realpath(Path(entry or ".") / file) for entry in (path or sys.path))
+            found = next((place for place in places if place in by_path and not Path(place).exists()), None)
+            if found is None:
+                return None
+            return spec_from_file_location(name, found, loader=SourceFileLoader(name, found))
+
+    sys.meta_path.insert(0, New)
     # Python's own loader, so that every import of the user's code sees the edited text
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # exchanged on purpose
     sys.dont_write_bytecode = True

@@ -16,16 +16,24 @@ from dropout_lint.fixes.source.syntax import RawText
 
 @dataclass(frozen=True)
 class Change:
-    """The edit of one file."""
+    """The edit of one file, or a new file (`raw` None)."""
 
     path: Path
-    raw: RawText
+    raw: RawText | None
     after: str
 
     @property
     def before(self) -> str:
         """The text as it was."""
-        return self.raw.text
+        return "" if self.raw is None else self.raw.text
+
+    def old(self) -> bytes | None:
+        """The bytes as they were, None of a new file."""
+        return None if self.raw is None else self.raw.to_bytes(self.raw.text)
+
+    def new(self) -> bytes:
+        """The bytes as they are to be."""
+        return self.after.encode() if self.raw is None else self.raw.to_bytes(self.after)
 
 
 def write_all(changes: Sequence[Change]) -> None:
@@ -39,17 +47,20 @@ def write_all(changes: Sequence[Change]) -> None:
     try:
         for change in changes:
             target = change.path.resolve()
-            if target.read_bytes() != change.raw.to_bytes(change.before):
+            if (target.read_bytes() if target.exists() else None) != change.old():
                 raise FixError(f"{change.path} changed while it was being fixed", "run the command again")
-            staged.append((_stage(target, change.raw.to_bytes(change.after)), target))
+            staged.append((_stage(target, change.new()), target))
         for change, (temporary, target) in zip(changes, staged, strict=True):
             temporary.replace(target)
             done.append(change)
     except BaseException as error:
         for change in done:
             with contextlib.suppress(OSError):
-                target = change.path.resolve()
-                _stage(target, change.raw.to_bytes(change.before)).replace(target)
+                target, old = change.path.resolve(), change.old()
+                if old is None:
+                    target.unlink()
+                else:
+                    _stage(target, old).replace(target)
         for temporary, _ in staged:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -67,7 +78,12 @@ def _stage(target: Path, data: bytes) -> Path:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        shutil.copymode(target, temporary)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        else:
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -87,7 +87,7 @@ def shared_over(spec: DropoutSpec) -> str:
     """What one draw of the mask is shared over: `State.mask`."""
     if spec.noise.whole_sample:
         return "sample"
-    return "channel" if spec.noise.channelwise or spec.channelwise else "element"
+    return "channel" if spec.by_channel else "element"
 
 
 def drop(x: State, spec: DropoutSpec, row: int) -> State:

@@ -1,5 +1,6 @@
 # strategy: uout
 # beta: 0.3
+# note: the model imports dropout_lint from now on (Uout); --vendor-uout writes the class into your project
 import torch
 from torch import nn
 
