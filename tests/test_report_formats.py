@@ -185,7 +185,7 @@ def test_sarif_has_rules_results_fixes_suppressions_and_repository_paths(here: P
     assert rules[result["ruleIndex"]]["help"]["markdown"].startswith("# DL101")
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"] == {"uri": "model.py", "uriBaseId": "%SRCROOT%"}
-    assert place["region"] == {"startLine": 7, "startColumn": 24}
+    assert place["region"] == {"startLine": 7, "startColumn": 24, "endLine": 7, "endColumn": 38}
     change = result["fixes"][0]["artifactChanges"][0]["replacements"][0]
     assert change["deletedRegion"]["startLine"] == 7
     assert change["insertedContent"]["text"] == "        out = self.bn2(out)\n"

@@ -132,7 +132,7 @@ def finding_info(
         name=finding.rule.name,
         severity=finding.severity,
         message=finding.message,
-        dropout=dropout_info(finding.dropout) if finding.dropout else None,
+        dropout=dropout_info(finding.dropout, trace) if finding.dropout else None,
         norm=norm_info(finding.norm) if finding.norm else None,
         path=path_names(finding.path, nodes, finding),
         weights_between=facts.weights_between if facts else None,
@@ -147,7 +147,7 @@ def finding_info(
     )
 
 
-def dropout_info(site: DropoutSite | UnusedDropout) -> DropoutInfo:
+def dropout_info(site: DropoutSite | UnusedDropout, trace: Trace) -> DropoutInfo:
     """The dropout of a finding; its ratio is None where it could not be read."""
     p = site.spec.p
     return DropoutInfo(
@@ -157,7 +157,19 @@ def dropout_info(site: DropoutSite | UnusedDropout) -> DropoutInfo:
         functional=bool(getattr(site, "functional", False)),
         location=place(site.constructed),
         call=place(getattr(site, "call", None)),
+        call_is_own=not _in_sequential(getattr(site, "module", None), trace),
     )
+
+
+def _in_sequential(module: str | None, trace: Trace) -> bool:
+    """Whether an `nn.Sequential` calls a module, so that no line of the user's does."""
+    if not module:
+        return False
+    try:
+        holder = trace.model.get_submodule(module.rpartition(".")[0])
+    except AttributeError:  # it was made in a forward
+        return False
+    return getattr(type(holder).forward, "__module__", None) == "torch.nn.modules.container"
 
 
 def norm_info(site: NormSite) -> NormInfo:

@@ -12,10 +12,24 @@ from dropout_lint.report.schema import FindingInfo, Place
 
 
 def primary(finding: FindingInfo) -> Place | None:
-    """The line to show: the dropout's call, else its construction."""
-    if finding.dropout is None:
+    """The line to show: the dropout's own call, else its construction, else the call of what holds it."""
+    dropout = finding.dropout
+    if dropout is None:
         return None
-    return finding.dropout.call or finding.dropout.location
+    if dropout.call is None or (dropout.location is not None and not dropout.call_is_own):
+        return dropout.location
+    return dropout.call
+
+
+def secondary(finding: FindingInfo) -> tuple[Place, str] | None:
+    """The other line of a dropout, with what happens there (`built`, `called`); None where it is the same."""
+    dropout, shown = finding.dropout, primary(finding)
+    if dropout is None or shown is None:
+        return None
+    other, word = (dropout.location, "built") if shown is dropout.call else (dropout.call, "called")
+    if other is None or (other.file, other.line) == (shown.file, shown.line):
+        return None
+    return other, word
 
 
 def spot(place: Place | None) -> str:
@@ -60,6 +74,12 @@ def frame(place: Place, name: str | None, context: int = 2) -> Frame | None:
     return Frame(first, shown, place.line, start, end)
 
 
+def span(place: Place, name: str | None) -> tuple[int, int] | None:
+    """The columns (from 1, in characters, the last excluded) of what is meant; None if the file is gone."""
+    shown = frame(place, name)
+    return None if shown is None else (shown.start + 1, shown.end + 1)
+
+
 def source(file: str) -> list[str]:
     """The lines of a source file, none where it cannot be read."""
     path = Path(file)
@@ -96,6 +116,8 @@ def call_end(text: str, start: int) -> int | None:
             depth += 1
         elif text[index] in ")]}":
             depth -= 1
+            if depth == 0 and text[index] == "]" and text[index + 1 : index + 2] in ("(", "["):
+                continue  # `layers[0](x)` is called further on
             if depth == 0:
                 candidate = text[start : index + 1]
                 try:

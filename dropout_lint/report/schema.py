@@ -22,7 +22,10 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class DropoutInfo(Struct, frozen=True, kw_only=True):
-    """The dropout that a finding is about."""
+    """The dropout that a finding is about.
+
+    `call_is_own`: the line of `call` calls the dropout itself, and not the `nn.Sequential` that holds it.
+    """
 
     name: str
     kind: str
@@ -30,6 +33,7 @@ class DropoutInfo(Struct, frozen=True, kw_only=True):
     functional: bool
     location: Place | None
     call: Place | None
+    call_is_own: bool = True
 
 
 class NormInfo(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from dropout_lint.report.context import Context
 from dropout_lint.report.identity import key_of
-from dropout_lint.report.locations import primary
+from dropout_lint.report.locations import primary, secondary, span
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
 from dropout_lint.report.words import opening
@@ -97,15 +97,16 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
     logical = [{"fullyQualifiedName": name, "kind": "object"}] if name else []
     location: Json = {}
     if place:
-        location["physicalLocation"] = physical(place, root)
+        location["physicalLocation"] = physical(place, root, name)
     if logical:
         location["logicalLocations"] = logical
     if location:
         entry["locations"] = [location]
-    built = finding.dropout.location if finding.dropout else None
-    if built and built != place:
+    other = secondary(finding)
+    if other is not None:
+        where, word = other
         entry["relatedLocations"] = [
-            {"id": 1, "physicalLocation": physical(built, root), "message": {"text": "constructed here"}}
+            {"id": 1, "physicalLocation": physical(where, root, name), "message": {"text": f"{word} here"}}
         ]
     fixes = changes(finding.fix, root)
     if fixes:
@@ -127,12 +128,14 @@ def fingerprint(finding: FindingInfo, target: TargetInfo) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def physical(place: Place, root: Path) -> Json:
-    """A place, relative to the repository where it lies in it."""
-    return {
-        "artifactLocation": artifact(place.file, root),
-        "region": {"startLine": place.line, "startColumn": place.column},
-    }
+def physical(place: Place, root: Path, name: str | None = None) -> Json:
+    """A place, relative to the repository where it lies in it, with where the code of dropout `name` ends."""
+    region: Json = {"startLine": place.line, "startColumn": place.column}
+    columns = span(place, name)
+    if columns is not None:
+        start, end = columns
+        region = {"startLine": place.line, "startColumn": start, "endLine": place.line, "endColumn": end}
+    return {"artifactLocation": artifact(place.file, root), "region": region}
 
 
 def home(target: str) -> Place | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, improves
-from dropout_lint.report.locations import Frame, frame, primary, spot
+from dropout_lint.report.locations import Frame, frame, primary, secondary, spot
 from dropout_lint.report.schema import FindingInfo, Place, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
@@ -152,9 +152,10 @@ class Writer:
         if advice and not explained:
             self.entry("do", advice)
         self.fix(group)
-        built = first.dropout.location if first.dropout else None
-        if built and place and (built.file, built.line) != (place.file, place.line):
-            self.lines.append(f"{INDENT}{self.label('built')}{plain_spot(built)}")
+        other = secondary(first)
+        if other is not None:
+            where, word = other
+            self.lines.append(f"{INDENT}{self.label(word)}{plain_spot(where)}")
         self.entry("more", f"dropout-lint rule {first.code}" + (f" · {first.source}" if first.source else ""))
 
     def frame(self, shown: Frame, finding: FindingInfo) -> None:

@@ -16,7 +16,7 @@ from dropout_lint.report.formats.html.chart import profile
 from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.formats.html.lanes import Lanes, lay_out
 from dropout_lint.report.group import Group, grouped, improves
-from dropout_lint.report.locations import frame, primary, spot
+from dropout_lint.report.locations import frame, primary, secondary, spot
 from dropout_lint.report.measured import STATISTICS
 from dropout_lint.report.pilot import cells_of, fixed_once, label, said
 from dropout_lint.report.schema import Report, TargetInfo
@@ -153,6 +153,8 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
     place = primary(first)
     name = first.dropout.name if first.dropout else first.norm.name if first.norm else ""
     shown = frame(place, name, context=3) if place else None
+    other = secondary(first)
+    beside = f", {other[1]} at {other[0].file}:{other[0].line}" if other is not None else ""
     code = []
     if shown:
         cut = min((len(line) - len(line.lstrip()) for line in shown.lines if line.strip()), default=0)
@@ -165,7 +167,7 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "finding": first,
         "count": len(group.findings),
         "names": numbered(group.names_without_line, 8),
-        "place": spot(place),
+        "place": f"{spot(place)}{beside}" if place else "",
         "code": code,
         "path": shorten_path(first.path),
         "delta": delta_range(group.findings),
