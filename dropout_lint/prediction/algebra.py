@@ -24,17 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dropout_lint.prediction.parts import Skewness, replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import (
-    MOMENTS_ALONE,
-    PER_GROUP,
-    PER_GROUP_OR_NONE,
-    SEVERAL,
-    Skewness,
-    State,
-    align,
-    replace,
-)
+from dropout_lint.prediction.state import MOMENTS_ALONE, PER_GROUP, PER_GROUP_OR_NONE, SEVERAL, State, align
 
 
 def paired(a: State, b: State) -> tuple[State, State]:

@@ -16,11 +16,12 @@ that do not commute with a mask as well. A linear layer adds up many masks and l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dropout_lint.prediction.parts import Normals, Skewness, replace
 from dropout_lint.prediction.quadrature import Array
 
 LAGS = 8
@@ -64,64 +65,6 @@ MOMENTS_ALONE = dict.fromkeys((*PER_GROUP_OR_NONE, "skew", "before_relu"), None)
 SEVERAL = -2
 """`State.source` where channels hold pending masks of different dropouts."""
 
-_T = TypeVar("_T")
-
-
-def replace(old: _T, /, **values: Any) -> _T:
-    """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
-    fields = vars(old)
-    if not values.keys() <= fields.keys():
-        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - fields.keys())}")
-    new = object.__new__(type(old))
-    vars(new).update(fields, **values)
-    return new
-
-
-@dataclass(frozen=True)
-class Normals:
-    """Normal values behind others: moments in train mode, (G,) or (K, G) for each component of a mask, and in
-    test mode, (G,); `rho` as `State` has it.
-    """
-
-    mean: Array
-    dev: Array
-    var: Array
-    sig2: Array
-    t_mean: Array
-    t_dev: Array
-    t_var: Array
-    rho: Array
-
-    def pick(self, index: npt.NDArray[Any]) -> Normals:
-        """Groups `index`."""
-        names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
-        return replace(self, **{name: getattr(self, name)[..., index] for name in names})
-
-
-@dataclass(frozen=True)
-class Skewness:
-    """Third central moment over variance^1.5: (K, G) in train mode within a component, (K, G) of its data
-    part, (G,) in test mode.
-    """
-
-    train: Array
-    data: Array
-    test: Array
-
-    def pick(self, index: npt.NDArray[Any]) -> Skewness:
-        """Groups `index`."""
-        return Skewness(self.train[:, index], self.data[:, index], self.test[index])
-
-    def repeated(self, components: int) -> Skewness:
-        """The same in each of K components."""
-        return Skewness(
-            np.repeat(self.train, components, axis=0), np.repeat(self.data, components, axis=0), self.test
-        )
-
-    def times(self, sign: Array | float) -> Skewness:
-        """That of the same values with other signs."""
-        return Skewness(self.train * sign, self.data * sign, self.test * sign)
-
 
 @dataclass(frozen=True)
 class State:
@@ -150,7 +93,7 @@ class State:
         channel_correlation: mean squared correlation of the data part between two channels.
         kernel_size: size of the kernel that made `channel_spread`.
         channel_spread: relative variance, over the channels, of the data part's variance, where it is not
-        known by     channel.
+            known by channel.
         covariance_growth: (G,) test over train variance of whatever the data cause beyond `data` (what the
             weights' signs add up, which only a trained norm's statistics tell); None: the same as `t_var /
             data`.
@@ -164,7 +107,7 @@ class State:
             its own way. Its square is part of `noise`; None for 0.
         before_relu: while the tensor is mask times ReLU of something, that something, as one component.
         trained_gain: how many times larger than Σ w²·data the last trained norm found the data part behind
-        a weight     layer.
+            a weight layer.
         from_weight_layer: a weight layer's output, nothing but masks since.
         border_variance, t_border_variance: (G,) variance over positions of the mean, which the layer's
             zero padding makes; part of `data` and `t_var` while the tensor is `from_weight_layer`. None
@@ -172,8 +115,9 @@ class State:
         newly_shared: (S, G) share of the noise that has passed its first weight layer just now, of a tensor
             that is `from_weight_layer`: Σ w²·noise, exactly, whatever the weights are. None for 0.
         energy_variance: relative variance, over the positions, of the variance around a position (its
-        local energy). positions_averaged: for attention weights (softmax output), number of positions that
-        they effectively     average.
+            local energy).
+        positions_averaged: for attention weights (softmax output), number of positions that they
+            effectively average.
     """
 
     axis: int
@@ -340,11 +284,11 @@ class State:
     @property
     def amplified_noise(self) -> Array:
         """(S, G) noise that trained weights amplify together with the data."""
-        result: Array = self.independent_noise * self.strange_share * self.amplified_share
+        result: Array = self.independent_noise * self.shared_before_weights * self.amplified_share
         return result
 
     @property
-    def strange_share(self) -> Array:
+    def shared_before_weights(self) -> Array:
         """(S, G) share of the noise that weights may add up: it was shared by channels before they saw it."""
         if not self.from_weight_layer or self.newly_shared is None:
             return self.shared_by_channels

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, Transfer, function, module, transfer_of
+from dropout_lint.prediction.parts import Normals, Skewness, replace
 from dropout_lint.prediction.quadrature import (
     Array,
     MomentFunction,
@@ -34,7 +35,7 @@ from dropout_lint.prediction.quadrature import (
     rectified_skewness,
     skewed_rectified,
 )
-from dropout_lint.prediction.state import Normals, Skewness, State, replace
+from dropout_lint.prediction.state import State
 
 PAIR = 0.4
 """Assumed correlation of the channels that trained weights add up, beyond what `State.energy_slope` says."""

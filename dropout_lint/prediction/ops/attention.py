@@ -30,12 +30,13 @@ from dropout_lint.prediction.ops.base import (
 )
 from dropout_lint.prediction.ops.dropout import Sources, drop, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP
-from dropout_lint.prediction.ops.linear import linear_map
+from dropout_lint.prediction.ops.linear_map import linear_map
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.ops.resampling import filtered
 from dropout_lint.prediction.ops.softmax import energy, softmax_of
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
-from dropout_lint.prediction.state import State, fresh, replace
+from dropout_lint.prediction.state import State, fresh
 
 
 def window_of(call: Call, length: int) -> tuple[int, ...]:

@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec
 from dropout_lint.prediction.ops.base import Ledger
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import State, replace
+from dropout_lint.prediction.state import State
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from dropout_lint.prediction.ops.maximum import rectified_parts
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import State, replace
+from dropout_lint.prediction.state import State
 
 VALUES = 2**16
 """Size of a sample: rows times values."""

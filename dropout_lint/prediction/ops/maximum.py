@@ -17,8 +17,9 @@ import numpy as np
 
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair
+from dropout_lint.prediction.parts import Normals, replace
 from dropout_lint.prediction.quadrature import Array, normal_cdf, rectified
-from dropout_lint.prediction.state import MOMENTS_ALONE, Normals, State, replace
+from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dropout_lint.prediction.algebra import add, concatenate, product
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
-from dropout_lint.prediction.ops.linear import amplified
+from dropout_lint.prediction.ops.linear_map import amplified
 from dropout_lint.prediction.ops.operands import is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.quadrature import Array

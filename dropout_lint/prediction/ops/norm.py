@@ -21,9 +21,10 @@ import torch
 from dropout_lint.layers import NormSpec
 from dropout_lint.prediction.correlation import whitened
 from dropout_lint.prediction.ops.base import Call, Parameter, find_module, function, module
-from dropout_lint.prediction.ops.linear import amplified
+from dropout_lint.prediction.ops.linear_map import amplified
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import SEVERAL, State, replace
+from dropout_lint.prediction.state import SEVERAL, State
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -161,12 +162,12 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     rises = (
         x.amplified_noise if x.from_weight_layer else np.zeros_like(x.noise)
     )  # after an add, the rest is covariance of its parts
-    old, amplified_noise = (x.noise * x.strange_share).sum(0), rises.sum(0)
+    old, amplified_noise = (x.noise * x.shared_before_weights).sum(0), rises.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
     ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
     factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
-    x = replace(x, noise=x.noise * np.where(x.strange_share < 1, factor, 1.0))
+    x = replace(x, noise=x.noise * np.where(x.shared_before_weights < 1, factor, 1.0))
     room = variance - fresh_noise * factor
     # what goes along with the local energy, and the padding's pattern, are known with the weights
     known = np.minimum(
@@ -184,7 +185,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     gain = np.maximum(gain, least)
     y = amplified(x, gain, signal, rises)
     shrink = np.minimum(squeeze, 1.0)
-    noise = y.noise * np.where(y.strange_share > 0, shrink, 1.0)
+    noise = y.noise * np.where(y.shared_before_weights > 0, shrink, 1.0)
     data = np.maximum(variance - noise.sum(0), FLOOR * variance)
     weights = x.data
     found = float((gain * weights).sum() / weights.sum()) if weights.sum() > 0 else 1.0

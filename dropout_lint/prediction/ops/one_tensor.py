@@ -30,8 +30,9 @@ from dropout_lint.prediction.ops.base import Call, Ledger, first_shape, function
 from dropout_lint.prediction.ops.dropout import Draw, draws, shared_over, with_noise
 from dropout_lint.prediction.ops.operands import inputs
 from dropout_lint.prediction.ops.powers import through
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
-from dropout_lint.prediction.state import MOMENTS_ALONE, State, replace
+from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("add", "iadd"), operator.add),

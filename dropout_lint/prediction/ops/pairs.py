@@ -27,8 +27,9 @@ from dropout_lint.prediction.ops.base import (
 from dropout_lint.prediction.ops.constant import is_unknown_mask
 from dropout_lint.prediction.ops.operands import inputs, pair_of, same_mask
 from dropout_lint.prediction.ops.powers import reciprocal
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
-from dropout_lint.prediction.state import MOMENTS_ALONE, State, align, replace
+from dropout_lint.prediction.state import MOMENTS_ALONE, State, align
 
 # --- division -------------------------------------------------------------------------------------------
 

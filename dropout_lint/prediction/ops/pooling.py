@@ -26,8 +26,9 @@ from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import MOMENTS_ALONE, State, replace
+from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
 
 def average(x: State, window: Sequence[int], tied: Sources) -> State:

@@ -9,8 +9,9 @@ import torch
 
 from dropout_lint.prediction.ops.activation import pointwise
 from dropout_lint.prediction.ops.maximum import rectified_parts
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
-from dropout_lint.prediction.state import MOMENTS_ALONE, State, replace
+from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
 
 def root(x: State, exponent: float) -> State:

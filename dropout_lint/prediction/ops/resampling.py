@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from dropout_lint.prediction.ops.base import Call, NoRule, function, module
 from dropout_lint.prediction.ops.dropout import Sources, tied_sources
 from dropout_lint.prediction.ops.pooling import averaged
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import State, replace
+from dropout_lint.prediction.state import State
 
 
 def rho_at(rho: Array, distance: npt.NDArray[Any]) -> Array:

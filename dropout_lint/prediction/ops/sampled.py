@@ -31,8 +31,9 @@ from dropout_lint.prediction.ops.samples import (
     sizes_of,
     untrained,
 )
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import State, constant, fresh, replace
+from dropout_lint.prediction.state import State, constant, fresh
 from dropout_lint.trace.noise_by_hand import is_random
 from dropout_lint.trace.traced import TensorInfo
 

@@ -18,7 +18,8 @@ from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import tied_sources
 from dropout_lint.prediction.ops.maximum import maximum
-from dropout_lint.prediction.state import State, constant, replace
+from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.state import State, constant
 
 
 def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911

@@ -10,8 +10,9 @@ from dropout_lint.prediction.ops.activation import pointwise
 from dropout_lint.prediction.ops.base import Call, function, module
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.pairs import normalised
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
-from dropout_lint.prediction.state import State, replace
+from dropout_lint.prediction.state import State
 
 MANY = 16.0
 """A softmax whose weights effectively spread over more values than this divides by a nearly constant sum."""

@@ -1,0 +1,69 @@
+"""What a `State` holds beside its moments: the values behind a rectifier, and third moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dropout_lint.prediction.quadrature import Array
+
+_T = TypeVar("_T")
+
+
+def replace(old: _T, /, **values: Any) -> _T:
+    """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
+    fields = vars(old)
+    if not values.keys() <= fields.keys():
+        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - fields.keys())}")
+    new = object.__new__(type(old))
+    vars(new).update(fields, **values)
+    return new
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Normal values behind others: moments in train mode, (G,) or (K, G) for each component of a mask, and in
+    test mode, (G,); `rho` as `State` has it.
+    """
+
+    mean: Array
+    dev: Array
+    var: Array
+    sig2: Array
+    t_mean: Array
+    t_dev: Array
+    t_var: Array
+    rho: Array
+
+    def pick(self, index: npt.NDArray[Any]) -> Normals:
+        """Groups `index`."""
+        names = ("mean", "dev", "var", "sig2", "t_mean", "t_dev", "t_var")
+        return replace(self, **{name: getattr(self, name)[..., index] for name in names})
+
+
+@dataclass(frozen=True)
+class Skewness:
+    """Third central moment over variance^1.5: (K, G) in train mode within a component, (K, G) of its data
+    part, (G,) in test mode.
+    """
+
+    train: Array
+    data: Array
+    test: Array
+
+    def pick(self, index: npt.NDArray[Any]) -> Skewness:
+        """Groups `index`."""
+        return Skewness(self.train[:, index], self.data[:, index], self.test[index])
+
+    def repeated(self, components: int) -> Skewness:
+        """The same in each of K components."""
+        return Skewness(
+            np.repeat(self.train, components, axis=0), np.repeat(self.data, components, axis=0), self.test
+        )
+
+    def times(self, sign: Array | float) -> Skewness:
+        """That of the same values with other signs."""
+        return Skewness(self.train * sign, self.data * sign, self.test * sign)
