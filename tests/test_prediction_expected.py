@@ -103,3 +103,14 @@ def test_one_figure_in_every_format(
     properties = json.loads(shown["sarif"])["runs"][0]["results"][0]["properties"]
     assert (properties["delta"], properties["interval"]) == (entry["delta"], entry["interval"])
     assert re.search(rf"{entry['delta_initial']:.2f}", shown["text"])
+
+
+def test_alpha_dropout_shifts_the_other_way_once_the_network_is_trained() -> None:
+    """What alpha dropout holds back of the data is there in test mode, and trained weights add it up."""
+    layers: list[nn.Module] = [nn.Linear(30, 64)]
+    for _ in range(2):
+        layers += [nn.SELU(), nn.AlphaDropout(0.3), nn.Linear(64, 64), nn.BatchNorm1d(64)]
+    first, second = predicted(nn.Sequential(*layers), torch.randn(64, 30)).norms
+    assert first.delta is not None and second.delta is not None
+    assert 1 < first.delta < second.delta
+    assert first.delta_initial is not None and first.delta_initial < 1

@@ -106,6 +106,7 @@ class State:
             share, per standard deviation of the mask: dropping a branch moves all channels at once, each
             its own way. Its square is part of `noise`; None for 0.
         before_relu: while the tensor is mask times ReLU of something, that something, as one component.
+        withheld: how many times larger the data part is in test mode for masks whose mean is not 1.
         trained_gain: how many times larger than Σ w²·data the last trained norm found the data part behind
             a weight layer.
         from_weight_layer: a weight layer's output, nothing but masks since.
@@ -150,6 +151,7 @@ class State:
     t_energy_slope: Array | None = None
     sample_mask_slope: Array | None = None
     before_relu: Normals | None = None
+    withheld: float = 1.0
     trained_gain: float = 1.0
     from_weight_layer: bool = False
     border_variance: Array | None = None

@@ -115,7 +115,10 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
     column, middle = values[:, None], float(prob @ values)
     growth = x.covariance_growth
     steady = replace(
-        x, noise=x.noise * middle**2, covariance_growth=None if growth is None else growth / middle**2
+        x,
+        noise=x.noise * middle**2,
+        covariance_growth=None if growth is None else growth / middle**2,
+        withheld=x.withheld / middle**2,
     )
     added = (prob @ values**2 - (prob @ values) ** 2) * (x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2)
     return replace(

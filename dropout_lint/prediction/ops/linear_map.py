@@ -321,7 +321,7 @@ def _trained(y: State, x: State, learned: float) -> State:
     """
     noise, amplifies = x.noise @ x.counts, x.amplified_noise @ x.counts
     part = np.divide(amplifies, noise, out=np.zeros_like(noise), where=noise > 0)
-    y = replace(y, covariance_growth=np.minimum(y.covariance_growths, 1.0))
+    y = replace(y, covariance_growth=np.minimum(y.covariance_growths, x.withheld))
     z = amplified(y, np.full(y.groups, learned), y.data, y.noise * part[:, None])
     before, now = float(y.counts @ y.train_var), float(z.counts @ z.train_var)
     return z.scaled(math.sqrt(before / now)) if now > 0 else z
