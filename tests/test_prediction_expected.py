@@ -11,7 +11,7 @@ import torch
 from brute_force import predicted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from dropout_lint.cli import run
 from dropout_lint.prediction.interval import interval
@@ -70,7 +70,7 @@ def test_wide_layers_soften_it_more() -> None:
 
 NET = """\
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 net = nn.Sequential(
     nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Dropout(0.4), nn.BatchNorm2d(16),
@@ -114,3 +114,34 @@ def test_alpha_dropout_shifts_the_other_way_once_the_network_is_trained() -> Non
     assert first.delta is not None and second.delta is not None
     assert 1 < first.delta < second.delta
     assert first.delta_initial is not None and first.delta_initial < 1
+
+
+class Own(nn.Module):
+    """Layers that are no Linear: a GRU, attention, a matrix of the model's own, between dropout and norm."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.drop, self.norm, self.way = nn.Dropout(0.4), nn.BatchNorm1d(32), way
+        self.gru, self.attention = (
+            nn.GRU(32, 32, batch_first=True),
+            nn.MultiheadAttention(32, 4, batch_first=True),
+        )
+        self.weight = nn.Parameter(torch.randn(32, 32) / 32**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        if self.way == "recurrent":
+            x = self.gru(x)[0]
+        elif self.way == "attention":
+            x = self.attention(x, x, x, need_weights=False)[0]
+        else:
+            x = x @ self.weight
+        result: Tensor = self.norm(x.transpose(1, 2))
+        return result
+
+
+@pytest.mark.parametrize("way", ["recurrent", "attention", "matrix"])
+def test_all_layers_with_weights_learn_to_add_up_the_data(way: str) -> None:
+    (shift,) = predicted(Own(way), torch.randn(8, 12, 32)).norms
+    assert shift.delta is not None and shift.delta_initial is not None
+    assert shift.delta_initial + 0.05 < shift.delta < 1

@@ -30,6 +30,7 @@ from dropout_lint.prediction.ops.base import (
 )
 from dropout_lint.prediction.ops.dropout import Sources, drop, tied_sources
 from dropout_lint.prediction.ops.kernel import ONE_TAP
+from dropout_lint.prediction.ops.linear import learned_gain
 from dropout_lint.prediction.ops.linear_map import linear_map
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.ops.resampling import filtered
@@ -180,7 +181,9 @@ def matmul(call: Call) -> State:
         if matrix is not None:
             values = matrix if matrix.numel() and not matrix.is_meta else None
             x = a if isinstance(left, State) else b
-            return linear_map(x.on(x.axis, inner), axis, inner, width, 1, ONE_TAP, values, None)
+            gain = learned_gain(call, inner, 1)
+            x = x.on(x.axis, inner)
+            return linear_map(x, axis, inner, width, 1, ONE_TAP, values, None, learned=gain)
     if isinstance(left, Parameter) or (call.name == "einsum" and isinstance(right, Parameter)):
         raise NoRule  # it mixes positions
     for weights, v, first in ((a, b, True), (b, a, False)):
@@ -190,9 +193,8 @@ def matmul(call: Call) -> State:
             place = axis if first else max(rank - 2, 0)  # a·v has v's columns, v·aᵀ v's rows
             return result.on(place, call.shape[place] if call.shape else width)
     if isinstance(right, Parameter) and call.name != "einsum":
-        return linear_map(
-            a.on(axis, inner), axis, inner, width, 1, ONE_TAP, _matrix(right, inner, width), None
-        )
+        gain, known = learned_gain(call, inner, 1), _matrix(right, inner, width)
+        return linear_map(a.on(axis, inner), axis, inner, width, 1, ONE_TAP, known, None, learned=gain)
     if np.any(a.noise) and np.any(b.noise) and not _are_scores(call.node):
         call.rough()  # both hold noise of the same data: taken as independent
     channels_inside = call.name != "einsum" and a.axis == len(shape) - 1
@@ -285,7 +287,8 @@ def multihead(call: Call) -> Any:
     mixed = _by_scores(call, projected, length, max(width // int(m.num_heads), 1))
     out = m.out_proj
     known = None if out.weight.is_meta else out.weight[:, :, None]
-    result = linear_map(mixed, axis, width, width, 1, ONE_TAP, known, out.bias)
+    gain = learned_gain(call, width, 1)
+    result = linear_map(mixed, axis, width, width, 1, ONE_TAP, known, out.bias, learned=gain)
     return (result, call.state(0)) if isinstance(call.value, (tuple, list)) else result
 
 
@@ -363,13 +366,15 @@ def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
                 x = drop(x, site.spec, row)
         if not x.sample_wide:
             x = x.collapse()
-        seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None)
+        gain = learned_gain(call, x.channels, 1)
+        seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None, learned=gain)
         seen = seen.scaled(math.sqrt(x.channels / hidden))  # torch's recurrent weights go by the hidden size
         if cell:
             return _one_step(kind, seen, relu)
-        y = _step(kind, seen, None, tied, relu)
+        y, gain = _step(kind, seen, None, tied, relu), learned_gain(call, hidden, 1)
         for _ in range(STEPS):
-            y = _step(kind, seen, linear_map(y, axis, hidden, hidden, 1, ONE_TAP, None, None), tied, relu)
+            back = linear_map(y, axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
+            y = _step(kind, seen, back, tied, relu)
         x = replace(y, counts=np.array([float(width)]))
     return x
 
@@ -386,7 +391,7 @@ def _one_step(kind: str, seen: State, relu: bool) -> State:
 
 @module("RNNBase", "RNNCellBase")
 def recurrent(call: Call) -> Any:
-    """LSTM, GRU and RNN layers and cells, as they are before training."""
+    """LSTM, GRU and RNN layers and cells: their initialiser's weights, or what training makes of them."""
     m: Any = call.module
     axis = max(len(call.in_shape) - 1, 0)
     if call.x.mask == "sample":
