@@ -377,7 +377,6 @@ def test_dict_inputs_and_optional_arguments() -> None:
     [
         "fixtures.pointnet:build",
         "fixtures.videopose:build",
-        "fixtures.tdnn:build",
         "fixtures.densenet_functional:build(block_config=(2, 2))",
         "fixtures.enet:build_inside_projection",
         "fixtures.pix2pix:build",
@@ -392,6 +391,15 @@ def test_published_networks_are_fixed_whole(target: str) -> None:
     assert fixed.applied and not fixed.skipped
     assert codes(fixed.model, before.inputs) == []
     assert worst(fixed.after) >= worst(fixed.before)
+
+
+def test_other_noise_is_advised_and_written_where_it_is_asked_for() -> None:
+    before = traced("fixtures.tdnn:build")
+    left = fix_graph(analyse_trace(before)).skipped
+    assert len(left) == 3 and all("--strategy uout" in item.advice for item in left)
+    fixed = fix_graph(analyse_trace(before), strategy="uout")
+    assert [item.action for item in fixed.applied] == ["uout"] * 3 and not fixed.skipped
+    assert codes(fixed.model, before.inputs) == []
 
 
 def test_what_has_no_fix_is_left_with_words() -> None:
@@ -465,8 +473,7 @@ def test_a_graph_for_one_image_size_says_so() -> None:
 
 def test_no_dropout_is_moved_onto_what_may_be_the_predictions() -> None:
     vectors = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))
-    (applied,) = fix_graph(analyse_trace(of(vectors, 4, 8))).applied
-    assert applied.action == "uout"
+    assert not fix_graph(analyse_trace(of(vectors, 4, 8))).applied
     features = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.3), nn.BatchNorm2d(8))
     assert [item.action for item in fix_graph(analyse_trace(of(features, 4, 3, 8, 8))).applied] == ["move"]
 

@@ -17,7 +17,7 @@ from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.layers import STANDARD
 from dropout_lint.remedies.plain_uout import Uout
 
-NET = CASES["uout_where_nothing_else_helps"].text
+NET = CASES["uout_is_advised_where_nothing_else_helps"].text
 ALONE = """
 import sys
 sys.modules["dropout_lint"] = None
@@ -72,7 +72,7 @@ def test_what_stands_there_is_used_or_refused(tmp_path: Path) -> None:
 
 
 def test_without_it_a_note_says_what_the_model_imports() -> None:
-    notes = fixed("uout_where_nothing_else_helps").notes
+    notes = fixed("uout_as_asked_for").notes
     assert any("imports dropout_lint from now on (Uout); --vendor-uout" in note for note in notes)
     assert not any("--vendor-uout" in note for note in fixed("inherited_block").notes)
 

@@ -1,8 +1,8 @@
 """Decide what happens to each dropout that was found: the steps of a fix, and what is left for people.
 
 Each finding gets a strategy of its own. `auto` first repairs and moves; where no place answers what was
-found it lowers the ratio, down to half of it, and exchanges the dropout for Uout where nothing else helps;
-further it does not go by itself, but says what would help.
+found it lowers the ratio, down to half of it. Further it does not go by itself, but says what would help:
+other noise (Uout) and less of it are for people to choose.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Planner:
         beta: β for Uout, None to take it from the dropout's noise.
         barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
         compare: work out what the other strategies would do, to tell it.
+        uout: `auto` may end in Uout, where nothing else helps.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Planner:
         beta: float | None = None,
         barred: Collection[tuple[str, str]] = (),
         compare: bool = True,
+        uout: bool = False,
     ) -> None:
         self.trials = trials
         self.flow = trials.flow
@@ -91,6 +93,7 @@ class Planner:
         self.beta = beta
         self.barred = frozenset(barred)
         self.compare = compare
+        self.ladder = LADDER if uout else LADDER[:-1]
         self.skipped: list[Skipped] = []
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
@@ -295,8 +298,8 @@ class Planner:
 
     def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:
         """What comes after an action that does not help: on the ladder, and a repair at its end."""
-        if ladder and action in LADDER:
-            for later in LADDER[LADDER.index(action) + 1 :]:
+        if ladder and action in self.ladder:
+            for later in self.ladder[self.ladder.index(action) + 1 :]:
                 if self._allowed(case, later):
                     return later
         mends = case.repairs and action != "repair" and self._allowed(case, "repair")

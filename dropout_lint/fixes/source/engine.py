@@ -15,6 +15,7 @@ from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source import vendor
+from dropout_lint.fixes.source.arguments import dead_arguments, refuse_dead
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
@@ -109,7 +110,8 @@ def fix_source(
         compare: weigh every strategy for `weighed`, though none could do better than the one before it.
         texts: the `--input` options.
         batches: random batches to measure Δ with, before and after.
-        vendor_uout: Uout comes from a file beside the edited one, which is written, not from dropout_lint.
+        vendor_uout: Uout comes from a file beside the edited one, which is written, not from dropout_lint;
+            `auto` takes it where nothing else helps.
         prover: the proof process; None for the shared one.
 
     Returns:
@@ -135,11 +137,21 @@ def fix_source(
     )
 
     def plan(barred: Collection[tuple[str, str]]) -> Plan:
-        return Planner(trials, found, strategy=strategy, beta=beta, barred=barred, compare=compare).plan()
+        return Planner(
+            trials,
+            found,
+            strategy=strategy,
+            beta=beta,
+            barred=barred,
+            compare=compare,
+            uout=vendor_uout,
+        ).plan()
 
     prover = prover or shared()
     with prover.originals() as original:
-        return _Search(Sources(analysis.trace), found, plan, prover, original, blank, vendor_uout).run()
+        auto = strategy == "auto"
+        search = _Search(Sources(analysis.trace), found, plan, prover, original, blank, auto, vendor_uout)
+        return search.run()
 
 
 @dataclass
@@ -153,6 +165,7 @@ class _Search:
         prover: the proof process.
         original: what the unedited model gave it.
         blank: the question to prove, without the edits.
+        auto: whether the tool chose the strategy itself, so that it leaves nothing that does nothing.
         vendor_uout: see `fix_source`.
         barred: the pairs that did not go.
         reasons: why a dropout is left, and what to do by hand, by its name.
@@ -165,6 +178,7 @@ class _Search:
     prover: Prover
     original: Original
     blank: Question
+    auto: bool
     vendor_uout: bool = False
     barred: set[tuple[str, str]] = field(default_factory=set)
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -184,6 +198,9 @@ class _Search:
                 return self._result(plan, (), Proof(()))
             try:
                 changes, expression = self._changes(plan.steps)
+                dead = dead_arguments(changes)
+                if self.auto:
+                    refuse_dead(self.sources, plan.steps, dead)
                 orphans = len(expression.orphans)
                 proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
             except CannotExpress as error:
@@ -197,6 +214,7 @@ class _Search:
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
             self.notes += expression.notes
+            self.notes += [f"{item} is taken and does nothing any more" for item in dead if not item.stored]
             if expression.uout.needs_us:
                 self.notes.append(NEEDS_US)
             self.notes += other_users(expression.edits, self.sources.trace.model, self.blank.target)

@@ -1,3 +1,5 @@
+# strategy: move
+# note: `rate` of Body is taken and does nothing any more
 import torch
 from torch import nn
 

@@ -1,5 +1,4 @@
-# note: trunk.2: cannot move in source: a layer behind left.0 would move the index of the next one in checkpoints; give the layers names (an OrderedDict), or use `dropout_lint.fix(model, inputs)`
-# note: the model imports dropout_lint from now on (Uout); --vendor-uout writes the class into your project
+# left: a layer behind left.0 would move the index of the next one in checkpoints
 import torch
 from torch import nn
 
