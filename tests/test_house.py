@@ -105,7 +105,7 @@ CHANGED = {
     "input": ["2x3"], "checkpoint": "weights.pt", "delta_threshold": 0.5, "fail_on": "error", "strict": True,
     "exit_zero": True, "allow_empty": True, "output_format": ["json"], "output_file": "o", "baseline": "b",
     "show_predictions": True, "cache": False, "cache_dir": "c", "jobs": 2, "timeout": 3.0,
-    "pythonpath": ["lib"], "own_code": True,
+    "pythonpath": ["lib"], "own_code": True, "assume_p": 0.2,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {
     "What is linted": "--input --checkpoint --allow-empty --validate",
-    "What counts": "--select --ignore --delta-threshold --own-code --fail-on --exit-zero --strict",
+    "What counts": "--select --ignore --delta-threshold --assume-p --own-code --fail-on --exit-zero --strict",
     "Known findings": "--baseline --write-baseline --add-ignores",
     "Report": "--output-format --output-file --fixes --show-predictions --quiet --verbose",
     "Running": "--jobs --timeout --no-cache --config --show-settings --help",
@@ -156,6 +156,12 @@ Environment: NO_COLOR and FORCE_COLOR decide about colour, COLUMNS about the wid
     "--fail-on",
     type=options.SEVERITY,
     help="The least severity that sets exit status 1. [default: warning]",
+)
+@click.option(
+    "--assume-p",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="RATIO",
+    help="Lint as if dropouts whose ratio is 0 when the model is built, as of a schedule, had this one.",
 )
 @click.option("--own-code", is_flag=True, help="Leave out findings in installed packages.")
 @click.option("--exit-zero", is_flag=True, help="Findings leave the exit status at 0.")

@@ -200,7 +200,9 @@ def key_of_value(loaded: Loaded, given: Mapping[str, object], message: str) -> s
     return None
 
 
-OVERRIDABLE = frozenset({"input", "checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict"})
+OVERRIDABLE = frozenset(
+    {"input", "checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict", "assume_p"}
+)
 
 
 def chosen_targets(named: tuple[str, ...], settings: Settings, command: str = "dropout-lint") -> list[str]:

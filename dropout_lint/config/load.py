@@ -177,6 +177,7 @@ def allowed_values(name: str) -> str:
     return {
         "fail-on": 'allowed are "error", "warning" and "info"',
         "delta-threshold": "write a number above 0 and up to 1, such as 0.95",
+        "assume-p": "write a number between 0 and 1, such as 0.2",
         "jobs": "write a whole number from 1",
         "timeout": "write a number of seconds above 0",
         "targets": 'write targets = ["package.module:attr"] or [[tool.dropout-lint.targets]] tables',

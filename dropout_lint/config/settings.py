@@ -10,6 +10,7 @@ import msgspec
 from dropout_lint.terms import Noise, Severity
 
 Threshold = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Ratio = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Jobs = Annotated[int, msgspec.Meta(ge=1)]
 SHOWN = {
     "targets", "strict", "exit_zero", "output_format", "output_file", "baseline",
@@ -51,6 +52,7 @@ class TargetSettings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     delta_threshold: Threshold | None = None
     fail_on: Severity | None = None
     strict: bool | None = None
+    assume_p: Ratio | None = None
     optional: bool = False
 
 
@@ -67,6 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
         input: example inputs, `8x3x32x32[:dtype]` or `name=…`.
         checkpoint: weights to load.
         delta_threshold: the Δ below which a shift counts.
+        assume_p: the ratio that dropouts are judged at whose own is 0 when the model is built.
         fail_on: the least severity that sets exit status 1.
         strict: a partly traced target, an unused ignore, and what of a file or folder could not be looked at
             count as findings do.
@@ -92,6 +95,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
     input: list[str] = []
     checkpoint: str | None = None
     delta_threshold: Threshold = 0.95
+    assume_p: Ratio | None = None
     fail_on: Severity = "warning"
     strict: bool = False
     exit_zero: bool = False
@@ -120,7 +124,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown
             return self
         changes = {
             name: value
-            for name in ("checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict")
+            for name in ("checkpoint", "select", "ignore", "delta_threshold", "fail_on", "strict", "assume_p")
             if (value := getattr(own, name)) is not None
         }
         if own.input:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
+import msgspec
+
 from dropout_lint.analysis import Analysis, Options, analyse
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, NoModelError
@@ -13,6 +15,7 @@ from dropout_lint.fixes.plan.steps import Promise
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
+from dropout_lint.layers.assumed import dropping, idle
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
@@ -20,6 +23,7 @@ from dropout_lint.rules import RuleSet
 from dropout_lint.runs.draw import draw
 from dropout_lint.runs.failures import empty, failure, is_missing_import, skipped
 from dropout_lint.terms import Severity
+from dropout_lint.words import numbered
 
 
 def options_of(settings: Settings, rules: RuleSet) -> Options:
@@ -88,6 +92,31 @@ def lint_built(built: Built, options: Options, least: Severity = "warning") -> O
     )
 
 
+def _at_rate(built: Built, options: Options, own: Settings) -> Outcome:
+    """Lint a model with the ratio that the settings assume where its dropouts have none; said in a note."""
+    if own.assume_p is None:
+        outcome = lint_built(built, options, own.fail_on)
+        names = list(idle(built.model, options.catalogue))
+        shifting = any(item.shifts for item in outcome.info.predictions)
+        note = f"{_of_ratio_0(names)}: `--assume-p 0.2` lints as if it were another" if shifting else ""
+        return _noted(outcome, [note] if names and note else [])
+    with dropping(built.model, options.catalogue, own.assume_p) as (names, fixed):
+        outcome = lint_built(built, options, own.fail_on)
+    notes = [f"{_of_ratio_0(names)}: linted as if it were {own.assume_p:g} (--assume-p)"] if names else []
+    notes += [f"{_of_ratio_0(fixed)} that cannot be set: judged as it is"] if fixed else []
+    return _noted(outcome, notes or ["no dropout module has ratio 0, so that --assume-p changes nothing"])
+
+
+def _of_ratio_0(names: list[str]) -> str:
+    has = "dropout has" if len(names) == 1 else "dropouts have"
+    return f"{len(names)} {has} ratio 0 ({numbered(names, 3)})"
+
+
+def _noted(outcome: Outcome, notes: list[str]) -> Outcome:
+    info = msgspec.structs.replace(outcome.info, notes=[*outcome.info.notes, *notes])
+    return msgspec.structs.replace(outcome, info=info)
+
+
 def planned_fixes(analysis: Analysis, least: Severity) -> Mapping[int, Promise]:
     """What `fix` would do about each finding, by `id(finding)`."""
     try:
@@ -115,7 +144,7 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     outcomes = []
     for built in models:
         try:
-            outcomes.append(lint_built(built, options, own.fail_on))
+            outcomes.append(_at_rate(built, options, own))
         except Exception as problem:
             outcomes.append(failure(built.target, problem, built.notes, built.unseen))
     return outcomes
