@@ -9,9 +9,8 @@ import libcst as cst
 from torch import fx
 
 from dropout_lint.fixes.graph.dropmodules import class_name
-from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Step
-from dropout_lint.fixes.source import constructor, elements, forward, functional
+from dropout_lint.fixes.source import constructor, forward, functional, leftovers, sequences
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
 from dropout_lint.fixes.source.guards import lost_conditions, positive
@@ -31,8 +30,6 @@ from dropout_lint.fixes.source.siblings import (
     Method,
     check_siblings,
     method_at,
-    read_by_subclasses,
-    subclasses,
 )
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.source.vendor import UoutHome
@@ -117,7 +114,7 @@ class Expression:
                     done.add(key)
                     self._exchange(step)
         self._move_all()
-        self._clean()
+        leftovers.take_away_unused(self)
         self.notes += reader_notes(self.steps)
         return {path: edits for path, edits in self.edits.items() if edits}
 
@@ -226,7 +223,7 @@ class Expression:
         old = old_place(self.sources, step.site)
         edits = self.of(place.source)
         if place.form in ("before", "end"):
-            self._put_element(step, old, place, edits, used)
+            sequences.put_element(self, step, old, place, used)
             return
         call = self._call_for(step, old, place, edits, used)
         assert isinstance(place.node, cst.Call)
@@ -260,7 +257,7 @@ class Expression:
             raise CannotExpress("the new place is in no class", BY_HAND)
         name = constructor.free_attribute(source, new_class, "dropout", self.taken)
         self.taken.add(name)
-        value = self._made_anew(step, old, Scope(source, constructor.init_of(new_class), place.owner), edits)
+        value = self.made_anew(step, old, Scope(source, constructor.init_of(new_class), place.owner), edits)
         constructor.add_attribute(edits, new_class, name, value, self._near(place))
         callee = cst.Attribute(cst.Name("self"), cst.Name(name))
         return forward.Call(lambda data: cst.Call(callee, [cst.Arg(data)]), old.call, new=True)
@@ -275,7 +272,7 @@ class Expression:
             joined = " and ".join(lost)
             self.notes.append(f"{step.site.name}: it stood under `if {joined}`, and does not where it is now")
 
-    def _made_anew(self, step: Step, old: Old, scope: Scope, edits: Edits) -> cst.Call:
+    def made_anew(self, step: Step, old: Old, scope: Scope, edits: Edits) -> cst.Call:
         """A constructor for a dropout in another function, with the ratio that the old one was given.
 
         Raises:
@@ -334,73 +331,6 @@ class Expression:
         if spec.inplace:
             edits.change(call, constructor.without_inplace)
 
-    def _put_element(self, step: Step, old: Old, place: New, edits: Edits, used: set[int]) -> None:
-        """Put a dropout into a Sequential, without moving the index of a layer that has parameters."""
-        model, holder = self.trace.model, place.holder
-        assert holder is not None and isinstance(place.node, cst.Call)
-        prefix = constructor.nn_prefix(edits)
-        children = list(module_at(model, holder)._modules)
-        key = str(place.graph.target).rpartition(".")[2]
-        same = old.holder == holder and old.source is place.source
-        new: cst.BaseExpression
-        if same and self.rates.fits(old, place.node):
-            new = constructor.without_inplace(old.call)
-            if step.kind is not None and isinstance(new, cst.Call):
-                new = constructor.rename_class(new, step.kind)
-        else:
-            scope = self.rates.scope(place.source, place.node, str(place.graph.target))
-            new = self._made_anew(step, old, scope, edits)
-        form, element = elements.form_of(place.source, place.node)
-        if form == "other" and same:
-            form, element = elements.named_beside(place.source, place.node, old.call)
-        named = not key.isdigit()
-        old_name = (step.site.module or "dropout").rpartition(".")[2]
-        name = old_name if same and not old_name.isdigit() else "dropout"
-        if place.form == "end":
-            if form != "other" and children[-1] == key:
-                elements.insert_element(edits, element, new, after=True, name=name)
-            else:
-                elements.wrap(edits, self._parameterless(holder, key), prefix, new)
-            return
-        between = self._between(holder, old_name, key) if same else None
-        if form != "other" and (named or (between is not None and not any(map(self._has_state, between)))):
-            elements.insert_element(edits, element, new, after=False, name=name)
-            used.add(id(old.call))
-            return
-        previous = children[children.index(key) - 1]
-        if same and previous == old_name:
-            previous = children[children.index(key) - 2]
-        elements.wrap(edits, self._parameterless(holder, previous), prefix, new)
-
-    def _parameterless(self, holder: str, key: str) -> cst.Call:
-        name = f"{holder}.{key}" if holder else key
-        if self._has_state(name):
-            raise CannotExpress(
-                f"a layer behind {name} would move the index of the next one in checkpoints",
-                "give the layers names (an OrderedDict), or use `dropout_lint.fix(model, inputs)`",
-            )
-        location = self.trace.constructed.get(name)
-        if location is not None and self.sources.made_at(location) != {name}:
-            others = [other for other in self.sources.made_at(location) if other != name]
-            alike = {
-                str(step.anchor.users[0].target).rpartition(".")[0] for step in self.steps if step.anchor
-            }
-            if any(other.rpartition(".")[0] not in alike for other in others):
-                raise CannotExpress(f"the line that makes {name} makes {others[0]} as well", BY_HAND)
-        return self.sources.construction(name)[1]
-
-    def _between(self, holder: str, start: str, end: str) -> list[str]:
-        children = list(module_at(self.trace.model, holder)._modules)
-        if start not in children or end not in children:
-            return []
-        first, last = children.index(start), children.index(end)
-        # a dropout that comes from behind pushes the layer at `end` itself
-        moved = children[first + 1 : last] if first < last else children[last:first]
-        return [f"{holder}.{key}" if holder else key for key in moved]
-
-    def _has_state(self, name: str) -> bool:
-        return bool(module_at(self.trace.model, name).state_dict())
-
     # taking away
 
     def _erase(self, step: Step, used: set[int]) -> None:
@@ -411,75 +341,7 @@ class Expression:
             if id(old.call) not in used:
                 self.erased_calls.append(old)
             return
-        name = step.site.module or ""
-        key = name.rpartition(".")[2]
-        children = list(module_at(self.trace.model, old.holder)._modules)
-        after = [
-            f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]
-        ]
-        self.sources.check_static(name, old.call)
-        keeps = key.isdigit() and any(map(self._has_state, after)) and id(old.call) not in used
-        elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)
-
-    def _clean(self) -> None:
-        """Take away the constructors of modules that nothing calls any more."""
-        for old in self.erased_calls:
-            if old.site.functional or old.site.module is None or not isinstance(old.call.func, cst.Attribute):
-                continue
-            if old.site.module in self.called_again:
-                continue
-            name = old.call.func.attr.value
-            gone = {id(item.call.func) for item in self.erased_calls if item.source is old.source}
-            try:
-                source, call = self.sources.construction(old.site.module)
-            except CannotExpress:
-                continue
-            if any(
-                site.module == old.site.module
-                and (
-                    site.node not in self.by_node
-                    or self.by_node[site.node].action not in ("merge", "remove", "move")
-                )
-                for site in self.trace.dropouts
-            ):
-                continue
-            left = [use for use in source.uses_of_attribute(name) if id(use) not in gone]
-            edits = self.of(source)
-            left = [
-                use
-                for use in left
-                if source.statement(use) not in edits.removed
-                and not self._stores(source, use)
-                and not self._guards(source, use)
-            ]
-            kind = method_at(self.trace.model, source, call, old.site.module)
-            if kind is not None:
-                family = {base.__name__ for base in (*kind.klass.__mro__, *subclasses(kind.klass))}
-                left = [use for use in left if self._may_be_of(source, use, family)]
-            others = kind is not None and read_by_subclasses(kind.klass, name)
-            if not constructor.drop_attribute(edits, call, len(left) + others):
-                self.orphans |= {
-                    step.site.module
-                    for step in self.steps
-                    if step.site.module is not None and old_key(self.sources, step.site) == old.key
-                }
-
-    @staticmethod
-    def _may_be_of(source: SourceFile, use: cst.Attribute, family: set[str]) -> bool:
-        """Whether an attribute may be one of some classes: `self.drop` of an unrelated class is not."""
-        klass = source.klass(use)
-        own = isinstance(use.value, cst.Name) and use.value.value == "self"
-        return not own or klass is None or klass.name.value in family
-
-    def _guards(self, source: SourceFile, use: cst.Attribute) -> bool:
-        """Whether a use stands in the head of an `if` that goes with its call."""
-        holder = source.up(use, (cst.If, cst.SimpleStatementLine))
-        edits = self.of(source)
-        return isinstance(holder, cst.If) and (holder in edits.removed or holder in edits.collapsed)
-
-    @staticmethod
-    def _stores(source: SourceFile, use: cst.Attribute) -> bool:
-        return isinstance(source.parent(use), cst.AssignTarget)
+        sequences.take_element_out(self, step, old, kept=id(old.call) in used)
 
     # changing in place
 

@@ -1,0 +1,106 @@
+"""Put a dropout into a Sequential, or take it out, so that checkpoints find each layer where it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from torch import nn
+
+from dropout_lint.fixes.modules import module_at
+from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.source import constructor, elements
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.places import BY_HAND, New, Old
+
+if TYPE_CHECKING:
+    from dropout_lint.fixes.source.express import Expression
+
+
+def put_element(expression: Expression, step: Step, old: Old, place: New, used: set[int]) -> None:
+    """Put a dropout into a Sequential, without moving the index of a layer that has parameters."""
+    model, holder = expression.trace.model, place.holder
+    assert holder is not None and isinstance(place.node, cst.Call)
+    edits = expression.of(place.source)
+    prefix = constructor.nn_prefix(edits)
+    children = list(module_at(model, holder)._modules)
+    key = str(place.graph.target).rpartition(".")[2]
+    same = old.holder == holder and old.source is place.source
+    new: cst.BaseExpression
+    if same and expression.rates.fits(old, place.node):
+        new = constructor.without_inplace(old.call)
+        if step.kind is not None and isinstance(new, cst.Call):
+            new = constructor.rename_class(new, step.kind)
+    else:
+        scope = expression.rates.scope(place.source, place.node, str(place.graph.target))
+        new = expression.made_anew(step, old, scope, edits)
+    form, element = elements.form_of(place.source, place.node)
+    if form == "other" and same:
+        form, element = elements.named_beside(place.source, place.node, old.call)
+    named = not key.isdigit()
+    old_name = (step.site.module or "dropout").rpartition(".")[2]
+    name = old_name if same and not old_name.isdigit() else "dropout"
+    if place.form == "end":
+        if form != "other" and children[-1] == key:
+            elements.insert_element(edits, element, new, after=True, name=name)
+        else:
+            elements.wrap(edits, _parameterless(expression, holder, key), prefix, new)
+        return
+    between = _between(expression, holder, old_name, key) if same else None
+    stays = between is not None and not any(_has_state(model, name) for name in between)
+    if form != "other" and (named or stays):
+        elements.insert_element(edits, element, new, after=False, name=name)
+        used.add(id(old.call))
+        return
+    previous = children[children.index(key) - 1]
+    if same and previous == old_name:
+        previous = children[children.index(key) - 2]
+    elements.wrap(edits, _parameterless(expression, holder, previous), prefix, new)
+
+
+def _parameterless(expression: Expression, holder: str, key: str) -> cst.Call:
+    name = f"{holder}.{key}" if holder else key
+    if _has_state(expression.trace.model, name):
+        raise CannotExpress(
+            f"a layer behind {name} would move the index of the next one in checkpoints",
+            "give the layers names (an OrderedDict), or use `dropout_lint.fix(model, inputs)`",
+        )
+    location = expression.trace.constructed.get(name)
+    if location is not None and expression.sources.made_at(location) != {name}:
+        others = [other for other in expression.sources.made_at(location) if other != name]
+        alike = {
+            str(step.anchor.users[0].target).rpartition(".")[0] for step in expression.steps if step.anchor
+        }
+        if any(other.rpartition(".")[0] not in alike for other in others):
+            raise CannotExpress(f"the line that makes {name} makes {others[0]} as well", BY_HAND)
+    return expression.sources.construction(name)[1]
+
+
+def _between(expression: Expression, holder: str, start: str, end: str) -> list[str]:
+    children = list(module_at(expression.trace.model, holder)._modules)
+    if start not in children or end not in children:
+        return []
+    first, last = children.index(start), children.index(end)
+    # a dropout that comes from behind pushes the layer at `end` itself
+    moved = children[first + 1 : last] if first < last else children[last:first]
+    return [f"{holder}.{key}" if holder else key for key in moved]
+
+
+def _has_state(model: nn.Module, name: str) -> bool:
+    """Whether a layer has parameters or buffers, so that its index stands in checkpoints."""
+    return bool(module_at(model, name).state_dict())
+
+
+def take_element_out(expression: Expression, step: Step, old: Old, *, kept: bool) -> None:
+    """Take a dropout out of a Sequential; `kept` where it is put in again by the same edit."""
+    assert old.holder is not None
+    model, edits = expression.trace.model, expression.of(old.source)
+    name = step.site.module or ""
+    key = name.rpartition(".")[2]
+    children = list(module_at(model, old.holder)._modules)
+    after = [
+        f"{old.holder}.{child}" if old.holder else child for child in children[children.index(key) + 1 :]
+    ]
+    expression.sources.check_static(name, old.call)
+    keeps = not kept and key.isdigit() and any(_has_state(model, name) for name in after)
+    elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)
