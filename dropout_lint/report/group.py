@@ -14,8 +14,8 @@ from dropout_lint.terms import SEVERITIES
 class Group:
     """Findings with the same rule, severity, source line, kind of dropout and kind of fix.
 
-    The first stands for all. Their drop ratios may differ, as those of stochastic depth do from block to
-    block.
+    Those about norms alone (DL501) are one group in a model. The first stands for all. Their drop ratios may
+    differ, as those of stochastic depth do from block to block.
     """
 
     findings: tuple[FindingInfo, ...]
@@ -42,6 +42,13 @@ class Group:
         return f"p = {ratios[0]:g} to {ratios[-1]:g}" if len(ratios) > 1 else ""
 
     @property
+    def by_norm(self) -> list[FindingInfo]:
+        """Where it is a group of norms rather than dropouts its findings, the lowest Δ first; else none."""
+        if len(self.findings) < 2 or any(finding.dropout for finding in self.findings):
+            return []
+        return sorted(self.findings, key=lambda item: 2.0 if item.delta is None else item.delta)
+
+    @property
     def names_without_line(self) -> list[str]:
         """The names where the line is told beside them: a functional dropout's need not repeat it."""
         return [name.partition("@")[0] or name for name in self.names]
@@ -58,7 +65,7 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
     together: dict[object, list[FindingInfo]] = {}
     for index, finding in enumerate(findings):
         place = primary(finding)
-        where = (place.file, place.line) if place else index
+        where = (place.file, place.line) if place else index if finding.dropout else "the model"
         kind = finding.dropout.kind if finding.dropout else None
         # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
         key = (finding.code, finding.severity, where, kind, finding.fix.applicability, finding.fix.strategy)

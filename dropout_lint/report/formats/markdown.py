@@ -7,7 +7,7 @@ from dropout_lint.report.group import Group, grouped
 from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
-from dropout_lint.words import numbered, severity_of_shift, shorten_path
+from dropout_lint.words import count, numbered, severity_of_shift, shorten_path
 
 
 def render(report: Report, context: Context) -> str:
@@ -71,6 +71,8 @@ def row(group: Group, context: Context) -> str:
     finding = group.first
     place = primary(finding)
     many = f" ({len(group.findings)} times)" if len(group.findings) > 1 else ""
+    if group.by_norm:
+        many = f" and {count(len(group.findings) - 1, 'more norm')}"
     where = (code(f"{place.file}:{place.line}") if place else code(", ".join(group.names[:1]))) + many
     delta = delta_range(group.findings)
     word = f" {severity_of_shift(finding.delta, context.threshold)}" if delta else ""

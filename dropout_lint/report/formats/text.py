@@ -27,6 +27,7 @@ from dropout_lint.words import (
 INDENT = "  "
 LABEL = 7
 BAR = 20
+NORMS = 12  # rows of a table of norms, without -v
 
 
 def render(report: Report, context: Context) -> str:
@@ -135,7 +136,9 @@ class Writer:
             shown = frame(place, name)
             if shown:
                 self.frame(shown, first)
-        if len(group.findings) > 1:
+        if group.by_norm:
+            self.norms(group)
+        elif len(group.findings) > 1:
             names = group.names_without_line
             text = numbered(names, len(names) if self.context.verbose else 6)
             ratios = f" ({group.ratios})" if group.ratios else ""
@@ -185,6 +188,19 @@ class Writer:
                     + (f" {self.style.severity(label, finding.severity)}" if fits and label else "")
                 )
         self.lines.append(f"{INDENT}{' ' * gutter} {bar}")
+
+    def norms(self, group: Group) -> None:
+        """The norms of a group, each with its Δ, the lowest first."""
+        found = group.by_norm
+        shown = found if self.context.verbose else found[:NORMS]
+        names = [finding.norm.name if finding.norm else "" for finding in shown]
+        width = max(len(name) for name in names)
+        self.entry("norms", f"{len(found)} of this model")
+        for name, finding in zip(names, shown, strict=True):
+            delta = with_interval(finding.delta, finding.interval)
+            self.lines.append(f"{INDENT}{' ' * LABEL}{name.ljust(width)}  Δ {delta}")
+        if len(shown) < len(found):
+            self.lines.append(f"{INDENT}{' ' * LABEL}and {len(found) - len(shown)} more (-v shows them)")
 
     def delta(self, group: Group) -> None:
         """Δ with a word and a bar."""

@@ -21,7 +21,7 @@ from dropout_lint.report.measured import STATISTICS
 from dropout_lint.report.pilot import cells_of, fixed_once, label, said
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, predicted, set_aside
-from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path
+from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
 
 
 def render(report: Report, context: Context) -> str:
@@ -166,6 +166,11 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
     return {
         "finding": first,
         "count": len(group.findings),
+        "norms": ", ".join(
+            f"{item.norm.name} ({with_interval(item.delta, item.interval)})"
+            for item in group.by_norm
+            if item.norm
+        ),
         "names": numbered(group.names_without_line, 8),
         "place": f"{spot(place)}{beside}" if place else "",
         "code": code,
