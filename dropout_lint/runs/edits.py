@@ -10,7 +10,7 @@ from dropout_lint.config import Settings
 from dropout_lint.errors import UsageError
 from dropout_lint.fixes.source.engine import SourceFix
 from dropout_lint.loading.resolving import resolve
-from dropout_lint.report.convert import relative, rounded
+from dropout_lint.report.convert import relative
 from dropout_lint.report.schema import EditInfo, FindingInfo, FixInfo, TargetInfo
 from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unfixed
@@ -50,12 +50,18 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
         for edit in hunks(relative(str(change.path)), change.before, change.after)
     ]
     after = {shift.norm: shift.delta for shift in result.after.norms if shift.delta is not None}
+    by_hand = {(item.dropout, code): item.advice for item in result.skipped for code in item.codes}
     answers = {(item.dropout, code): item for item in result.applied for code in item.codes}
 
     def fixed(finding: FindingInfo) -> FindingInfo:
-        item = answers.get((finding.dropout.name if finding.dropout else "", finding.code))
+        about = (finding.dropout.name if finding.dropout else "", finding.code)
+        item = answers.get(about)
         if item is None or not edits:
-            return finding
+            advice = by_hand.get(about)
+            if advice is None or finding.fix.applicability != "automatic":
+                return finding
+            left = FixInfo(applicability="manual", strategy=None, title=advice)
+            return msgspec.structs.replace(finding, fix=left)
         norm = finding.norm.name if finding.norm else None
         others = len(result.applied) - 1
         together = f", together with {others} more of this model" if others else ""
@@ -63,7 +69,7 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
             applicability="automatic",
             strategy=item.action,
             title=item.title.removesuffix(f" [{', '.join(item.codes)}]") + together,
-            delta_after=rounded(after[norm]) if norm in after else None,
+            delta_after=after.get(norm) if norm else None,
             edits=edits,
         )
         return msgspec.structs.replace(finding, fix=info)

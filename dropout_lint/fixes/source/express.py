@@ -34,8 +34,10 @@ from dropout_lint.fixes.source.siblings import (
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.source.vendor import UoutHome
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import listed
+from dropout_lint.words import listed, numbered
 
+NAMED = 4
+"""As many dropouts of one line are named; of more the first ones."""
 ERASING = ("move", "merge", "remove")
 
 
@@ -54,9 +56,15 @@ def partly_wrong(wrong: Sequence[DropoutSite], right: Sequence[DropoutSite]) -> 
         wrongs = [f"as call {site.call_index + 1}" for site in wrong]
         rights = [f"as call {site.call_index + 1}" for site in right]
         verb = "runs it"
-    reason = f"one line {verb} {listed([*wrongs, *rights])}, "
+    every = [*wrongs, *rights]
+    if len(every) > NAMED:
+        reason = f"one line {verb} {numbered(every, 2)}, "
+        told = f"{len(wrongs)} of them"
+    else:
+        reason = f"one line {verb} {listed(every)}, "
+        told = listed(wrongs)
     reason += (
-        f"and only {listed(wrongs)} {'is' if len(wrongs) == 1 else 'are'} wrong"
+        f"and only {told} {'is' if len(wrongs) == 1 else 'are'} wrong"
         if rights
         else ("and they need different fixes")
     )
