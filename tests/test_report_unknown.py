@@ -61,7 +61,9 @@ def test_without_shapes_a_shift_is_unknown_and_not_harmless(
     assert "Net, no input, 7 operations traced (symbolic)" in out
     assert "is a guess" not in out
     assert "nothing is known about Δ at bn (no shapes are known there)" in out
-    assert "dicts, lists and other objects as `example_inputs = (…,)` in the model's file" in out
+    assert (
+        "give one with --input, lists and other objects as `example_inputs = (…,)` in the model's file" in out
+    )
     assert "error[DL101]" in out and "Δ unknown at bn" in out
     assert "bn0 1.00 1.00 harmless bn unknown unknown unknown" in out, "no dropout comes before it"
     assert "bn 1.00" not in out
