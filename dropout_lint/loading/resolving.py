@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import sysconfig
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -135,19 +132,3 @@ def _own_inputs(model: nn.Module, module: ModuleType, beside: Any, discovered: b
 
 def _on_meta(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
-
-
-def first_party_files(built: Built) -> tuple[Path, ...]:
-    """The user's own source files behind a target, sorted: what a cache of its report has to watch.
-
-    Every module that is loaded from outside this environment's library folders and this package, and every
-    file that constructed one of the model's modules. More files than needed, never fewer, so a cache never
-    lies.
-    """
-    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-    own = str(Path(__file__).resolve().parent.parent)
-    outside = (*(str(Path(folder).resolve()) + "/" for folder in libraries), own + "/")
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    files |= {place.file for place in built.constructed.values()}
-    found = {Path(file).resolve() for file in files if isinstance(file, str) and file.endswith(".py")}
-    return tuple(sorted(path for path in found if path.is_file() and not str(path).startswith(outside)))

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dropout_lint.prediction.parts import Skewness, replace
+from dropout_lint.prediction.parts import Skewness, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, PER_GROUP, PER_GROUP_OR_NONE, SEVERAL, State, align
 
@@ -94,7 +94,7 @@ def mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Arra
     """Noise of two independent parts, and the shares in it."""
     total = left + right
     shared, old = (
-        np.divide(left * f + right * g, total, out=np.zeros_like(total), where=total > 0)
+        quotient(left * f + right * g, total)
         for f, g in (
             (a.shared_by_positions, b.shared_by_positions),
             (a.shared_by_channels, b.shared_by_channels),
@@ -201,7 +201,7 @@ def _added_swing(a: State, b: State) -> dict[str, Array | None]:
 def _mean_lift(a: State, b: State) -> Array:
     total = a.data + b.data
     covariance_growths = a.covariance_growths * a.data + b.covariance_growths * b.data
-    return np.divide(covariance_growths, total, out=np.ones_like(total), where=total > 0)
+    return quotient(covariance_growths, total, 1.0)
 
 
 def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
@@ -212,7 +212,7 @@ def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
     train, data, test = np.zeros_like(a.var), np.zeros_like(a.var), np.zeros_like(a.t_var)
     for x, other in ((a, b), (b, a)):
         if x.skew is not None:
-            along, t_along = _ratio(other.sig, x.sig), np.sqrt(_ratio(other.t_var, x.t_var))
+            along, t_along = quotient(other.sig, x.sig), np.sqrt(quotient(other.t_var, x.t_var))
             train = train + x.skew.train * x.var**1.5 * (1 + agreement * along) ** 3
             data = data + x.skew.data * x.sig**3 * (1 + agreement * along) ** 3
             test = test + x.skew.test * x.t_var**1.5 * (1 + agreement * t_along) ** 3
@@ -221,10 +221,6 @@ def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
         data / np.maximum(a.sig**2 + b.sig**2 + common, 1e-30) ** 1.5,
         test / np.maximum(a.t_var + b.t_var + t_common, 1e-30) ** 1.5,
     )
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    return np.divide(a, b, out=np.zeros_like(b), where=b > 0)
 
 
 def product(a: State, b: State) -> State:

@@ -24,6 +24,7 @@ from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import constant_of, sampled
 from dropout_lint.prediction.ops.samples import Unrunnable
+from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
@@ -362,9 +363,9 @@ def _on_fed_channels(x: State) -> tuple[Array, Array]:
     train = x.train_var
     reached = ((x.noise > LEAST_CAUSE * train) & (train > 0)) * x.counts
     total = reached @ train
-    delta = np.divide(reached @ x.t_var, total, out=np.ones_like(total), where=total > 0)
+    delta = quotient(reached @ x.t_var, total, 1.0)
     noise, all_noise = (reached * x.noise).sum(1), reached @ x.noise.sum(0)
-    return delta, np.divide(noise, all_noise, out=np.zeros_like(noise), where=all_noise > 0)
+    return delta, quotient(noise, all_noise)
 
 
 def _carry(node: fx.Node, ledger: Ledger) -> None:

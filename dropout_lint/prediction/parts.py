@@ -1,4 +1,4 @@
-"""What a `State` holds beside its moments: the values behind a rectifier, and third moments."""
+"""What a `State` is made with: copies, ratios, the values behind a rectifier, third moments."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def replace(old: _T, /, **values: Any) -> _T:
     new = object.__new__(type(old))
     vars(new).update(fields, **values)
     return new
+
+
+def quotient(part: Array | float, whole: Array, otherwise: float = 0.0) -> Array:
+    """`part / whole` where the whole is above 0, else `otherwise`."""
+    result: Array = np.divide(
+        part, whole, out=np.full(np.broadcast(part, whole).shape, otherwise), where=whole > 0
+    )
+    return result
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dropout_lint.prediction.parts import Normals, Skewness, replace
+from dropout_lint.prediction.parts import Normals, Skewness, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 
 LAGS = 8
@@ -213,7 +213,7 @@ class State:
         """
         border_variance, t_border = self.border_variances
         data, test = self.data - border_variance, self.t_var - t_border
-        own: Array = np.divide(test, data, out=np.ones_like(data), where=data > 0)
+        own: Array = quotient(test, data, 1.0)
         if self.covariance_growth is None:
             return own
         fading = np.minimum(np.minimum(self.covariance_growth, 1.0), own)
@@ -240,7 +240,7 @@ class State:
     def component_scale(self) -> Array:
         """(K, G) the data part's deviation in each component, against its mean over the components."""
         mean = self.prob @ self.sig
-        return np.divide(self.sig, mean, out=np.ones_like(self.sig), where=mean > 0)
+        return quotient(self.sig, mean, 1.0)
 
     @property
     def energy_slopes(self) -> tuple[Array, Array]:
@@ -348,7 +348,7 @@ class State:
         """The same with `noise` scaled so that its sum is what train mode has beyond the data part."""
         total = np.maximum(self.train_var - self.data, 0.0)
         now = self.noise.sum(0)
-        scale = np.divide(total, now, out=np.zeros_like(total), where=now > 0)
+        scale = quotient(total, now)
         return replace(self, noise=self.noise * scale)
 
     def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
@@ -378,7 +378,7 @@ class State:
         t_dev2 = (self.t_dev**2 + self.t_mean**2) @ weight - t_mean**2
         noise = self.noise @ weight
         shared, old = (
-            np.divide((self.noise * part) @ weight, noise, out=np.zeros_like(noise), where=noise > 0)
+            quotient((self.noise * part) @ weight, noise)
             for part in (self.shared_by_positions, self.shared_by_channels)
         )
         return replace(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_lint.errors import UsageError
 from dropout_lint.layers.dropouts import FUNCTIONS
+from dropout_lint.remedies import plain_uout
 from dropout_lint.remedies.plain_uout import uniform_noise
 from dropout_lint.terms import Noise
 
@@ -17,7 +18,7 @@ from dropout_lint.terms import Noise
 LARGE = 1 << 15
 
 
-class Uout(nn.Module):
+class Uout(plain_uout.Uout):
     """`x · (1 + r)` with `r ~ U(−β, β)` in train mode, the identity in test mode (Li et al. 2019, Sec. 5).
 
     The mask has mean 1 and variance β²/3, where dropout's has p/(1 − p). A norm right after it is shifted
@@ -39,11 +40,8 @@ class Uout(nn.Module):
     """
 
     def __init__(self, beta: float = 0.3, channelwise: bool = False, inplace: bool = False) -> None:
-        super().__init__()
         _check_beta(beta)
-        self.beta = float(beta)
-        self.channelwise = channelwise
-        self.inplace = inplace
+        super().__init__(beta, channelwise, inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         """The noisy input in train mode, the input itself in test mode; same shape and dtype."""
@@ -53,9 +51,6 @@ class Uout(nn.Module):
             return uniform_noise(input, self.beta, self.training, self.channelwise, self.inplace)
         else:
             return uout(input, self.beta, self.training, self.channelwise, self.inplace)
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}, channelwise={self.channelwise}, inplace={self.inplace}"
 
 
 def uout(

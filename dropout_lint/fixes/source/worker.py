@@ -83,7 +83,7 @@ def expected(job: dict[str, Any]) -> dict[str, Any]:
     """Build and run the original; keep in a file what the edited model is compared with."""
     built = build(job)
     args, kwargs = torch.load(job["tensors"], weights_only=False)
-    model = twin(built.model) if _is_meta(built.model) else built.model
+    model = twin(built.model) if built.on_meta else built.model
     model.eval()
     torch.manual_seed(1)
     device = torch.device("cpu")
@@ -122,10 +122,6 @@ def measure_all(job: dict[str, Any], model: Any, args: Any, kwargs: Any) -> dict
     return dict(measure(model, batches, device="cpu", seed=0).delta)
 
 
-def _is_meta(model: Any) -> bool:
-    return any(parameter.is_meta for parameter in model.parameters())
-
-
 def actual(job: dict[str, Any]) -> dict[str, Any]:
     """Build the edited model and run every check against what `expected` kept; the first failure is named."""
     overlay(job["files"])
@@ -135,7 +131,7 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
         return {"failed": f"the edited source does not build: {error}", "details": traceback.format_exc()}
     kept = torch.load(job["kept"], weights_only=False)
     model = built.model
-    if _is_meta(model):
+    if built.on_meta:
         model = model.to_empty(device="cpu")
     try:
         model.load_state_dict(kept["state"], strict=True)

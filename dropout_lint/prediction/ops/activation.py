@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, Transfer, function, module, transfer_of
-from dropout_lint.prediction.parts import Normals, Skewness, replace
+from dropout_lint.prediction.parts import Normals, Skewness, quotient, replace
 from dropout_lint.prediction.quadrature import (
     Array,
     MomentFunction,
@@ -105,7 +105,7 @@ def _passed(  # noqa: PLR0917
 
 
 def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
-    ratio = np.clip(np.divide(signal, var, out=np.ones_like(var), where=var > 0), 0.0, 1.0)
+    ratio = np.clip(quotient(signal, var, 1.0), 0.0, 1.0)
     first, spread, variance, a1, a2 = spread_moments(moments, mean, dev, var)
     linear = np.minimum(a1**2, variance)
     square = np.minimum(a2**2, variance - linear)
@@ -117,7 +117,7 @@ def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signa
 def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
     sig = np.sqrt(train.data)
     before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
-    data = np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0)
+    data = quotient(x.data * after, before)
     weight = x.counts * test.var
     share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
     energy_slope, t_energy_slope = x.energy_slope, x.t_energy_slope
@@ -162,11 +162,11 @@ def _lift(x: State, train: Passed, test: Passed) -> Array:
         other = (weight * np.sqrt(rest)).sum(0) ** 2 * apart
     else:
         first, other = train.first[0], rest[0]
-    came = np.divide(x.t_var, x.data, out=np.ones_like(x.data), where=x.data > 0)
+    came = quotient(x.t_var, x.data, 1.0)
     now = first + other * PAIR + (x.prob @ train.energy_slope) ** 2
     rest = np.maximum(test.data - test.first - test.energy_slope**2, 0.0)
     then = test.first * x.covariance_growths / came + rest * PAIR + test.energy_slope**2
-    result: Array = np.divide(then, now, out=np.ones_like(now), where=now > 0)
+    result: Array = quotient(then, now, 1.0)
     return result
 
 
@@ -235,7 +235,7 @@ def _skewed(x: State, skew: Skewness) -> State:
     else:
         # a skip's noise is as one-sided as its data and goes along with it: what ReLU lets pass of either is
         # taken from their common distribution
-        ratio = np.clip(np.divide(signal, x.var, out=np.ones_like(x.var), where=x.var > 0), 0.0, 1.0)
+        ratio = np.clip(quotient(signal, x.var, 1.0), 0.0, 1.0)
         first = np.minimum(linear**2, var)
         data, first = first * ratio + (var - first) * ratio**2, first * ratio
     none = np.zeros_like(mean)

@@ -35,7 +35,7 @@ from dropout_lint.prediction.ops.linear_map import linear_map
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.ops.resampling import filtered
 from dropout_lint.prediction.ops.softmax import energy, softmax_of
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
 from dropout_lint.prediction.state import State, fresh
 
@@ -115,7 +115,7 @@ def weighted(call: Call, weights: State, v: State, length: int) -> State:
 def _noisier(x: State, extra: Array) -> State:
     """`x` with (S, G) more noise that positions do not share."""
     noise = x.noise + extra
-    shared = np.divide(x.noise * x.shared_by_positions, noise, out=np.zeros_like(noise), where=noise > 0)
+    shared = quotient(x.noise * x.shared_by_positions, noise)
     return replace(x, noise=noise, shared_by_positions=shared, var=x.var + extra.sum(0))
 
 

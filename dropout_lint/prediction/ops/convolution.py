@@ -12,7 +12,7 @@ from torch import fx
 from dropout_lint.prediction.correlation import strided
 from dropout_lint.prediction.ops.base import Call, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import tied_sources
-from dropout_lint.prediction.ops.kernel import Taps, taps_of
+from dropout_lint.prediction.ops.kernel import Taps, by_dimension, taps_of
 from dropout_lint.prediction.ops.linear import learned_gain, tensor_of, with_values
 from dropout_lint.prediction.ops.linear_map import linear_map
 from dropout_lint.prediction.parts import replace
@@ -27,12 +27,6 @@ def _weight(call: Call) -> torch.Tensor:
     source = call.node.args[1] if len(call.node.args) > 1 else call.node.kwargs["weight"]
     shape = first_shape(source.meta.get("value")) if isinstance(source, fx.Node) else None
     return torch.empty(shape or (call.shape[1], call.in_shape[1], 1), device="meta")
-
-
-def _tuple(value: Any, dims: int) -> tuple[int, ...]:
-    if isinstance(value, (tuple, list)):
-        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
-    return (int(value),) * dims
 
 
 def _convolution(  # noqa: PLR0917
@@ -51,13 +45,13 @@ def _convolution(  # noqa: PLR0917
     batched = len(shape) == dims + 2
     axis = 1 if batched else 0
     kernel = tuple(int(k) for k in weight.shape[2:])
-    stride, dilation = _tuple(stride, dims), _tuple(dilation, dims)
+    stride, dilation = by_dimension(stride, dims), by_dimension(dilation, dims)
     if isinstance(padding, str):
         pads = tuple(
             d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)
         )
     else:
-        pads = _tuple(padding, dims)
+        pads = by_dimension(padding, dims)
     if wraps:  # circular, reflect and replicate padding: every tap sees the input
         ones = np.ones(math.prod(kernel))
         taps = Taps(ones, np.outer(ones, ones), kernel)

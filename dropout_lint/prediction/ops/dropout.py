@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec
 from dropout_lint.prediction.ops.base import Ledger
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 
@@ -141,16 +141,14 @@ def with_noise(y: State, x: State, added: Array, over: str, row: int) -> State:
     if over != "element":
         steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]
         second = x.mean[0] ** 2 + x.dev[0] ** 2 + x.var[0]
-        share = np.divide(steady, second, out=np.zeros_like(second), where=second > 0)
+        share = quotient(steady, second)
     else:
         share = np.zeros_like(added)
     noise, shared = y.noise.copy(), y.shared_by_positions.copy()
     old, data_correlation = y.shared_by_channels.copy(), y.data_correlation.copy()
     total = noise[row] + added
-    shared[row] = np.divide(
-        noise[row] * shared[row] + added * share, total, out=np.zeros_like(total), where=total > 0
-    )
-    old[row] = np.divide(noise[row] * old[row], total, out=np.zeros_like(total), where=total > 0)
+    shared[row] = quotient(noise[row] * shared[row] + added * share, total)
+    old[row] = quotient(noise[row] * old[row], total)
     if over == "sample":
         old[row] = 1.0
     data_correlation[row] = float(over == "sample")

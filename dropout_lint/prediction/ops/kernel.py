@@ -19,6 +19,13 @@ MOST_TAPS = 121
 """In kernels of more taps than this, as a patch embedding has, positions are taken as separate."""
 
 
+def by_dimension(value: Any, dims: int) -> tuple[int, ...]:
+    """A kernel size, stride, … for each dimension: one number may stand for all."""
+    if isinstance(value, (tuple, list)):
+        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
+    return (int(value),) * dims
+
+
 @dataclass(frozen=True)
 class Taps:
     """The positions of a kernel: how often each lies inside the input, alone and in pairs.

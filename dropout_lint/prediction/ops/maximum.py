@@ -17,7 +17,7 @@ import numpy as np
 
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair
-from dropout_lint.prediction.parts import Normals, replace
+from dropout_lint.prediction.parts import Normals, quotient, replace
 from dropout_lint.prediction.quadrature import Array, normal_cdf, rectified
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
@@ -50,7 +50,7 @@ def maximum(x: State, window: Sequence[int], stride: int, tied: Sources) -> Stat
     pair = (mean_correlation(x.rho, window) * n - 1) / (n - 1)
     channel_correlation = noise_pair(x, pair, tied)
     total = x.noise.sum(0)
-    held = np.divide((x.noise * channel_correlation).sum(0), total, out=np.zeros_like(total), where=total > 0)
+    held = quotient((x.noise * channel_correlation).sum(0), total)
     noise = np.maximum(x.var - x.sig**2, 0.0)
     same, free = x.sig**2 * pair + noise * held, x.sig**2 * (1 - pair) + noise * (1 - held)
     return replace(
@@ -89,18 +89,14 @@ def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rect
     apart = x.mask in ("sample", "channel") or x.components == 1
     total = x.noise.sum(0)
     channel_correlation = (x.noise * noise_pair(x, pair, tied)).sum(0)
-    held = (
-        np.divide(channel_correlation, total, out=np.zeros_like(total), where=total > 0)
-        if apart
-        else np.zeros_like(total)
-    )
+    held = quotient(channel_correlation, total) if apart else np.zeros_like(total)
     extra = np.maximum(u.var - u.sig2, 0.0)
     same, free = u.sig2 * pair + extra * held, u.sig2 * (1 - pair) + extra * (1 - held)
     one = np.ones(1)
     test = _over_channels_mean(
         one, u.t_mean[None], u.t_dev[None], u.t_var[None] * pair, u.t_var[None] * (1 - pair), n, rectify
     )
-    of_shared = np.divide(u.sig2 * pair, same, out=np.ones_like(same), where=same > 0)
+    of_shared = quotient(u.sig2 * pair, same, 1.0)
     if apart:
         rows = [
             _over_channels_mean(
@@ -110,7 +106,7 @@ def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rect
         ]
         mean, dev, var, common = (np.stack([row[i] for row in rows]) for i in range(4))
         # the shared part holds data and noise, and so does the rest, in the proportion of the input
-        share = np.divide(u.sig2 * (1 - pair), free, out=np.ones_like(free), where=free > 0)
+        share = quotient(u.sig2 * (1 - pair), free, 1.0)
     else:
         mean, dev, var, common = (
             row[None] for row in _over_channels_mean(x.prob, u.mean, u.dev, same, free, n, rectify)
@@ -224,7 +220,7 @@ def rectified_parts(x: State) -> Normals | None:
 
     mean, var, share, slope = inverse(x.mean, x.var)
     t_mean, t_var, t_share, t_slope = inverse(x.t_mean, x.t_var)
-    part = np.divide(x.sig**2, x.var, out=np.ones_like(var), where=x.var > 0)
+    part = quotient(x.sig**2, x.var, 1.0)
     rho = _undone(x.rho, float(t_share.mean()))
     return Normals(
         mean, x.dev / np.maximum(slope, 0.1), var, var * _undone(part, share),

@@ -22,7 +22,7 @@ from dropout_lint.layers import NormSpec
 from dropout_lint.prediction.correlation import whitened
 from dropout_lint.prediction.ops.base import Call, Parameter, find_module, function, module
 from dropout_lint.prediction.ops.linear_map import amplified
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import SEVERAL, State
 
@@ -102,7 +102,7 @@ def _fit_mixture(x: State, mean: Array, variance: Array) -> State:
     apart, between = apart * narrow, between * narrow**2
     older = np.delete(x.noise, x.source, axis=0).sum(0)
     amplified_noise = np.delete(x.amplified_noise, x.source, axis=0).sum(0)
-    part = np.divide(amplified_noise, older, out=np.zeros_like(older), where=older > 0)
+    part = quotient(amplified_noise, older)
     noise = np.maximum(x.var - x.sig**2, 0.0)
     signal, still = x.prob @ (x.sig**2 + part * noise), x.prob @ ((1 - part) * noise)
     gain = np.maximum(variance - between - still, 0.25 * signal) / np.maximum(signal, 1e-30)
@@ -165,7 +165,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     old, amplified_noise = (x.noise * x.shared_before_weights).sum(0), rises.sum(0)
     fresh_noise = x.noise.sum(0) - old
     # where fresh noise alone leaves no room, its predicted share is the better guide
-    ratio = np.divide(variance, now, out=np.ones_like(now), where=now > 0)
+    ratio = quotient(variance, now, 1.0)
     factor = np.where(fresh_noise > (1 - FLOOR) * variance, np.minimum(ratio, 1.0), 1.0)
     x = replace(x, noise=x.noise * np.where(x.shared_before_weights < 1, factor, 1.0))
     room = variance - fresh_noise * factor
@@ -192,7 +192,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     return replace(
         y,
         t_mean=x.t_mean - x.train_mean + mean,
-        t_var=y.t_var * np.divide(data, y.data, out=np.ones_like(data), where=y.data > 0),
+        t_var=y.t_var * quotient(data, y.data, 1.0),
         mean=mean[None],
         dev=np.zeros((1, len(mean))),
         t_dev=np.zeros(len(mean)),

@@ -27,7 +27,7 @@ from dropout_lint.prediction.ops.base import (
 from dropout_lint.prediction.ops.constant import is_unknown_mask
 from dropout_lint.prediction.ops.operands import inputs, pair_of, same_mask
 from dropout_lint.prediction.ops.powers import reciprocal
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
 from dropout_lint.prediction.state import MOMENTS_ALONE, State, align
 
@@ -131,7 +131,7 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
         column = np.full((1, 1), 1 / size(a.train_mean, a.train_dev, a.train_var))
     sig = a.sig * column
     before, after = (a.prob @ a.sig) ** 2, (a.prob @ sig) ** 2
-    scale = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+    scale = quotient(after, before, 1.0)
     return replace(
         a,
         t_mean=a.t_mean / test,
@@ -244,7 +244,7 @@ def largest_of_two(a: State, b: State, together: bool) -> State:
         mean, var, above = _clark(a.mean[i], va, b.mean[j], vb)
         first = above**2 * va + (1 - above) ** 2 * vb
         whole, data = va + vb, a.sig[i] ** 2 + b.sig[j] ** 2 + a.dev[i] ** 2 + b.dev[j] ** 2
-        r = np.divide(data, whole, out=np.ones_like(whole), where=whole > 0)
+        r = quotient(data, whole, 1.0)
         linear = above**2 * (a.sig[i] ** 2 + a.dev[i] ** 2) + (1 - above) ** 2 * (
             b.sig[j] ** 2 + b.dev[j] ** 2
         )

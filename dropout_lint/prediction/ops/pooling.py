@@ -23,10 +23,11 @@ from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.base import Call, function, module
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair, tied_sources
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
+from dropout_lint.prediction.ops.kernel import by_dimension
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
@@ -49,7 +50,7 @@ def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None =
     pair = noise_pair(x, (keep * n - 1) / (n - 1) if n > 1 else 1.0, tied)
     noise = x.noise * (pair + (1 - pair) / n)
     total, left = x.noise.sum(0), noise.sum(0)
-    fade = np.divide(left, total, out=np.ones_like(total), where=total > 0)
+    fade = quotient(left, total, 1.0)
     common, t_common = (part**2 for part in x.energy_slopes)
     x = replace(x, before_relu=None, skew=None)
     sig2 = x.sig**2 * keep
@@ -65,18 +66,10 @@ def averaged(x: State, keep: float, n: float, tied: Sources, rho: Array | None =
         var=sig2 + np.maximum(x.var - x.sig**2, 0.0) * fade,
         data=x.data * keep,
         noise=noise,
-        shared_by_positions=np.divide(
-            x.noise * x.shared_by_positions, noise, out=np.zeros_like(noise), where=noise > 0
-        ),
+        shared_by_positions=quotient(x.noise * x.shared_by_positions, noise),
         rho=x.rho if rho is None else np.clip(rho / max(keep, 1e-9), 0.0, 1.0),
         from_weight_layer=False,
     )
-
-
-def _sizes(value: Any, dims: int) -> tuple[int, ...]:
-    if isinstance(value, (tuple, list)):
-        return tuple(int(v) for v in value) if len(value) == dims else (int(value[0]),) * dims
-    return (int(value),) * dims
 
 
 def _dims(call: Call) -> int:
@@ -94,9 +87,9 @@ def _window(call: Call) -> tuple[tuple[int, ...], int]:
         before, after = call.in_shape[-dims:], call.shape[-dims:]
         window = tuple(-(-b // max(a, 1)) for b, a in zip(before, after, strict=True))
         return window, max(window)
-    window = _sizes(kernel, dims)
+    window = by_dimension(kernel, dims)
     stride = getattr(m, "stride", None) if m is not None else call.arg(2, "stride")
-    return window, max(_sizes(stride, dims)) if stride else max(window)
+    return window, max(by_dimension(stride, dims)) if stride else max(window)
 
 
 @module("_AvgPoolNd", "_AdaptiveAvgPoolNd")
@@ -129,7 +122,7 @@ def power_pool(call: Call) -> State:
     m: Any = call.module
     norm = float(m.norm_type if m is not None else call.arg(1, "norm_type", 2.0))
     kernel = m.kernel_size if m is not None else call.arg(2, "kernel_size")
-    window = _sizes(kernel, _dims(call))
+    window = by_dimension(kernel, _dims(call))
     return _root_mean(call.x, norm, window, tied_sources(call.ledger), math.prod(window))
 
 

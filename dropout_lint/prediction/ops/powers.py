@@ -9,7 +9,7 @@ import torch
 
 from dropout_lint.prediction.ops.activation import pointwise
 from dropout_lint.prediction.ops.maximum import rectified_parts
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
@@ -31,7 +31,7 @@ def root(x: State, exponent: float) -> State:
 
     mean, dev, var = moved(x.mean, x.dev, x.var)
     t_mean, t_dev, t_var = moved(x.t_mean, x.t_dev, x.t_var)
-    share = np.divide(x.sig**2, x.var, out=np.ones_like(x.var), where=x.var > 0)
+    share = quotient(x.sig**2, x.var, 1.0)
     sig = np.sqrt(var * np.clip(share, 0.0, 1.0))
     before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
     return replace(
@@ -43,7 +43,7 @@ def root(x: State, exponent: float) -> State:
         dev=dev,
         var=var,
         sig=sig,
-        data=np.divide(x.data * after, before, out=np.zeros_like(after), where=before > 0),
+        data=quotient(x.data * after, before),
         levels=(),
         **MOMENTS_ALONE,
         from_weight_layer=False,

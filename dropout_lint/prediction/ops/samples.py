@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.base import Parameter
+from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 from dropout_lint.trace.traced import TensorInfo
@@ -151,10 +152,7 @@ def _of_state(s: State, info: TensorInfo, spread: Tensor | None, apart: Sequence
     active = [int(row) for row in np.flatnonzero(weights.any(1))]
     if not apart and active:  # together: none of them is told apart
         active, weights = active[:1], np.repeat(total[None], len(weights), axis=0)
-    parts = {
-        row: channels(np.sqrt(np.divide(weights[row], total, out=np.zeros_like(total), where=total > 0)))[0]
-        for row in active
-    }
+    parts = {row: channels(np.sqrt(quotient(weights[row], total)))[0] for row in active}
     fields = {
         row: [_field(shape, axis, float(np.clip(s.shared_by_positions[row].mean(), 0.0, 1.0))) for _ in "ab"]
         for row in active
