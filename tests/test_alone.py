@@ -143,7 +143,7 @@ def spectral() -> nn.Module:
 
 CALLS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "lint": dl.lint,
-    "fix": dl.fix,
+    "fix": lambda model, x: dl.fix(model, x, strategy="uout"),
     "correct_init_": dl.correct_init_,
     "symbolic": lambda model, x: trace_symbolically(model, dl.layers.STANDARD),
 }
