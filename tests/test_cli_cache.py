@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cli_project import cli
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -360,3 +361,28 @@ def test_a_warm_run_reports_the_same_and_never_imports_torch(tmp_path: Path) -> 
     assert cold[0] == warm[0] == 1
     assert cold[1] == warm[1]
     assert (cold[2], warm[2]) == (True, False)
+
+
+LAZY = """
+import sys
+from types import ModuleType
+from torch import nn
+
+
+class Lazy(ModuleType):
+    def __getattr__(self, name):
+        raise ImportError("what it leads to is not installed")
+
+
+sys.modules["lazily"] = Lazy("lazily")
+
+
+def build():
+    return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+"""
+
+
+def test_a_module_that_imports_when_it_is_asked_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(LAZY)
+    done = cli("check", "net.py:build", "--input", "4x8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

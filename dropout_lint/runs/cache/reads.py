@@ -87,7 +87,7 @@ class Witness:
         """Note the project's loaded modules, and where imports search for which names."""
         modules = dict(sys.modules)
         for module in modules.values():
-            path = getattr(module, "__file__", None)
+            path = getattr(module, "__dict__", {}).get("__file__")  # a lazy module would import for `getattr`
             if isinstance(path, str) and is_ours(os.path.abspath(path)):
                 self.files.add(os.path.abspath(path))
                 self.packages.setdefault(os.path.dirname(os.path.abspath(path)), set())
