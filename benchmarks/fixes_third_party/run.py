@@ -110,7 +110,9 @@ def record(key: str, packages: Path, scratch: Path, limit: int) -> Record:
     kept = Record(key)
     try:
         folder = project(key, packages, scratch)
-        done = asked(["-m", "dropout_lint", "check", NAME, "--fixes", "--output-format", "json"], folder, limit)
+        done = asked(
+            ["-m", "dropout_lint", "check", NAME, "--fixes", "--output-format", "json"], folder, limit
+        )
         if done.returncode not in (0, 1):
             raise Trouble(f"check: {error_of(done.stderr)}")
         kept = msgspec.structs.replace(kept, findings=found(done.stdout))
