@@ -5,9 +5,10 @@
     python -m benchmarks.fixes_third_party --page                the page alone, from what lies in --cache
 
 Each package is copied into a scratch project as published, so that it is not installed and may be edited.
-There `check --fixes` and `fix --write` run by the command line, and Δ is measured at every norm by brute force as
-published and with the diff (`benchmarks/third_party/measured.py`). The verdicts stand in `verdicts.toml`,
-keyed by the diff's hash: a diff that has changed has none until it is read again.
+There `check --fixes` and `fix --write` run by the command line, and Δ is measured at every norm
+by brute force as published and with the diff (`benchmarks/third_party/measured.py`).
+The verdicts stand in `verdicts.toml`, keyed by the diff's hash:
+a diff that has changed has none until it is read again.
 """
 
 from __future__ import annotations

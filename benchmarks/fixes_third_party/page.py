@@ -20,7 +20,8 @@ would the package's maintainer merge as they are? Not writing is better than a d
 - **worst Δ**: lowest Var_test / Var_train over all batch norms by brute force (untrained weights, train-mode
   passes with dropout on, statistics taken anew), as published → with the diff; see
   `benchmarks/third_party/measured.py`.
-- **promise**: whether `fix` did what `check --fixes` had promised of each finding, with the promised Δ to 1e-9.
+- **promise**: whether `fix` did what `check --fixes` had promised of each finding, with the promised Δ
+  to 1e-9.
 - **verdict**: of one reader, on the diff as it lies in [fixes-third-party/](fixes-third-party/). One that has
   changed since it was read has none.
 """
