@@ -34,6 +34,15 @@ class Net(nn.Module):
         return self.bn(self.fc2(self.drop(torch.relu(self.fc1(x)))))
 
 
+class Headed(Net):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(super().forward(x)))
+
+
 def build(p=0.5):
     return Net(p)
 
@@ -156,13 +165,13 @@ def test_the_users_loader(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_fix_is_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = folder / "shift.svg"
     options = ("--compare-fixed", "--per-dropout", "--plot", str(plot), "--batches", "6")
-    target = as_json("net_under_test:build", *options, capsys=capsys)
+    target = as_json("net_under_test:Headed", *options, capsys=capsys)
     (row,) = target["measurements"]
     assert row["after_fix"] > row["delta"] + 0.2
     assert row["predicted_after"] == pytest.approx(row["after_fix"], abs=0.1)
     assert target["measured"]["shares"]["bn"]["drop"] == pytest.approx(1, abs=0.1)
     assert plot.read_text().startswith("<?xml")
-    status, out, _ = measured("net_under_test:build", *options, capsys=capsys)
+    status, out, _ = measured("net_under_test:Headed", *options, capsys=capsys)
     assert status == 0
     assert "after" in out
     assert "bn: drop 100%" in out
