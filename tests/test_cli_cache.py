@@ -332,9 +332,12 @@ def test_old_entries_go() -> None:
 
 def test_a_warm_run_reports_the_same_and_never_imports_torch(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
-        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(\n        nn.Linear(4, 4),\n"
+        "import starter\nfrom torch import nn\n\n\n"
+        "def build():\n    return nn.Sequential(\n        nn.Linear(4, 4),\n"
         "        nn.Dropout(0.5),\n        nn.BatchNorm1d(4),\n    )\n"
     )
+    (tmp_path / "site-packages").mkdir()  # as torch's CUDA builds do
+    (tmp_path / "site-packages" / "starter.py").write_text("import subprocess\nsubprocess.run(['true'])\n")
     code = (
         "import sys\nfrom dropout_lint.cli import run\n"
         "status = run(['net.py:build', '--output-format', 'json'])\n"
@@ -348,7 +351,7 @@ def test_a_warm_run_reports_the_same_and_never_imports_torch(tmp_path: Path) -> 
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site-packages'}"},
         )
         return done.returncode, json.loads(done.stdout), "torch: True" in done.stderr
 

@@ -237,7 +237,7 @@ def test_seven_billion_parameters_fit(folder: Path) -> None:
 def test_a_model_written_for_cuda_is_built_here(folder: Path) -> None:
     write(
         folder,
-        "cuda.py",
+        "for_cuda.py",
         """
         import torch
         from torch import nn
@@ -249,7 +249,7 @@ def test_a_model_written_for_cuda_is_built_here(folder: Path) -> None:
             return model
         """,
     )
-    (built,) = resolve("cuda:build")
+    (built,) = resolve("for_cuda:build")
     assert built.model.table.device.type in ("cpu", "cuda")
 
 

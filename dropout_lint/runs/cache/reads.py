@@ -4,7 +4,8 @@ Reads are seen by an audit hook (PEP 578: `open`, `os.listdir`, `os.scandir`, `s
 about whether a file exists by standing in for `os.stat`, `os.lstat` and `os.access`, environment variables by
 standing in for `os.environ`'s look-up, names that are imported, or tried, by a finder that finds nothing. In
 folders that imports search, only files of such names count; in those that the code lists, all do. What starts
-a process or a connection can see anything, so its result is not kept.
+a process or a connection can see anything, so its result is not kept; what an installed package starts while
+it is imported does not count.
 """
 
 # Paths are texts here: this runs on every file that Python touches.
@@ -19,6 +20,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # events behind which anything can be read
@@ -164,6 +166,22 @@ def asked_by_us() -> bool:
     return is_ours(frame.f_code.co_filename)
 
 
+def importing_a_package() -> bool:
+    """Whether an installed package is being imported: what that starts, its version stands for (torch's CUDA
+    builds look for libraries with `ldconfig`).
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith("<frozen "):
+            if is_ours(file):
+                return False
+            if frame.f_code.co_name == "<module>":
+                return True
+        frame = frame.f_back
+    return False
+
+
 _active: Witness | None = None
 _hooked = False
 
@@ -179,7 +197,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         # an import lists the folders that it searches
         if sys._getframe(1).f_code.co_filename != IMPORTS:
             witness.folder(arguments[0])
-    elif event in UNSEEN:
+    elif event in UNSEEN and not importing_a_package():
         witness.unseen = event
 
 
