@@ -46,7 +46,9 @@ def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in sys.modules.keys() - known:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(folders):
+        inside = vars(sys.modules[name])  # a folder without `__init__.py` has a path and no file
+        places = [inside.get("__file__"), *(inside.get("__path__") or ())]
+        if any(str(place).startswith(folders) for place in places):
             del sys.modules[name]
 
 

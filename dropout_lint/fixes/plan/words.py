@@ -76,6 +76,8 @@ def what_would(worst: Mapping[Action, float]) -> str:
 
 def not_worth_it(before: float, after: float) -> str:
     """Why a fix is not made though a rule would be content with it."""
+    if after < before:
+        return f"it would shift another norm more than this one is now: worst Δ {before:.2f} → {after:.2f}"
     return (
         f"it would not bring the norm nearer by enough to be told from the prediction's error: "
         f"Δ {before:.2f} → {after:.2f}"
