@@ -211,8 +211,13 @@ def parameter_state(parameter: Parameter, rows: int) -> State:
     """A parameter as a constant: its values' mean and spread; on meta, zeros (biases, position tables).
 
     A mask of truth values counts as 0 and 1.
+
+    Raises:
+        NoRule: its values are gone: it is a row that `torch.func.vmap` made while it ran.
     """
     tensor = parameter.tensor
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise NoRule
     if not parameter.known or not tensor.numel() or tensor.is_complex():
         return constant(0.0, rows)
     values = tensor.detach().double()
