@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -45,11 +46,19 @@ def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folders = str(tmp_path_factory.getbasetemp().parent)
     yield
     sys.path[:] = path
-    for name in sys.modules.keys() - known:
-        inside = vars(sys.modules[name])  # a folder without `__init__.py` has a path and no file
+    found = [name for name in sys.modules.keys() - known if _lies_in(sys.modules[name], folders)]
+    for name in found:
+        del sys.modules[name]
+
+
+def _lies_in(module: ModuleType, folder: str) -> bool:
+    """Whether a module is a file below a folder, or a folder there, which may have no file."""
+    inside = vars(module)
+    try:
         places = [inside.get("__file__"), *(inside.get("__path__") or ())]
-        if any(str(place).startswith(folders) for place in places):
-            del sys.modules[name]
+    except KeyError:  # a folder's path is asked of the module that holds it, and that is gone
+        return True
+    return any(str(place).startswith(folder) for place in places)
 
 
 @pytest.fixture
