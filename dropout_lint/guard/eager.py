@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 
+from dropout_lint.guard.together import Together
 from dropout_lint.guard.unloaded import dynamo_is_loaded
 
-_lock = threading.Lock()
-_inside: list[int] = []  # the threads that are inside
-_stance = ExitStack()
+_STANCE = Together(lambda: torch.compiler.set_stance("force_eager"))
 
 
 @contextmanager
@@ -20,20 +18,10 @@ def eager() -> Iterator[None]:
     """A context in which `torch.compile`d functions and modules run uncompiled.
 
     Nothing has been compiled while dynamo is not loaded, and asking would load it (over a second), so it is
-    only asked where it is. The stance is the process's: the first that needs it sets it, the last one puts
-    back what was there.
+    only asked where it is. The stance is the process's.
     """
     if not dynamo_is_loaded():
         yield
         return
-    with _lock:
-        if not _inside:
-            _stance.enter_context(torch.compiler.set_stance("force_eager"))
-        _inside.append(threading.get_ident())
-    try:
+    with _STANCE.inside():
         yield
-    finally:
-        with _lock:
-            _inside.pop()
-            if not _inside:
-                _stance.close()

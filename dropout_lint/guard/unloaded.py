@@ -12,19 +12,20 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-import torch.fx.experimental._config  # the symbolic shapes load it, and kernels read it  # noqa: F401
+import torch.fx.experimental._config  # noqa: F401 - the symbolic shapes load it, and kernels read it
+
+from dropout_lint.guard.together import Together
 
 DYNAMO, SHAPES, SYMPY = "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"
 PACKAGES = (DYNAMO, SYMPY)
 _MARK = "__dynamo_disable"  # where torch keeps what dynamo made of a function
 
 _lock = threading.RLock()
-_inside: list[int] = []  # the threads that are inside
 _left_alone: list[Any] = []  # the functions that dynamo, which is not there, was said not to follow
 
 
@@ -105,14 +106,31 @@ class _Basic(metaclass=_Expressions):
 # all three
 
 
-def _stand_ins() -> Iterator[ModuleType]:
-    yield _StandIn(DYNAMO, disable=_disable)
-    yield _StandIn(SHAPES)
-    yield _StandIn(SYMPY, Basic=_Basic)
+@contextmanager
+def _standing_in() -> Iterator[None]:
+    stand_ins = (
+        _StandIn(DYNAMO, disable=_disable),
+        _StandIn(SHAPES),
+        _StandIn(SYMPY, Basic=_Basic),
+    )
+    for module in stand_ins:
+        sys.modules.setdefault(module.__name__, module)
+    try:
+        yield
+    finally:
+        for module in stand_ins:
+            _remove(module.__name__)
 
 
-def _is_loaded(name: str) -> bool:
-    return not isinstance(sys.modules.get(name), _StandIn | None)
+_STAND_INS = Together(_standing_in)
+
+
+def unloaded() -> AbstractContextManager[None]:
+    """A context in which operations on meta tensors do not load these modules.
+
+    Whoever imports one of them inside, the user's model for instance, gets the real one.
+    """
+    return _STAND_INS.inside()
 
 
 def dynamo_is_loaded() -> bool:
@@ -120,24 +138,8 @@ def dynamo_is_loaded() -> bool:
     return _is_loaded(DYNAMO)
 
 
-@contextmanager
-def unloaded() -> Iterator[None]:
-    """A context in which operations on meta tensors do not load these modules.
-
-    Whoever imports one of them inside, the user's model for instance, gets the real one.
-    """
-    with _lock:
-        _inside.append(threading.get_ident())
-        for module in _stand_ins():
-            sys.modules.setdefault(module.__name__, module)
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside.pop()
-            if not _inside:
-                for name in (DYNAMO, SHAPES, SYMPY):
-                    _remove(name)
+def _is_loaded(name: str) -> bool:
+    return not isinstance(sys.modules.get(name), _StandIn | None)
 
 
 def _real(name: str) -> ModuleType:
