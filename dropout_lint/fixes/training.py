@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.graph.dropmodules import make
-from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.steps import DELETING, Step
 from dropout_lint.fixes.values import equal
 from dropout_lint.inputs.values import walk
 from dropout_lint.layers import STANDARD, Catalogue, Noise
@@ -85,7 +85,7 @@ def named_by(trace: Trace, steps: Sequence[Step]) -> Named:
         if not (site.active_in_train and site.spec.is_noisy):
             continue
         calls.append(place_of(trace, site, functional))
-        if step.action in ("merge", "remove"):
+        if step.action in DELETING:
             continue
         p = site.spec.p if step.value is None else step.value
         spec = site.spec if step.kind is None else STANDARD.dropout(make(step.kind, p, site.spec))

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fixes.modules import module_at, put_module
-from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.steps import ERASING, Step
 from dropout_lint.trace.traced import DropoutSite, Trace, module_of
 
 
@@ -85,9 +85,7 @@ class Rewriter:
         for step in steps:
             if step.action in ("uout", "reduce", "repair"):
                 self._exchange(step, steps)
-        moves = [
-            (step, self._erase(step.site)) for step in steps if step.action in ("move", "merge", "remove")
-        ]
+        moves = [(step, self._erase(step.site)) for step in steps if step.action in ERASING]
         for step, site in moves:
             if step.action == "move":
                 self._insert(step, site)

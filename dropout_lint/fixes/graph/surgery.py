@@ -16,7 +16,7 @@ from torch import fx, nn
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fixes.modules import module_at, put_module
-from dropout_lint.fixes.plan.steps import Anchor, Step
+from dropout_lint.fixes.plan.steps import ERASING, Anchor, Step
 from dropout_lint.layers import Catalogue
 from dropout_lint.trace.traced import Trace
 
@@ -82,7 +82,7 @@ def _doing(step: Step | None) -> tuple[object, ...]:
     """What is done to a call, as far as the module is concerned."""
     if step is None:
         return ("keep",)
-    if step.action in ("move", "merge", "remove"):
+    if step.action in ERASING:
         return ("erase",)
     return (step.action, step.value, step.kind)
 

@@ -18,7 +18,7 @@ from dropout_lint.fixes.plan.amounts import HALF, Amounts
 from dropout_lint.fixes.plan.anchors import anchors_for, positions_of
 from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
 from dropout_lint.fixes.plan.merging import at_place, merge
-from dropout_lint.fixes.plan.steps import Action, Anchor, Skipped, Step, Weighed
+from dropout_lint.fixes.plan.steps import DELETING, Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
 from dropout_lint.fixes.plan.words import advice_for, not_worth_it, titled, what_would
 from dropout_lint.rules.findings import Finding
@@ -127,7 +127,7 @@ class Planner:
         left = self._left_over(outcome, too_little, others)
         after = self.trials.analysis(outcome.steps)
         weighed = self._weighed(outcome, others) if others else ()
-        erased = {step.site.name for step in outcome.steps if step.action in ("merge", "remove")}
+        erased = {step.site.name for step in outcome.steps if step.action in DELETING}
         told = [item for item in self.skipped if item.dropout not in erased]
         return Plan(outcome.steps, (*told, *left), self.before, after, weighed)
 

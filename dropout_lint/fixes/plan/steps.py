@@ -11,6 +11,10 @@ from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.trace.traced import DropoutSite
 
 Action = Literal["move", "merge", "uout", "reduce", "remove", "repair"]
+DELETING: tuple[Action, ...] = ("merge", "remove")
+"""Actions after which there is one dropout less."""
+ERASING: tuple[Action, ...] = ("move", *DELETING)
+"""Actions after which no dropout is where it was."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import libcst as cst
 from torch import fx
 
 from dropout_lint.fixes.graph.dropmodules import class_name
-from dropout_lint.fixes.plan.steps import Step
+from dropout_lint.fixes.plan.steps import ERASING, Step
 from dropout_lint.fixes.source import constructor, forward, functional, leftovers, sequences
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
@@ -38,7 +38,6 @@ from dropout_lint.words import listed, numbered
 
 NAMED = 4
 """As many dropouts of one line are named; of more the first ones."""
-ERASING = ("move", "merge", "remove")
 
 
 def partly_wrong(wrong: Sequence[DropoutSite], right: Sequence[DropoutSite]) -> CannotExpress:
@@ -126,6 +125,11 @@ class Expression:
         self.notes += reader_notes(self.steps)
         return {path: edits for path, edits in self.edits.items() if edits}
 
+    def stays(self, site: DropoutSite) -> bool:
+        """Whether a dropout is where it was after the steps."""
+        step = self.by_node.get(site.node)
+        return step is None or step.action not in ERASING
+
     def of(self, source: SourceFile) -> Edits:
         """The edits of a file."""
         return self.edits.setdefault(source.path, Edits(source, self.uout))
@@ -162,9 +166,7 @@ class Expression:
         kept = [
             site
             for site in self.trace.dropouts
-            if not site.inside
-            and old_key(self.sources, site) == key
-            and (site.node not in self.by_node or self.by_node[site.node].action not in ERASING)
+            if not site.inside and old_key(self.sources, site) == key and self.stays(site)
         ]
         if kept and not all(step.action == "move" for step in group):
             raise self.partly_wrong([*(step.site for step in group), *kept])

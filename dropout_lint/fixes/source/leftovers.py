@@ -30,12 +30,7 @@ def take_away_unused(expression: Expression) -> None:
         except CannotExpress:
             continue
         if any(
-            site.module == old.site.module
-            and (
-                site.node not in expression.by_node
-                or expression.by_node[site.node].action not in ("merge", "remove", "move")
-            )
-            for site in expression.trace.dropouts
+            site.module == old.site.module and expression.stays(site) for site in expression.trace.dropouts
         ):
             continue
         left = [use for use in source.uses_of_attribute(name) if id(use) not in gone]
