@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
+from dropout_lint.config.installed import SITES, is_installed
 from dropout_lint.report.schema import FindingInfo
-
-_SITES = ("site-packages", "dist-packages")
-
-
-def is_installed(file: str) -> bool:
-    """Whether a file belongs to an installed package or to Python itself."""
-    path = Path(file)
-    if any(part in _SITES for part in path.parts):
-        return True
-    return path.is_relative_to(sysconfig.get_path("stdlib")) or path.is_relative_to(
-        sysconfig.get_path("platstdlib")
-    )
 
 
 def in_installed(finding: FindingInfo) -> bool:
@@ -31,5 +19,5 @@ def in_installed(finding: FindingInfo) -> bool:
 def short(file: str) -> str:
     """`timm/models/resnet.py` of an installed file; any other as it is."""
     parts = Path(file).parts
-    at = max((index for index, part in enumerate(parts) if part in _SITES), default=-1)
+    at = max((index for index, part in enumerate(parts) if part in SITES), default=-1)
     return Path(*parts[at + 1 :]).as_posix() if 0 <= at < len(parts) - 1 else file

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dropout_lint.config.installed import SITES
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.schema import Report
 from dropout_lint.suppress.ignores import encoding_of, places, with_ignore
@@ -88,7 +89,7 @@ def is_ours(file: str) -> bool:
     path = Path(file)
     if path.is_absolute() or not path.is_file():
         return False
-    return not {"site-packages", "dist-packages", ".venv", "venv"} & set(path.parts)
+    return not {*SITES, ".venv", "venv"} & set(path.parts)
 
 
 def write(changes: Sequence[Source]) -> None:

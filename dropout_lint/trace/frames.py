@@ -11,6 +11,7 @@ from types import CodeType, FrameType
 
 import torch
 
+from dropout_lint.config.installed import SITES
 from dropout_lint.inputs.example import Location
 
 # The trailing separator matters: a bare ".../torch" is a prefix of ".../torchvision" as well.
@@ -24,7 +25,6 @@ _OWN = tuple(
     )
 )
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
-_SITE = ("site-packages", "dist-packages")
 _skipped: dict[CodeType, bool] = {}
 
 
@@ -32,7 +32,7 @@ def _is_skipped(code: CodeType) -> bool:
     skipped = _skipped.get(code)
     if skipped is None:
         name = code.co_filename
-        stdlib = name.startswith(_STDLIB) and not any(site in name for site in _SITE)
+        stdlib = name.startswith(_STDLIB) and not any(site in name for site in SITES)
         skipped = name.startswith(_OWN) or name.startswith("<") or stdlib
         _skipped[code] = skipped
     return skipped

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 import libcst as cst
 from torch import fx
 
+from dropout_lint.config.installed import is_installed
 from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.inputs.example import Location
 from dropout_lint.trace.traced import DropoutSite, Trace
 
-FOREIGN = ("site-packages", "dist-packages")
-STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
-
 
 def is_foreign(path: str) -> bool:
-    """Whether a file belongs to an installed package, so that it is never edited."""
-    parts = Path(path).parts
-    return any(name in parts for name in FOREIGN) or path.startswith(STDLIB) or path.startswith("<")
+    """Whether a file belongs to an installed package, or is none, so that it is never edited."""
+    return path.startswith("<") or is_installed(path)
 
 
 def own_path(location: Location | None) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 import libcst as cst
 from torch import nn
 
+from dropout_lint.config.installed import SITES
 from dropout_lint.config.load import display
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.locate import is_foreign
 from dropout_lint.words import numbered
 
 MOST_FILES = 2000
-SKIPPED = ("build", "dist", "node_modules", "__pycache__", "site-packages", "dist-packages")
+SKIPPED = ("build", "dist", "node_modules", "__pycache__", *SITES)
 
 
 def other_users(edits: Mapping[Path, Edits], model: nn.Module, target: str) -> list[str]:
