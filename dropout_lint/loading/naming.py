@@ -6,7 +6,10 @@ Only asked where neither an annotation nor the source tells, so that no function
 from __future__ import annotations
 
 import re
+import sys
 
+WITHOUT_MODELS = frozenset({"numpy", "pandas", "scipy", "sklearn", "PIL", "cv2", *sys.stdlib_module_names})
+"""Packages whose functions and classes build no models of torch's."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _VERBS = {"build", "builder", "make", "create", "construct", "instantiate", "assemble", "new", "factory"}
 _MODEL = re.compile(

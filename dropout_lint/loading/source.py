@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 from torch import nn
 
-from dropout_lint.loading.naming import suggests_model
+from dropout_lint.loading.naming import WITHOUT_MODELS, suggests_model
 from dropout_lint.loading.returns import May, of_unknown_call, what_returns
 
 _OTHER_BASES = (
@@ -28,7 +27,6 @@ _PARAMETERLESS = {
 
 _LOADERS = {"torch.load", "torch.hub.load", "torch.jit.load"}
 _BUILTINS = frozenset(dir(builtins)) - {"getattr", "next", "eval"}
-_NO_MODELS = frozenset({"numpy", "pandas", "scipy", "sklearn", "PIL", "cv2", *sys.stdlib_module_names})
 _WITH_MODELS = {"torch", "torchvision", "timm", "transformers", "lightning", "pytorch_lightning", "hydra"}
 _PLAIN_ANNOTATIONS = {
     "None", "int", "float", "str", "bool", "dict", "list", "set", "bytes", "Path", "Callable", "Iterator",
@@ -50,9 +48,8 @@ class Source:
         return any(self._may_be_model(node) for node in self.nodes)
 
     def untold(self) -> tuple[list[str], list[str]]:
-        """Functions and names that may give a model in a file that is not worth its import.
-
-        None where the file has nothing to do with torch.
+        """Functions and names that may give a model in a file that is not worth its import; none where the
+        file has nothing to do with torch.
         """
         if not any(meant.partition(".")[0] in _WITH_MODELS for meant in self.known.values()):
             return [], []
@@ -105,7 +102,7 @@ class Source:
         package = meant.partition(".")[0]
         if package == "torch":
             return _of_torch(meant)
-        return May.NOT if package in _NO_MODELS else of_unknown_call(meant)
+        return May.NOT if package in WITHOUT_MODELS else of_unknown_call(meant)
 
 
 def _of_torch(meant: str) -> May:
