@@ -94,7 +94,7 @@ def _offline() -> Iterator[None]:
     was = getattr(hub, "HF_HUB_OFFLINE", None)
     os.environ.update(dict.fromkeys(_SWITCHES, "1"))
     if hub is not None:
-        hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        hub.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]  # of any module mypy knows no names
     try:
         yield
     finally:
@@ -103,7 +103,8 @@ def _offline() -> Iterator[None]:
         hub = sys.modules.get(_HUB)
         if hub is not None:
             said = (before["HF_HUB_OFFLINE"] or before["TRANSFORMERS_OFFLINE"] or "").upper()
-            hub.HF_HUB_OFFLINE = said in {"1", "ON", "YES", "TRUE"} if was is None else was  # type: ignore[attr-defined]
+            meant = said in {"1", "ON", "YES", "TRUE"} if was is None else was
+            hub.HF_HUB_OFFLINE = meant  # type: ignore[attr-defined]  # as above
 
 
 def _from_configuration(say: Callable[[], None]) -> Callable[..., Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-import sys
 import types
 import typing
 from collections import ChainMap
@@ -16,12 +15,13 @@ from typing import Any
 
 from torch import nn
 
+from dropout_lint.loading.naming import WITHOUT_MODELS
 from dropout_lint.loading.returns import Function, May, of_unknown_call, what_returns
 
 _DEEPEST = 4  # calls that are followed; behind them nobody can tell
 _LOOKED_AT = 50  # entries of a registry
 _UNKNOWN = object()
-_PLAIN = frozenset({"torch", "numpy", "pandas", "scipy", "sklearn", "PIL", "cv2", *sys.stdlib_module_names})
+_PLAIN = WITHOUT_MODELS | {"torch"}
 """Packages whose own classes are no models, but for those that derive from `nn.Module`."""
 _LOADERS = {"torch.hub.load", "torch.serialization.load", "torch.jit._serialization.load"}
 
@@ -59,7 +59,8 @@ def function_of(value: Any) -> FunctionType | None:
 
 
 def _is_constructor(method: types.MethodType) -> bool:
-    return of_unknown_call(f"{method.__self__.__name__}.{method.__name__}") is May.LIKELY  # type: ignore[attr-defined]
+    owner = method.__self__.__name__  # type: ignore[attr-defined]  # it is a class: `builds` has asked
+    return of_unknown_call(f"{owner}.{method.__name__}") is May.LIKELY
 
 
 def _by_annotation(function: FunctionType) -> May | None:

@@ -166,6 +166,8 @@ def _check_options(
 
 
 _FROZEN = "stays in test mode while the model trains"
+NAN = "NaN or infinity"
+"""What a gap says of an input that is not finite; a caller that knows whose batches it was looks for it."""
 _UNREACHED = "was never reached by these batches"
 _HINTS = {
     _FROZEN: "a norm that the model itself keeps frozen cannot shift: there is nothing to measure",
@@ -258,7 +260,7 @@ def _numbers(
             gaps[norm.name] = f"was reached in {'train' if reached[0] else 'test'} mode only"
         elif bad is not None or not all(bool(torch.isfinite(value).all()) for value in values):
             where = f"batch {bad[0]} in {bad[1]} mode" if bad is not None else "the batches of another rank"
-            gaps[norm.name] = f"its input holds NaN or infinity, first in {where}"
+            gaps[norm.name] = f"its input holds {NAN}, first in {where}"
         elif not float(values[0].mean()) > 0 or not float(values[1].mean()) > 0:
             mode = "test" if float(values[0].mean()) > 0 else "train"
             gaps[norm.name] = f"its input does not vary in {mode} mode"

@@ -138,7 +138,7 @@ class Trainer:
                 continue
             value, inputs = found
             try:
-                scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+                scaler.scale(value).backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 scaler.step(optimizer)
                 scaler.update()
             except Exception as error:

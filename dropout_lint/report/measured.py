@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lint.report.pilot import fixed_once, pilot_lines, prose
+from dropout_lint.report.pilot import fixed_once, pilot_lines
 from dropout_lint.report.schema import MeasurementInfo, PilotInfo
 from dropout_lint.report.style import Style
+from dropout_lint.report.words import prose
 from dropout_lint.words import count, severity_of_shift, sparkline
 
 if TYPE_CHECKING:

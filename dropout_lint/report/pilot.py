@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from dropout_lint.report.schema import CandidateInfo, PilotInfo
 from dropout_lint.report.style import Style
+from dropout_lint.report.words import prose
 from dropout_lint.words import count, numbered, severity_of_shift
 
 AS_IT_IS = "as it is"
@@ -73,10 +72,3 @@ def cells_of(candidate: CandidateInfo) -> list[str]:
     """The numbers of a candidate as text."""
     losses = (candidate.training_loss, candidate.held_back_train_mode, candidate.held_back_test_mode)
     return [f"{candidate.worst_delta:.3f}", *("-" if loss is None else f"{loss:.4g}" for loss in losses)]
-
-
-def prose(text: str, width: int) -> list[str]:
-    """`text` in lines; those after the first are indented."""
-    return textwrap.wrap(
-        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )

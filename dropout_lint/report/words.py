@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Summary
@@ -79,3 +80,10 @@ def opening(markdown: str, limit: int = 320) -> str:
             break
         kept += " " + sentence
     return kept
+
+
+def prose(text: str, width: int) -> list[str]:
+    """`text` in lines; those after the first are indented."""
+    return textwrap.wrap(
+        text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )

@@ -24,6 +24,7 @@ from dropout_lint.measurement.losses import Loss
 from dropout_lint.measurement.pilot import check_pilot
 from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.progress import progress_bar
+from dropout_lint.measurement.run import NAN
 from dropout_lint.measurement.sources import (
     example_batches,
     find_inputs,
@@ -302,7 +303,7 @@ def _batches_of(
 
 def _named(problem: str, whose: str) -> str:
     """A problem with the values of a batch, with the word whose batch it was."""
-    return f"{problem} (the batches are {whose})" if "NaN or infinity" in problem else problem
+    return f"{problem} (the batches are {whose})" if NAN in problem else problem
 
 
 @contextmanager
@@ -311,7 +312,7 @@ def _blamed_on(whose: str) -> Iterator[None]:
         yield
     except MeasureError as problem:
         hint = problem.hint
-        if whose == NOISE and "NaN or infinity" in problem.message:
+        if whose == NOISE and NAN in problem.message:
             hint = "noise may not be what the model takes: give its own batches with --data"
         raise MeasureError(_named(problem.message, whose), hint, details=problem.details) from problem
 

@@ -196,6 +196,8 @@ class Replacer(cst.CSTTransformer):
         self.known = known
 
     # libcst's signature binds the two nodes' types together; any expression may stand here for any other
-    def on_leave(self, original_node: cst.CSTNode, updated_node: cst.CSTNode) -> cst.CSTNode:  # type: ignore[override]
+    def on_leave(  # type: ignore[override]  # see above
+        self, original_node: cst.CSTNode, updated_node: cst.CSTNode
+    ) -> cst.CSTNode:
         new = self.known.get(original_node) if isinstance(original_node, cst.BaseExpression) else None
         return updated_node if new is None else new
