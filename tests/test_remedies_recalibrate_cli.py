@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -135,7 +136,7 @@ def test_wrappers_prefixes_dtypes_and_everything_beside_the_weights_stay(project
     out = torch.load("out.ckpt", weights_only=True)
     assert list(out) == list(saved)
     assert list(out["state_dict"]) == list(state)
-    assert out["state_dict"]._metadata == state._metadata
+    assert out["state_dict"]._metadata.items() >= state._metadata.items()
     for key, value in state.items():
         assert out["state_dict"][key].dtype == value.dtype
         if "running" not in key:
@@ -156,14 +157,111 @@ def test_safetensors_keep_their_metadata_and_bytes(project):
     save_file(trained().state_dict(), "in.safetensors", metadata={"format": "pt", "author": "shop"})
     assert recalibrate("in.safetensors", "out.safetensors", "--variance-only") == 0
     with safe_open("out.safetensors", framework="pt") as file:
-        assert file.metadata() == {"format": "pt", "author": "shop"}
+        assert {"format": "pt", "author": "shop"}.items() <= file.metadata().items()
     before, after = load_file("in.safetensors"), load_file("out.safetensors")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"norm.running_var"}
-    before_bytes, after_bytes = Path("in.safetensors").read_bytes(), Path("out.safetensors").read_bytes()
+    before_bytes, after_bytes = (data_of(file) for file in ("in.safetensors", "out.safetensors"))
     assert len(before_bytes) == len(after_bytes)
     # 6 values of 4 bytes
     assert sum(a != b for a, b in zip(before_bytes, after_bytes, strict=True)) <= 24
+
+
+def data_of(file: str) -> bytes:
+    """What comes after the header of a safetensors file."""
+    held = Path(file).read_bytes()
+    length = int.from_bytes(held[:8], "little")
+    assert length % 8 == 0  # the data is aligned
+    return held[8 + length :]
+
+
+SAVES = {
+    "in.pt": torch.save,
+    "old.pt": lambda state, file: torch.save(state, file, _use_new_zipfile_serialization=False),
+    "plain.pt": lambda state, file: torch.save(dict(state), file),
+    "wrapped.pt": lambda state, file: torch.save({"epoch": 3, "model": dict(state)}, file),
+    "prefixed.pt": lambda state, file: torch.save({f"module.{key}": state[key] for key in state}, file),
+    "half.pt": lambda state, file: torch.save({key: state[key].half() for key in state}, file),
+    "in.safetensors": save_file,
+}
+
+
+def stale(file: str, capsys) -> bool:
+    """Whether `check` calls the statistics in a file stale."""
+    capsys.readouterr()
+    args = ("check", "shop:build", "--checkpoint", file, "--select", "DL501", "--output-format", "concise")
+    status = run([*args])
+    printed = capsys.readouterr().out
+    assert status in (0, 1)
+    assert ("DL501" in printed) == (status == 1)
+    return status == 1
+
+
+@pytest.mark.parametrize("kind", SAVES)
+def test_check_does_not_call_stale_what_was_re_estimated(project, capsys, kind):
+    SAVES[kind](trained().state_dict(), kind)
+    out = Path("out").with_suffix(Path(kind).suffix).name
+    assert stale(kind, capsys)
+    assert recalibrate(kind, out) == 0
+    assert not stale(out, capsys)
+    assert recalibrate(out, f"again.{out}", "--variance-only") == 0
+    assert not stale(f"again.{out}", capsys)
+
+
+def test_the_marked_file_loads_strictly(project):
+    import shop
+
+    torch.save(dict(trained().state_dict()), "in.pt")
+    assert recalibrate("in.pt", "out.pt") == 0
+    for weights_only in (True, False):
+        state = torch.load("out.pt", weights_only=weights_only)
+        assert list(state) == list(torch.load("in.pt"))
+        shop.build().load_state_dict(state, strict=True)
+
+
+def test_marks_that_are_copied_along_after_more_training_are_not_believed(project, capsys):
+    model = trained()
+    torch.save(model.state_dict(), "in.pt")
+    assert recalibrate("in.pt", "out.pt") == 0
+    state = torch.load("out.pt")
+    model.load_state_dict(state)
+    model.train()(torch.randn(500, 6))
+    for key, value in model.state_dict().items():
+        state[key] = value  # the marks stay where they are
+    torch.save(state, "more.pt")
+    assert stale("more.pt", capsys)
+    save_file(model.state_dict(), "more.safetensors")
+    assert stale("more.safetensors", capsys)
+    SAVES["in.safetensors"](trained().state_dict(), "in.safetensors")
+    assert recalibrate("in.safetensors", "out.safetensors") == 0
+    with safe_open("out.safetensors", framework="pt") as file:
+        save_file(model.state_dict(), "more.safetensors", metadata=file.metadata())
+    assert stale("more.safetensors", capsys)
+
+
+def test_norms_that_were_skipped_stay_stale(project, capsys):
+    Path("two.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.BatchNorm1d(6))\n"
+    )
+    import shop
+    import two
+
+    model = two.build()
+    for _ in range(100):
+        model(torch.randn(500, 6))
+    torch.save(model.state_dict(), "in.pt")
+    args = ("recalibrate", "two:build", "--data", "shop:loader", "--checkpoint")
+    assert run([*args, "in.pt", "--output", "some.pt", "--skip", "3"]) == 0
+    assert run([*args, "some.pt", "--output", "all.pt", "--skip", "1"]) == 0  # the earlier mark stays
+    found = {}
+    for file in ("in.pt", "some.pt", "all.pt"):
+        capsys.readouterr()
+        run(["two:build", "--input", "8x6", "--checkpoint", file, "--output-format", "json"])
+        findings = json.loads(capsys.readouterr().out)["targets"][0]["findings"]
+        found[file] = {item["norm"]["name"] for item in findings if item["code"] == "DL501"}
+    assert found == {"in.pt": {"1", "3"}, "some.pt": {"3"}, "all.pt": set()}
 
 
 @pytest.mark.parametrize(

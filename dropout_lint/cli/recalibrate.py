@@ -67,7 +67,8 @@ def command(
 ) -> int:
     """Re-estimate the statistics of TARGET's norms as test mode sees them, with all dropout off.
 
-    Writes the checkpoint again, in the same layout, with nothing but running means and variances changed.
+    Writes the checkpoint again, in the same layout, with nothing but running means and variances changed, and
+    marked in its metadata: `check` does not call those statistics stale, until they change.
     """
     check_files(checkpoint, output)
     with console.report_stream() as stream:
@@ -83,11 +84,6 @@ def command(
             skip=skip,
         )
         stream.write(f"wrote {output}\n" if quiet else f"{text}\nwrote {output}\n")
-    if not quiet:
-        console.say(
-            "note: a checkpoint does not say how its statistics were taken, and `check` takes them for "
-            "training's: lint with the old one, or ignore DL501 for this one"
-        )
     return 0
 
 

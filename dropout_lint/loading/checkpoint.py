@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import CheckpointError
+from dropout_lint.layers.reestimated import digest, mark_reestimated
+from dropout_lint.loading.marks import KEY, marked, marks_of, read_marks
 
 _WRAPPERS = (
     "state_dict",
@@ -37,7 +39,8 @@ def load_checkpoint(model: nn.Module, file: str) -> None:
 
     Wrappers around the state dict (`{"state_dict": …}`, `{"model": …}`) and prefixes of DataParallel, DDP and
     `torch.compile` (`module.`, `_orig_mod.`) are taken off. Every key must fit: statistics of a norm that
-    were silently not loaded would be judged as if they were trained.
+    were silently not loaded would be judged as if they were trained. Norms whose statistics
+    `dropout-lint recalibrate` took are known as such afterwards.
 
     Args:
         model: the model; its dtypes stay.
@@ -48,7 +51,8 @@ def load_checkpoint(model: nn.Module, file: str) -> None:
             and shapes that differ.
     """
     wanted = model.state_dict(keep_vars=True)
-    state = _fitted(_state_of(_read(file), file), wanted)
+    holders = holders_of(read_file(file), file)
+    state = fitted(state_of(holders), wanted)
     _compare(state, wanted, file, type(model).__name__)
     tied = _tied(model)
     cast = {key: _cast(value, wanted[key]) for key, value in state.items()}
@@ -58,9 +62,19 @@ def load_checkpoint(model: nn.Module, file: str) -> None:
         raise CheckpointError(f"`{file}` does not fit {type(model).__name__}", details=str(error)) from error
     for names in tied:
         _tie(model, names)
+    if marks := marks_of(holders[-1]):
+        for name, module in model.named_modules():
+            variance = state.get(f"{name}.running_var".lstrip("."))
+            if variance is not None and digest(variance) in marks:
+                mark_reestimated(module)
 
 
-def _read(file: str) -> Any:
+def read_file(file: str) -> Any:
+    """What a checkpoint holds: tensors, and whatever they are wrapped in, on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     path = Path(file).expanduser()
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint `{file}`", f"paths are relative to {Path.cwd()}")
@@ -98,14 +112,16 @@ def _unreadable(file: str, path: Path, error: Exception) -> CheckpointError:
 
 def _read_safetensors(path: Path) -> Any:
     try:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ImportError:
         raise CheckpointError(
             f"`{path}` is a safetensors file, and safetensors is not installed",
             "pip install 'dropout-lint[checkpoint]'",
         ) from None
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return marked(tensors, read_marks((file.metadata() or {}).get(KEY)))
     except Exception as error:
         raise CheckpointError(
             f"`{path}` is no safetensors file, or it is damaged or cut short: {error}",
@@ -113,17 +129,24 @@ def _read_safetensors(path: Path) -> Any:
         ) from error
 
 
-def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
+def holders_of(loaded: Any, file: str) -> list[Any]:
+    """The mapping that holds the tensors, after those that it is wrapped in, outermost first.
+
+    Raises:
+        CheckpointError: nothing in it is a state dict.
+    """
+    holders = [loaded]
     for _ in range(4):
         if not isinstance(loaded, Mapping):
             break
-        tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
-            if tensors and all(isinstance(key, str) for key in tensors):
-                return tensors
+            keys = state_of(holders)
+            if keys and all(isinstance(key, str) for key in keys):
+                return holders
             break
         loaded = inner
+        holders.append(loaded)
     held = (
         f"a dict with {', '.join(map(str, list(loaded)[:6]))}"
         if isinstance(loaded, Mapping)
@@ -135,7 +158,12 @@ def _state_of(loaded: Any, file: str) -> dict[str, torch.Tensor]:
     )
 
 
-def _fitted(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def state_of(holders: list[Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a loaded checkpoint, by the file's keys."""
+    return {key: value for key, value in holders[-1].items() if isinstance(value, torch.Tensor)}
+
+
+def fitted(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """With up to three prefixes taken off, or one put on where the model is wrapped: what fits best."""
     tries = layer = [state]
     for _ in range(3):
