@@ -245,7 +245,6 @@ def test_norms_that_were_skipped_stay_stale(project, capsys):
         "def build():\n"
         "    return nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.BatchNorm1d(6))\n"
     )
-    import shop
     import two
 
     model = two.build()

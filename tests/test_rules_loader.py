@@ -50,6 +50,8 @@ TABLE = {
     "DL407": ("mask-of-another-mean", "warning"),
     "DL501": ("stale-batch-norm-statistics", "warning"),
     "DL502": ("initialisation-ignores-dropout", "off"),
+    "DL503": ("norm-forgets-at-once", "info"),
+    "DL504": ("checkpointed-norm-updates-twice", "info"),
 }
 
 
@@ -153,7 +155,7 @@ def test_selection() -> None:
     everything = [code for code in TABLE if code != "DL502"]
     assert codes(rules, None, []) == codes(rules, ["ALL"], []) == everything
     assert codes(rules, ["DL3"], []) == ["DL301", "DL302", "DL303"]
-    assert codes(rules, ["DL5"], []) == ["DL501"]
+    assert codes(rules, ["DL5"], []) == ["DL501", "DL503", "DL504"]
     assert codes(rules, ["dl101", "dropout-on-predictions"], []) == ["DL101", "DL302"]
     assert codes(rules, ["DL502"], []) == ["DL502"]
     assert codes(rules, ["DL1"], ["DL10", "DL101"]) == []

@@ -20,6 +20,8 @@ class NormSpec:
         frozen: it normalises by running statistics in train mode as well, so that nothing can shift.
         channels: number of channels, None where it is not fixed.
         eps: added to the variance.
+        momentum: the share of each batch in the running statistics; None where all batches count alike, or
+            there are none.
     """
 
     kind: str
@@ -28,6 +30,7 @@ class NormSpec:
     frozen: bool = False
     channels: int | None = None
     eps: float = 1e-5
+    momentum: float | None = None
 
     @property
     def shifts(self) -> bool:
@@ -63,7 +66,8 @@ def describe_norm(module: nn.Module) -> NormSpec | None:
         tracks = module.track_running_stats
         if family != "instance":  # test mode goes by what is stored, whether or not it is still updated
             tracks = module.running_var is not None
-        return NormSpec(kind, family, tracks=tracks, channels=channels, eps=eps)
+        momentum = module.momentum if tracks else None
+        return NormSpec(kind, family, tracks=tracks, channels=channels, eps=eps, momentum=momentum)
     for cls, family, attribute in _STATELESS:
         if isinstance(module, cls):
             size = getattr(module, attribute, None)

@@ -17,6 +17,7 @@ from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
     from dropout_lint.survey.placements import Placement, Survey
+    from dropout_lint.trace.traced import NormSite
 
 APART = 0.05
 """A dropout's own channels are named beside the norm's where their Δ is lower by this much."""
@@ -169,10 +170,7 @@ class RuleSet:
             site = sites.get(shift.node)
             if site is None or not site.spec.shifts:
                 continue
-            facts = Facts(
-                kind=site.spec.kind, norm=site.spec.family, width=site.spec.channels, subject="norm"
-            )
-            facts = with_shift(facts, shift)
+            facts = with_shift(norm_facts(site), shift)
             for rule in rules:
                 if self._holds(rule, facts, threshold):
                     names = {"norm_name": site.name, "norm_kind": site.spec.kind}
@@ -180,6 +178,19 @@ class RuleSet:
                     path = (site.node.name,)
                     found.append(Finding(rule, rule.reported_severity, message, None, site, path, facts))
         return found
+
+
+def norm_facts(site: NormSite) -> Facts:
+    """The facts about a norm, but for its shift."""
+    spec = site.spec
+    return Facts(
+        kind=spec.kind,
+        norm=spec.family,
+        width=spec.channels,
+        momentum=spec.momentum,
+        recomputed=site.recomputed,
+        subject="norm",
+    )
 
 
 def _by_call(placements: Iterable[Placement]) -> list[list[Placement]]:

@@ -68,6 +68,9 @@ class Facts:
         plain_weights: the next weight layer is not initialised for the dropout before it, nor does any norm
             make up for its scale.
         any_norm: some norm of whatever family comes before or after it.
+        momentum: of a norm: the share of each batch in its running statistics, as torch counts it; None where
+            all batches count alike.
+        recomputed: of a norm: `torch.utils.checkpoint` runs it again in the backward pass.
         subject: what is looked at: `dropout`, `unused` (a dropout that is never called) or `norm`. A rule
             that does not name it looks at dropouts that are called.
     """
@@ -117,6 +120,9 @@ class Facts:
     wrong_rank: bool = False
     plain_weights: bool = False
     any_norm: bool = False
+    # the norm itself
+    momentum: float | None = None
+    recomputed: bool = False
     subject: str = "dropout"
 
 

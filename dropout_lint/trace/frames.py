@@ -25,6 +25,7 @@ _OWN = tuple(
     )
 )
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+_CHECKPOINT = str(Path(torch.__file__).parent / "utils" / "checkpoint.py"), "checkpoint"
 _skipped: dict[CodeType, bool] = {}
 
 
@@ -44,6 +45,14 @@ def user_frame(depth: int = 1) -> FrameType | None:
     while frame is not None and _is_skipped(frame.f_code):
         frame = frame.f_back
     return frame
+
+
+def in_checkpoint() -> bool:
+    """Whether `torch.utils.checkpoint` is calling what runs now, and so will again in the backward pass."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != _CHECKPOINT:
+        frame = frame.f_back
+    return frame is not None
 
 
 def location_of(frame: FrameType | None, *, column: bool = False) -> Location | None:

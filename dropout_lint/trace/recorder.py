@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
+from dropout_lint.trace.frames import in_checkpoint
 from dropout_lint.trace.generators import watched
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
@@ -40,6 +41,8 @@ _CHECKS = frozenset({"__bool__", "equal", "allclose", "__contains__"})
 _HOLDERS = (nn.RNNBase, nn.MultiheadAttention)
 _HOLDING_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 """What may hold a dropout of its own: findings name the column of their calls."""
+_REMEMBERING = frozenset({"batch_norm", "instance_norm"})
+"""Functions that may update running statistics."""
 _TENSOR_PROPERTIES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 
 
@@ -217,7 +220,10 @@ class Recorder(TorchFunctionMode):
                 return result
             node = self.writer.graph.call_module(name, *node_args)
             self.writer.annotate(node, result, column=exact_place)
-            node.meta["call_index"] = self._calls.get(name, 0)
+            node.meta |= {
+                "call_index": self._calls.get(name, 0),
+                "recomputed": id(module) in self._leaves.norms and in_checkpoint(),
+            }
             self._calls[name] = self._calls.get(name, 0) + 1
             self.training[node] = module.training
             with torch._C.DisableTorchFunction():
@@ -377,6 +383,8 @@ class Recorder(TorchFunctionMode):
                 result
             )  # so that a use of the input after an in-place dropout is told apart
         self.writer.annotate(node, result, column=dropout or name in _HOLDING_FUNCTIONS)
+        if name in _REMEMBERING:
+            node.meta["recomputed"] = in_checkpoint()
         self.observer.note(node, since, came, [*found, *changed], operation_name(func, name))
         for tensor in changed:
             if tensor is not result or tensor._base is not None or self.writer.bindings.knows(tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -157,7 +158,11 @@ def norm_sites(
     """
     constant = _constant_nodes(graph)
     for node in graph.nodes:
-        common: dict[str, Any] = {"owner": node.meta.get("owner", ""), "call": node.meta.get("call")}
+        common: dict[str, Any] = {
+            "owner": node.meta.get("owner", ""),
+            "call": node.meta.get("call"),
+            "recomputed": node.meta.get("recomputed", False) and not recorded_in_eval,
+        }
         module = module_of(model, node)
         if module is not None:
             spec = catalogue.norm(module)
@@ -220,11 +225,18 @@ def _functional_norm(node: fx.Node) -> NormSpec:
     if family == "batch":
         tracks = _value(node, "running_mean", 1, None) is not None
         in_training = bool(_value(node, "training", 5, False))
-        return NormSpec(kind, family, tracks=tracks, frozen=tracks and not in_training)
+        momentum = _momentum(node) if tracks else None
+        return NormSpec(kind, family, tracks=tracks, frozen=tracks and not in_training, momentum=momentum)
     if family == "instance":
         tracks = _value(node, "running_mean", 1, None) is not None
-        return NormSpec(kind, family, tracks=tracks)
+        return NormSpec(kind, family, tracks=tracks, momentum=_momentum(node) if tracks else None)
     return NormSpec(kind, family, tracks=False)
+
+
+def _momentum(node: fx.Node) -> float | None:
+    """Of `F.batch_norm` and `F.instance_norm`, None where it is a tensor."""
+    momentum = _number(node, "momentum", 6, 0.1)
+    return None if math.isnan(momentum) else momentum
 
 
 def _as_it_behaves(spec: NormSpec, behaviour: Behaviour | None) -> NormSpec:

@@ -77,7 +77,10 @@ class DropoutSite:
 
 @dataclass(frozen=True)
 class NormSite:
-    """One call of a norm; attributes as in `DropoutSite`. `frozen` is in its spec."""
+    """One call of a norm; attributes as in `DropoutSite`. `frozen` is in its spec.
+
+    `recomputed`: `torch.utils.checkpoint` runs it once more in the backward pass.
+    """
 
     node: fx.Node
     name: str
@@ -87,6 +90,7 @@ class NormSite:
     constructed: Location | None = None
     call: Location | None = None
     call_index: int = 0
+    recomputed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Trace:
     Every node of `graph` carries in its `meta`:
         `value`  what it returned, a pytree with a `TensorInfo` for each tensor;
         `owner`  qualified name of the module whose `forward` made it ("" is the root);
-        `call`   the `Location` of the user's line that made it, or None.
+        `call`   the `Location` of the user's line that made it, or None;
+        `recomputed`  of norms: whether a checkpointed block made it.
 
     Leaves (`call_module`) are dropouts, norms and the torch.nn layers that hold neither; `node.target` is
     the qualified name in `model`. Parameters and buffers are `get_attr` nodes.

@@ -33,6 +33,11 @@ ADVICE = {
         "re-estimate them: `dropout-lint recalibrate TARGET --checkpoint IN --data mod:loader --output OUT`",
     ),
     "DL502": ("initialisation is not part of the graph", "call `dropout_lint.correct_init_(model, inputs)`"),
+    "DL503": ("the weights are fine, the momentum is not", "give it one minus its momentum"),
+    "DL504": (
+        "where a norm is called is part of the model",
+        "call it outside of the block, or give it the momentum 1 - (1 - m)**0.5",
+    ),
 }
 
 

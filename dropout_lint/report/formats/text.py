@@ -193,6 +193,10 @@ class Writer:
         """The norms of a group, each with its Δ, the lowest first."""
         found = group.by_norm
         shown = found if self.context.verbose else found[:NORMS]
+        if not self.about_delta(found[0]):
+            every = numbered(group.names, len(found) if self.context.verbose else 6)
+            self.entry("norms", f"{len(found)} of this model: {every}")
+            return
         names = [finding.norm.name if finding.norm else "" for finding in shown]
         width = max(len(name) for name in names)
         self.entry("norms", f"{len(found)} of this model")
@@ -202,9 +206,16 @@ class Writer:
         if len(shown) < len(found):
             self.lines.append(f"{INDENT}{' ' * LABEL}and {len(found) - len(shown)} more (-v shows them)")
 
+    def about_delta(self, finding: FindingInfo) -> bool:
+        """Whether Δ matters: a finding about a norm alone may be about another fault of it."""
+        rule = self.context.rules.get(finding.code)
+        return finding.dropout is not None or rule is None or "delta" in rule.match
+
     def delta(self, group: Group) -> None:
         """Δ with a word and a bar."""
         first = group.first
+        if not self.about_delta(first):
+            return
         if first.delta is None:
             if first.norm:
                 self.entry("Δ", f"unknown at {first.norm.name}")

@@ -1,0 +1,112 @@
+"""Norms that forget: at once by their momentum (DL503), or twice a step in a checkpointed block (DL504)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+import dropout_lint as dl
+
+X = torch.randn(8, 4)
+
+
+def found(model: nn.Module, x: torch.Tensor = X) -> list[tuple[str, str]]:
+    return [
+        (finding.code, finding.norm.name)
+        for finding in dl.lint(model, x).findings
+        if finding.norm and finding.code in ("DL503", "DL504")
+    ]
+
+
+class Checkpointed(nn.Module):
+    """A stem, and a block that is checkpointed in the way that is asked for."""
+
+    def __init__(self, how: Callable[..., torch.Tensor], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.stem, self.outside = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.block = nn.Sequential(nn.Linear(4, 4), norm or nn.BatchNorm1d(4), nn.ReLU())
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outside(self.how(self.block, self.stem(x)))
+
+
+WAYS: dict[str, Callable[..., torch.Tensor]] = {
+    "reentrant": lambda block, x: checkpoint(block, x, use_reentrant=True),
+    "non-reentrant": lambda block, x: checkpoint(block, x, use_reentrant=False),
+    "sequential": lambda block, x: checkpoint_sequential(block, 1, x, use_reentrant=False),
+    "plain": lambda block, x: block(x),
+    "on forward": lambda block, x: checkpoint(block.forward, x, use_reentrant=False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_training_updates_twice_is_what_is_found(way: str) -> None:
+    model = Checkpointed(WAYS[way])
+    names = [name for code, name in found(model) if code == "DL504"]
+    model(X).sum().backward()  # type: ignore[no-untyped-call]
+    norms = {name: part for name, part in model.named_modules() if isinstance(part, nn.BatchNorm1d)}
+    assert names == [name for name, norm in norms.items() if norm.num_batches_tracked == 2]
+    assert len(names) == (way not in ("plain", "sequential"))  # the last segment runs once
+
+
+@pytest.mark.parametrize("momentum", [0.0, None])
+def test_norms_that_count_all_batches_alike_or_none_lose_nothing(momentum: float | None) -> None:
+    assert not found(Checkpointed(WAYS["reentrant"], nn.BatchNorm1d(4, momentum=momentum)))
+
+
+@pytest.mark.parametrize(
+    ("norm", "forgets"),
+    [
+        (nn.BatchNorm1d(4, momentum=0.9997), True),
+        (nn.BatchNorm1d(4, momentum=0.9), True),
+        (nn.SyncBatchNorm(4, momentum=0.99), True),
+        (nn.BatchNorm1d(4, momentum=0.1), False),
+        (nn.BatchNorm1d(4, momentum=None), False),
+        (nn.BatchNorm1d(4, momentum=0.99, track_running_stats=False), False),
+        (nn.LayerNorm(4), False),
+    ],
+)
+def test_a_momentum_that_replaces_the_statistics(norm: nn.Module, forgets: bool) -> None:
+    assert found(nn.Sequential(nn.Linear(4, 4), norm)) == [("DL503", "1")] * forgets
+
+
+def test_a_functional_norm_has_a_momentum_too() -> None:
+    class Net(nn.Module):
+        def __init__(self, momentum: float) -> None:
+            super().__init__()
+            self.momentum = momentum
+            self.register_buffer("mean", torch.zeros(4))
+            self.register_buffer("variance", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.batch_norm(x, self.mean, self.variance, training=self.training, momentum=self.momentum)
+
+    assert [code for code, _ in found(Net(0.99))] == ["DL503"]
+    assert not found(Net(0.1))
+
+
+def test_a_frozen_norm_forgets_nothing() -> None:
+    class Net(nn.Sequential):
+        def train(self, mode: bool = True) -> Net:
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    assert not found(Net(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.9997)))
+
+
+def test_they_are_information_and_fail_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), *(nn.BatchNorm1d(4, momentum=0.9997) for _ in range(3)))
+    report = dl.lint(model, X)
+    assert report.ok
+    text = report.to_text()
+    assert text.count("info[DL503]") == 1
+    assert "momentum 0.9997" in text
+    assert "norms  3 of this model: 1, 2, 3" in text
+    assert "Δ" not in text  # it is not what is wrong
