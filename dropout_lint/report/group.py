@@ -14,8 +14,8 @@ from dropout_lint.terms import SEVERITIES
 class Group:
     """Findings with the same rule, severity, source line, kind of dropout and kind of fix.
 
-    Those about norms alone (DL501) are one group in a model. The first stands for all. Their drop ratios may
-    differ, as those of stochastic depth do from block to block.
+    The first stands for all. Their drop ratios may differ, as those of stochastic depth do from block to
+    block. A finding about norms alone is a group of its own.
     """
 
     findings: tuple[FindingInfo, ...]
@@ -28,11 +28,7 @@ class Group:
     @property
     def names(self) -> list[str]:
         """The dropouts (or norms, where there is no dropout), each once."""
-        found = [
-            finding.dropout.name if finding.dropout else finding.norm.name if finding.norm else ""
-            for finding in self.findings
-        ]
-        return [name for name in dict.fromkeys(found) if name]
+        return list(dict.fromkeys(name for finding in self.findings for name in names_of(finding)))
 
     @property
     def ratios(self) -> str:
@@ -42,16 +38,16 @@ class Group:
         return f"p = {ratios[0]:g} to {ratios[-1]:g}" if len(ratios) > 1 else ""
 
     @property
-    def by_norm(self) -> list[FindingInfo]:
-        """Where it is a group of norms rather than dropouts its findings, the lowest Δ first; else none."""
-        if len(self.findings) < 2 or any(finding.dropout for finding in self.findings):
-            return []
-        return sorted(self.findings, key=lambda item: 2.0 if item.delta is None else item.delta)
-
-    @property
     def names_without_line(self) -> list[str]:
         """The names where the line is told beside them: a functional dropout's need not repeat it."""
         return [name.partition("@")[0] or name for name in self.names]
+
+
+def names_of(finding: FindingInfo) -> list[str]:
+    """The dropout that a finding is about, or the norms."""
+    if finding.dropout:
+        return [finding.dropout.name]
+    return [norm.name for norm in finding.norms or [finding.norm] if norm]
 
 
 def improves(finding: FindingInfo) -> bool:
@@ -65,7 +61,7 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
     together: dict[object, list[FindingInfo]] = {}
     for index, finding in enumerate(findings):
         place = primary(finding)
-        where = (place.file, place.line) if place else index if finding.dropout else "the model"
+        where = (place.file, place.line) if place else index
         kind = finding.dropout.kind if finding.dropout else None
         # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
         key = (finding.code, finding.severity, where, kind, finding.fix.applicability, finding.fix.strategy)

@@ -55,8 +55,7 @@ def merged(report: Report) -> list[Merged]:
         for index, finding in enumerate(target.findings):
             place = primary(finding)
             # what stands on no line is told for each target
-            apart = (target.target, index if finding.dropout else "the model")
-            where = (place.file, place.line, place.column) if place else apart
+            where = (place.file, place.line, place.column) if place else (target.target, index)
             key = (finding.code, finding.severity, where, finding.dropout and finding.dropout.kind)
             together.setdefault(key, []).append((finding, target.target))
     lines = [

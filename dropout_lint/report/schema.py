@@ -43,6 +43,14 @@ class NormInfo(Struct, frozen=True, kw_only=True):
     kind: str
 
 
+class NormShiftInfo(NormInfo, frozen=True, kw_only=True):
+    """A norm of a finding with its Δ; the figures are as in `FindingInfo`."""
+
+    delta: float | None
+    interval: tuple[float, float] | None = None
+    delta_initial: float | None = None
+
+
 class EditInfo(Struct, frozen=True, kw_only=True):
     """One edit of a source file: lines `first` to `last` (both included, from 1) become `text`."""
 
@@ -66,7 +74,8 @@ class FindingInfo(Struct, frozen=True, kw_only=True):
     """One finding. `delta` is of the trained network, null where it is unknown.
 
     `interval` is where it lies nine times in ten, null with a checkpoint; `delta_initial` is Δ before
-    training.
+    training. A finding about norms alone is one for the model: `norms` are those that it is about, the lowest
+    Δ first, and `norm` and the figures are those of the first. It is empty where a dropout is meant.
     """
 
     code: str
@@ -85,6 +94,7 @@ class FindingInfo(Struct, frozen=True, kw_only=True):
     basis: Basis | None
     fix: FixInfo
     source: str
+    norms: list[NormShiftInfo] = []
 
 
 class SuppressedInfo(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from dropout_lint.errors import DropoutLintError
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.drawing import Drawing
 from dropout_lint.report.installed import in_installed
+from dropout_lint.report.norms import told_once
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import Place, Report, StaleInfo, TargetInfo
 from dropout_lint.rules import RuleSet, load_rules
@@ -160,6 +161,7 @@ def assemble(
         for index, info in enumerate(targets):
             (targets[index],), gone = baseline.apply([info], known, active(info.target))
             stale += gone
+    targets = [told_once(info) for info in targets]
     report = msgspec.structs.replace(report_of(targets, __version__), stale_baseline=stale)
     drawings = {outcome.info.target: outcome.drawing for outcome in outcomes if outcome.drawing is not None}
     return Run(report, outcomes, drawings, known)

@@ -69,6 +69,8 @@ def add_case(suite: xml.Element, target: TargetInfo, finding: FindingInfo, conte
     if finding.delta is not None:
         shown = with_interval(finding.delta, finding.interval)
         lines.append(f"delta: {shown} ({severity_of_shift(finding.delta, context.threshold)})")
+    for norm in finding.norms[1:]:
+        lines.append(f"{norm.name}: delta {with_interval(norm.delta, norm.interval)}")
     if finding.fix.title:
         lines.append(f"fix: {finding.fix.title}")
     text = clean("\n".join(line for line in lines if line))

@@ -71,8 +71,8 @@ def row(group: Group, context: Context) -> str:
     finding = group.first
     place = primary(finding)
     many = f" ({len(group.findings)} times)" if len(group.findings) > 1 else ""
-    if group.by_norm:
-        many = f" and {count(len(group.findings) - 1, 'more norm')}"
+    if len(finding.norms) > 1:
+        many = f" and {count(len(finding.norms) - 1, 'more norm')}"
     where = (code(f"{place.file}:{place.line}") if place else code(", ".join(group.names[:1]))) + many
     delta = delta_range(group.findings)
     word = f" {severity_of_shift(finding.delta, context.threshold)}" if delta else ""

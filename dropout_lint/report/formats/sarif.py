@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dropout_lint.report.context import Context
+from dropout_lint.report.group import names_of
 from dropout_lint.report.identity import key_of
 from dropout_lint.report.locations import primary, secondary, span
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
 from dropout_lint.report.words import opening
+from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
     from dropout_lint.rules.findings import Rule
@@ -72,16 +74,17 @@ def descriptor(rule: Rule) -> Json:
     }
 
 
-def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], root: Path) -> Json:
-    """One finding."""
-    name = finding.dropout.name if finding.dropout else finding.norm.name if finding.norm else ""
+def result(
+    finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], root: Path, aside: str = ""
+) -> Json:
+    """One finding; `aside` says what takes it aside."""
+    names = names_of(finding)
+    name = names[0] if names else ""
     entry: Json = {
         "ruleId": finding.code,
         "level": LEVELS[finding.severity],
-        "message": {
-            "text": f"{finding.message} ({name})" if name and name not in finding.message else finding.message
-        },
-        "partialFingerprints": {"dropoutLint/v1": fingerprint(finding, target)},
+        "message": {"text": text_of(finding, names)},
+        "partialFingerprints": {"dropoutLint/v1": fingerprint(finding, target, aside)},
         "properties": {
             "target": target.target,
             "path": finding.path,
@@ -91,10 +94,12 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
             "position": finding.position,
         },
     }
+    if finding.norms:
+        entry["properties"]["norms"] = finding.norms
     if finding.code in index:
         entry["ruleIndex"] = index[finding.code]
     place = primary(finding) or home(target.target)
-    logical = [{"fullyQualifiedName": name, "kind": "object"}] if name else []
+    logical = [{"fullyQualifiedName": name, "kind": "object"} for name in names]
     location: Json = {}
     if place:
         location["physicalLocation"] = physical(place, root, name)
@@ -114,17 +119,32 @@ def result(finding: FindingInfo, target: TargetInfo, index: Mapping[str, int], r
     return entry
 
 
+def text_of(finding: FindingInfo, names: Sequence[str]) -> str:
+    """The message, with the names that it is about where it does not say them."""
+    if len(finding.norms) > 1:
+        shifts = [f"{norm.name} ({with_interval(norm.delta, norm.interval)})" for norm in finding.norms]
+        return f"{finding.message}; Δ at {len(shifts)} norms: {', '.join(shifts)}"
+    untold = [name for name in names if name not in finding.message]
+    return f"{finding.message} ({untold[0]})" if untold else finding.message
+
+
 def suppressed(entry: SuppressedInfo, target: TargetInfo, index: Mapping[str, int], root: Path) -> Json:
     """A finding that an ignore comment or the baseline takes aside."""
     suppression: Json = {"kind": "inSource" if entry.by == "source" else "external"}
     if entry.reason:
         suppression["justification"] = entry.reason
-    return {**result(entry.finding, target, index, root), "suppressions": [suppression]}
+    told = result(entry.finding, target, index, root, entry.by if entry.finding.norms else "")
+    return {**told, "suppressions": [suppression]}
 
 
-def fingerprint(finding: FindingInfo, target: TargetInfo) -> str:
-    """A hash of target, code and qualified names, the same when lines move."""
-    text = "\0".join((target.target, *key_of(finding)))
+def fingerprint(finding: FindingInfo, target: TargetInfo, aside: str = "") -> str:
+    """A hash of target, code and qualified names, the same when lines move.
+
+    One about the model's norms goes by its code alone, and by what takes it aside where something does: which
+    norm is the worst may change.
+    """
+    key = (finding.code, "", aside) if finding.norms else key_of(finding)
+    text = "\0".join((target.target, *key))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

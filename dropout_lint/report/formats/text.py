@@ -117,6 +117,8 @@ class Writer:
         """Place, code, severity, message on one line."""
         first = group.first
         many = f" ({len(group.findings)} times)" if len(group.findings) > 1 else ""
+        if len(first.norms) > 1:
+            many = f" (and {count(len(first.norms) - 1, 'more norm')})"
         severity = self.style.severity(first.severity, first.severity)
         where = spot(primary(first))
         start = f"{where}  " if where else ""
@@ -136,8 +138,8 @@ class Writer:
             shown = frame(place, name)
             if shown:
                 self.frame(shown, first)
-        if group.by_norm:
-            self.norms(group)
+        if len(first.norms) > 1:
+            self.norms(first)
         elif len(group.findings) > 1:
             names = group.names_without_line
             text = numbered(names, len(names) if self.context.verbose else 6)
@@ -189,20 +191,20 @@ class Writer:
                 )
         self.lines.append(f"{INDENT}{' ' * gutter} {bar}")
 
-    def norms(self, group: Group) -> None:
-        """The norms of a group, each with its Δ, the lowest first."""
-        found = group.by_norm
-        shown = found if self.context.verbose else found[:NORMS]
-        if not self.about_delta(found[0]):
-            every = numbered(group.names, len(found) if self.context.verbose else 6)
+    def norms(self, finding: FindingInfo) -> None:
+        """The norms of a finding, each with its Δ, the lowest first."""
+        found = finding.norms
+        names = [norm.name for norm in found]
+        if not self.about_delta(finding):
+            every = numbered(names, len(found) if self.context.verbose else 6)
             self.entry("norms", f"{len(found)} of this model: {every}")
             return
-        names = [finding.norm.name if finding.norm else "" for finding in shown]
-        width = max(len(name) for name in names)
+        shown = found if self.context.verbose else found[:NORMS]
+        width = max(len(norm.name) for norm in shown)
         self.entry("norms", f"{len(found)} of this model")
-        for name, finding in zip(names, shown, strict=True):
-            delta = with_interval(finding.delta, finding.interval)
-            self.lines.append(f"{INDENT}{' ' * LABEL}{name.ljust(width)}  Δ {delta}")
+        for norm in shown:
+            delta = with_interval(norm.delta, norm.interval)
+            self.lines.append(f"{INDENT}{' ' * LABEL}{norm.name.ljust(width)}  Δ {delta}")
         if len(shown) < len(found):
             self.lines.append(f"{INDENT}{' ' * LABEL}and {len(found) - len(shown)} more (-v shows them)")
 

@@ -167,9 +167,7 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "finding": first,
         "count": len(group.findings),
         "norms": ", ".join(
-            f"{item.norm.name} ({with_interval(item.delta, item.interval)})"
-            for item in group.by_norm
-            if item.norm
+            f"{norm.name} ({with_interval(norm.delta, norm.interval)})" for norm in first.norms
         ),
         "names": numbered(group.names_without_line, 8),
         "place": f"{spot(place)}{beside}" if place else "",
