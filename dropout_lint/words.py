@@ -33,6 +33,12 @@ def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
     return next(word for bound, word in BOUNDS if delta >= bound)
 
 
+def in_order(words: Iterable[str]) -> tuple[str, ...]:
+    """Those of the words of `severity_of_shift` that occur, the mildest first."""
+    found = set(words)
+    return tuple(word for word in ("harmless", *(word for _, word in BOUNDS), "unknown") if word in found)
+
+
 def number(delta: float) -> str:
     """Δ with two decimals, three where it is so near to 1 or 0 that two would say nothing."""
     text, longer = f"{delta:.2f}", f"{delta:.3f}"

@@ -47,7 +47,9 @@ def names_of(finding: FindingInfo) -> list[str]:
     """The dropout that a finding is about, or the norms."""
     if finding.dropout:
         return [finding.dropout.name]
-    return [norm.name for norm in finding.norms or [finding.norm] if norm]
+    if finding.norms:
+        return [norm.name for norm in finding.norms]
+    return [finding.norm.name] if finding.norm else []
 
 
 def improves(finding: FindingInfo) -> bool:

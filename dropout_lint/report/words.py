@@ -16,8 +16,9 @@ SEVERITY_SINGULARS = {"error": "error", "warning": "warning", "info": "note"}
 
 def delta_range(findings: Sequence[FindingInfo]) -> str:
     """`0.41 (0.30–0.55)`, or `0.38 to 0.61` over several findings or norms; "" where none has a Δ."""
-    told = [item for finding in findings for item in finding.norms or [finding]]
-    known = sorted((item.delta, item.interval) for item in told if item.delta is not None)
+    told = [(finding.delta, finding.interval) for finding in findings]
+    told += [(norm.delta, norm.interval) for finding in findings for norm in finding.norms]
+    known = sorted((delta, interval) for delta, interval in told if delta is not None)
     if not known:
         return ""
     low, high = number(known[0][0]), number(known[-1][0])

@@ -15,11 +15,12 @@ from dropout_lint.report.context import Context
 from dropout_lint.report.formats.html.chart import profile
 from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.formats.html.lanes import Lanes, lay_out
+from dropout_lint.report.formats.html.overview import is_linted, overview, percent
 from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import frame, primary, secondary, spot
 from dropout_lint.report.measured import STATISTICS
 from dropout_lint.report.pilot import cells_of, fixed_once, label, said
-from dropout_lint.report.schema import Report, TargetInfo
+from dropout_lint.report.schema import EditInfo, FindingInfo, Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, predicted, set_aside
 from dropout_lint.words import BASES, count, number, numbered, severity_of_shift, shorten_path, with_interval
 
@@ -41,12 +42,14 @@ def render(report: Report, context: Context) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(files.joinpath("template.html").read_text(encoding="utf-8"))
+    told = Told()
     used = sorted({finding.code for target in report.targets for finding in target.findings})
     return template.render(
         report=report,
         headline=headline(report),
         aside=set_aside(report.summary),
-        targets=[view(target, index, context) for index, target in enumerate(report.targets)],
+        overview=overview(report, context.threshold) if len(report.targets) > 1 else [],
+        targets=[view(target, index, context, told) for index, target in enumerate(report.targets)],
         rules=[rule_view(code, context) for code in used if code in context.rules],
         style=files.joinpath("style.css").read_text(encoding="utf-8"),
         script=files.joinpath("script.js").read_text(encoding="utf-8"),
@@ -68,7 +71,23 @@ def headline(report: Report) -> str:
     return f"no misplaced dropout in {count(looked_at, 'target')}"
 
 
-def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
+class Told:
+    """What the page has said already, and so need not say again."""
+
+    def __init__(self) -> None:
+        self.rules: set[str] = set()
+        self.edits: dict[tuple[EditInfo, ...], str] = {}
+
+    def edit(self, finding: FindingInfo) -> str:
+        """The name of the same edit further up, "" where there is none."""
+        edits = tuple(finding.fix.edits)
+        if edits in self.edits or not edits:
+            return self.edits.get(edits, "")
+        self.edits[edits] = f"edit{len(self.edits)}"
+        return ""
+
+
+def view(target: TargetInfo, index: int, context: Context, told: Told) -> dict[str, Any]:
     """One target as the template shows it."""
     drawing = context.drawings.get(target.target)
     lanes = lay_out(drawing, context.threshold) if drawing is not None and drawing.boxes else None
@@ -78,7 +97,7 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
         "info": target,
         "linted": is_linted(target),
         "measured": measured_view(target, context.threshold),
-        "groups": [group_view(group, f"t{index}", rows, context) for group in grouped(target.findings)],
+        "groups": [group_view(group, f"t{index}", rows, context, told) for group in grouped(target.findings)],
         "profile": profile(target, context.threshold),
         "lanes": lanes,
         "lane_data": edges_of(lanes),
@@ -93,11 +112,6 @@ def view(target: TargetInfo, index: int, context: Context) -> dict[str, Any]:
             for item in target.predictions
         ],
     }
-
-
-def is_linted(target: TargetInfo) -> bool:
-    """Whether rules were matched; `measure` matches none."""
-    return target.trace is not None or target.measured is None
 
 
 def measured_view(target: TargetInfo, threshold: float) -> dict[str, Any] | None:
@@ -147,7 +161,9 @@ def edges_of(lanes: Lanes | None) -> str:
     return ";".join(f"{start},{end}" for start, end in lanes.edges) if lanes else ""
 
 
-def group_view(group: Group, target: str, rows: dict[str, int], context: Context) -> dict[str, Any]:
+def group_view(
+    group: Group, target: str, rows: dict[str, int], context: Context, told: Told
+) -> dict[str, Any]:
     """One group of findings as the template shows it."""
     first = group.first
     place = primary(first)
@@ -163,6 +179,8 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
             start, end = (shown.start, shown.end) if meant else (len(line), len(line))
             code.append((line_number, line[cut:start], line[start:end], line[end:], meant))
     after = first.fix.delta_after if improves(first) else None
+    why, advice = ("", "") if first.code in told.rules else texts(first.code, context)
+    told.rules.add(first.code)
     return {
         "finding": first,
         "count": len(group.findings),
@@ -180,22 +198,26 @@ def group_view(group: Group, target: str, rows: dict[str, int], context: Context
         "after": number(after) if after is not None else "",
         "after_fill": percent(after),
         "after_word": severity_of_shift(after, context.threshold),
-        "why": parts(opening(context.section(first.code, "Why it hurts"), 400)),
-        "advice": parts(opening(context.section(first.code, "Use instead"), 400)),
+        "why": parts(why),
+        "advice": parts(advice),
+        "fix": parts(first.fix.title),
+        "edit": f"edit{len(told.edits)}",
+        "edit_as": told.edit(first),
         "diff": diff_of(first.fix.edits),
         "explained": first.code in context.rules,
         "row": f"{target}-r{rows[name]}" if name in rows else "",
     }
 
 
+def texts(code: str, context: Context) -> tuple[str, str]:
+    """Why a rule's finding hurts, and what to do."""
+    why, advice = context.section(code, "Why it hurts"), context.section(code, "Use instead")
+    return opening(why, 400), opening(advice, 400)
+
+
 def parts(text: str) -> list[tuple[bool, str]]:
     """A text cut at its backticks: whether each part is code, and the part."""
     return [(bool(index % 2), part) for index, part in enumerate(text.split("`")) if part]
-
-
-def percent(delta: float | None) -> float:
-    """Δ as a width in percent."""
-    return 0.0 if delta is None else round(100 * max(0.0, min(1.0, delta)), 1)
 
 
 def rule_view(code: str, context: Context) -> dict[str, Any]:
@@ -207,5 +229,9 @@ def rule_view(code: str, context: Context) -> dict[str, Any]:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     return {
         "rule": rule,
-        "sections": [(heading, Markup(markdown.render(text))) for heading, text in rule.sections.items()],
+        "sections": [
+            # what may scroll has to take the keyboard
+            (heading, Markup(markdown.render(text).replace("<pre>", '<pre tabindex="0">')))
+            for heading, text in rule.sections.items()
+        ],
     }

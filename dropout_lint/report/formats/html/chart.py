@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dropout_lint.report.schema import TargetInfo
 from dropout_lint.report.words import predicted
-from dropout_lint.words import number, severity_of_shift, with_interval
+from dropout_lint.words import in_order, number, severity_of_shift, with_interval
 
 HEIGHT = 160
 LEFT = 40
-# the norms share this width: few stand far apart with their names, hundreds stay one picture
+# the norms share this width; where they are many their names take more, and the chart scrolls
 WIDTH = 660
-NARROWEST, WIDEST = 4.0, 64.0
-NAMED, NUMBERED = 20.0, 34.0
+NARROWEST, WIDEST = 13.0, 64.0
+NUMBERED = 34.0
 LONGEST_NAME = 26
+LETTER = 6.0
+DOTS = {"measured": "measured", "after": "measured after the fix"}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One norm in the chart, in pixels from above; the texts are "" where there is no room for them."""
+    """One norm in the chart, in pixels from above; `number` is "" where there is no room for it."""
 
     x: float
     top: float
@@ -47,7 +50,9 @@ class Profile:
 
     Attributes:
         width, height: in pixels, without the names below.
-        foot: pixels for the names.
+        foot: pixels for the names, which run down to the right by `angle` degrees.
+        words: what the bars' colours mean, as far as they occur.
+        kinds: the dots that occur, with what they mean.
         highest: the Δ at the upper end, 1 or the highest above it.
         threshold: height of the threshold's line.
         ticks: heights of the labelled lines.
@@ -59,6 +64,9 @@ class Profile:
     width: int
     height: int
     foot: int
+    angle: int
+    words: tuple[str, ...]
+    kinds: tuple[tuple[str, str], ...]
     highest: float
     threshold: float
     ticks: tuple[tuple[float, str], ...]
@@ -92,7 +100,7 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
         bars.append(
             Bar(
                 x, top, wide, round(HEIGHT - top, 1), word, f"{item.norm}: Δ {delta}, {word}",
-                name=tail(item.norm) if step >= NAMED else "",
+                name=tail(item.norm),
                 number=with_interval(item.delta, None) if step >= NUMBERED else "",
             )
         )  # fmt: skip
@@ -111,11 +119,15 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
         f"{len(below)} of {len(shown)} norms have a predicted Δ below {threshold:g}; "
         f"the lowest is {with_interval(worst.delta, worst.interval)} at {worst.norm}."
     )
+    angle = 40 if step >= NUMBERED else 60  # the nearer the names, the steeper
+    slope = math.radians(angle)
     return Profile(
-        # the names run down to the right
-        width=round(LEFT + len(shown) * step + 10 + 5 * longest),
+        width=round(LEFT + len(shown) * step + 10 + LETTER * longest * math.cos(slope)),
         height=HEIGHT,
-        foot=14 + 5 * longest if longest else 6,
+        foot=round(20 + LETTER * longest * math.sin(slope)),
+        angle=angle,
+        words=in_order(bar.word for bar in bars),
+        kinds=tuple((kind, text) for kind, text in DOTS.items() if kind in {dot.kind for dot in dots}),
         highest=highest,
         threshold=height_of(threshold),
         ticks=tuple((height_of(value), f"{value:g}") for value in (0.0, 0.5, 1.0)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropout_lint.report.drawing import Drawing
-from dropout_lint.words import number, severity_of_shift
+from dropout_lint.words import in_order, number, severity_of_shift
 
 ROW = 24
 LANE = 11
@@ -51,6 +51,7 @@ class Lanes:
         width, height: of the lanes, in pixels.
         x: where the rows' dots are.
         longest: characters that nearly all names fit into.
+        words: what the colours mean, as far as they occur.
     """
 
     rows: tuple[Row, ...]
@@ -60,6 +61,7 @@ class Lanes:
     height: int
     x: int
     longest: int
+    words: tuple[str, ...]
 
 
 def lay_out(drawing: Drawing, threshold: float) -> Lanes:
@@ -93,6 +95,7 @@ def lay_out(drawing: Drawing, threshold: float) -> Lanes:
         height=len(rows) * ROW,
         x=x,
         longest=min(LONGEST_NAME, max(len(row.name) for row in rows)),
+        words=in_order([*(row.word for row in rows), *(line.word for line in lines)]),
     )
 
 

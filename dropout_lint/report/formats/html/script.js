@@ -57,17 +57,15 @@
       rows.forEach((row, i) => {
         row.classList.toggle("lit", seen.has(i));
         dots[i].classList.toggle("lit", seen.has(i));
-        if (row.hasAttribute("aria-pressed")) row.setAttribute("aria-pressed", String(i === pressed));
+        const button = row.querySelector("button");
+        if (button) button.setAttribute("aria-pressed", String(i === pressed));
         for (const path of lines.get(i) || []) path.classList.toggle("lit", seen.has(i) && !stops(i));
       });
     };
     rows.forEach((row, index) => {
       if (!row.classList.contains("dropout")) return;
       row.addEventListener("click", () => light(index));
-      row.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); light(index); }
-        if (event.key === "Escape") light(-1);
-      });
+      row.addEventListener("keydown", (event) => { if (event.key === "Escape") light(-1); });
     });
 
     const only = section.querySelector(".only-noise");
