@@ -7,13 +7,13 @@ the dropout is found by no rule any more.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from torch import fx, nn
 
 from dropout_lint.fixes.modules import is_torch_forward, module_at
-from dropout_lint.fixes.plan.steps import Anchor
+from dropout_lint.fixes.plan.steps import OWN_PLACE, Anchor
 from dropout_lint.graph.ancestry import Ancestry, numel_of
 from dropout_lint.trace.traced import DropoutSite, shape_of
 
@@ -28,7 +28,7 @@ class Branch:
 
 
 def anchors_for(flow: Ancestry, site: DropoutSite, *, anywhere: bool = False) -> list[Anchor]:
-    """Places for one dropout, best first, without duplicates.
+    """Places for one dropout, best first, without duplicates; the one that `settles` comes last.
 
     Args:
         flow: the graph.
@@ -42,9 +42,17 @@ def anchors_for(flow: Ancestry, site: DropoutSite, *, anywhere: bool = False) ->
         if anchor is not None:
             found.append(anchor)
     found += tail_anchor(flow, site.node)
-    unique = {anchor.key: anchor for anchor in found}.values()
     home = author(flow, site.node)
-    return [anchor for anchor in unique if anywhere or _within(flow, home, anchor)]
+    unique = [
+        anchor
+        for anchor in {anchor.key: anchor for anchor in found}.values()
+        if anywhere or _within(flow, home, anchor)
+    ]
+    own = own_anchor(flow, site.node)
+    if own is None or own.key in {anchor.key for anchor in unique} or author(flow, own.producer) != home:
+        return unique
+    inner = sum(anchor.place == "P6" for anchor in unique)
+    return [*unique[:inner], own, *unique[inner:], replace(own, settles=True)]
 
 
 def _within(flow: Ancestry, home: str, anchor: Anchor) -> bool:
@@ -230,6 +238,25 @@ def skip_dropouts(flow: Ancestry, node: fx.Node) -> fx.Node:
 # heads and plain chains
 
 
+def own_anchor(flow: Ancestry, node: fx.Node) -> Anchor | None:
+    """For a dropout directly before a norm (case a): behind that norm and its activation (case b).
+
+    A weight layer or global pooling has to follow: trained weights add up what the data have in common, and
+    average the noise (Li et al. 2019, Eq. 10).
+    """
+    norm: fx.Node | None = None
+    while len(node.users) == 1:
+        (node,) = node.users
+        if flow.is_weight(node) or flow.is_pool(node):
+            end = None if norm is None else skip_dropouts(flow, _activated(flow, norm))
+            return None if end is None else Anchor(end, tuple(end.users), OWN_PLACE, norm=norm)
+        if flow.is_norm(node):
+            norm = node
+        elif len(flow.sides(node)) > 1:
+            return None
+    return None
+
+
 def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
     """Before global pooling (H4) if no norm follows it; else behind the last norm, before a weight layer, or
     where the features of a network without a head go.
@@ -267,6 +294,7 @@ def _activated(flow: Ancestry, norm: fx.Node) -> fx.Node:
             or len(flow.tensors(user)) != 1
             or shape_of(user) != shape_of(norm)
             or user in flow.norms
+            or flow.is_weight(user)
         ):
             break
         node = user

@@ -1,12 +1,17 @@
-"""Kim's guideline is one dropout a branch: several that belong to one place become one."""
+"""Kim's guideline is one dropout a branch: several that belong to one place become one.
+
+Those of other blocks do not, unless a person asks for it: of a stack of blocks that drop each, the guideline
+leaves one dropout before the classifier, and takes the others' noise away, which somebody chose.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from torch import fx
 
+from dropout_lint.fixes.plan.anchors import branch_with
 from dropout_lint.fixes.plan.steps import Anchor, Step
 from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.trace.traced import DropoutSite
@@ -66,3 +71,49 @@ def merge(
         if node is not stays.node
     ]
     return steps
+
+
+def rivals(
+    flow: Ancestry, site: DropoutSite, anchor: Anchor, bound: Iterable[DropoutSite]
+) -> list[DropoutSite]:
+    """Dropouts of other blocks that one would become one with, or pass, on its way to a place below it.
+
+    Args:
+        flow: the graph.
+        site: the dropout.
+        anchor: its place.
+        bound: the dropouts that are to go to the same place.
+    """
+    if not _weights_between(flow, site.node, anchor.producer) or _one_branch(flow, site, anchor):
+        return []
+    passed = [
+        other
+        for node, other in flow.dropouts.items()
+        if other.spec.is_noisy
+        and not other.spec.noise.whole_sample
+        and flow.reaches(site.node, node)
+        and any(flow.reaches(node, end) for end in (anchor.producer, *anchor.users))
+    ]
+    met = {other.node: other for other in (*passed, *bound) if _apart(flow, site.node, other.node)}
+    return sorted(met.values(), key=lambda other: flow.index[other.node])
+
+
+def _weights_between(flow: Ancestry, upper: fx.Node, lower: fx.Node) -> bool:
+    return any(flow.reaches(upper, weight) and flow.reaches(weight, lower) for weight in flow.weights)
+
+
+def _apart(flow: Ancestry, one: fx.Node, other: fx.Node) -> bool:
+    """Whether weight layers lie between two dropouts, or neither feeds the other."""
+    if one is other:
+        return False
+    upper, lower = (one, other) if flow.reaches(one, other) else (other, one)
+    return not flow.reaches(upper, lower) or _weights_between(flow, upper, lower)
+
+
+def _one_branch(flow: Ancestry, site: DropoutSite, anchor: Anchor) -> bool:
+    """Whether a place is in the residual branch that the dropout is in: Guideline 1 has one dropout there."""
+    branch = branch_with(flow, site.node)
+    if branch is None or flow.is_concat(branch.join):
+        return False
+    inside = [branch.mask >> flow.index[node] & 1 for node in (site.node, anchor.producer)]
+    return all(inside)

@@ -2,7 +2,7 @@
 
 Each finding gets a strategy of its own. `auto` first repairs and moves; where no place answers what was
 found it lowers the ratio, down to half of it. Further it does not go by itself, but says what would help:
-other noise (Uout) and less of it are for people to choose.
+other noise (Uout) and less of it are for people to choose, and so is one dropout for those of several blocks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.amounts import HALF, Amounts
 from dropout_lint.fixes.plan.anchors import anchors_for, positions_of
 from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
-from dropout_lint.fixes.plan.merging import at_place, merge
+from dropout_lint.fixes.plan.merging import at_place, merge, rivals
 from dropout_lint.fixes.plan.steps import DELETING, Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Remaining, Trials
-from dropout_lint.fixes.plan.words import advice_for, not_worth_it, titled, what_would
+from dropout_lint.fixes.plan.words import (
+    BETTER_OFF,
+    advice_for,
+    not_worth_it,
+    nothing_would,
+    taken_place,
+    titled,
+    what_would,
+)
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import SEVERITIES, Strategy
 from dropout_lint.trace.traced import DropoutSite, shape_of
@@ -98,6 +106,7 @@ class Planner:
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
             self._sort(finding)
+        self.crowded: dict[fx.Node, str] = {}  # why a dropout does not go to its place
         self.known = {(item.node, item.code) for item in trials.remaining(())}
         self.amounts = Amounts(trials, self.threshold, self._left)
 
@@ -207,28 +216,45 @@ class Planner:
     def _left_over(
         self, outcome: Outcome, too_little: Mapping[fx.Node, str], others: Mapping[Action, Outcome]
     ) -> list[Skipped]:
-        answered = {step.site.node: set(step.codes) for step in outcome.steps}
+        """What no step answers, and what a milder rule says of a dropout that is better off where it goes."""
+        steps = {step.site.node: step for step in outcome.steps}
         still = {item.node for item in outcome.left}
         left = []
         for node, case in self.cases.items():
-            codes = tuple(code for code in case.codes if code not in answered.get(node, ()))
-            if not codes or (node not in still and node not in too_little):
+            step = steps.get(node)
+            codes = tuple(code for code in case.codes if step is None or code not in step.codes)
+            reason = too_little.get(node) or self.crowded.get(node)
+            if step is not None and step.settles:
+                remaining = self.trials.remaining(outcome.steps)
+                codes = tuple(dict.fromkeys(item.code for item in remaining if item.node is node))
+                reason = reason or BETTER_OFF
+            elif node not in still and node not in too_little:
                 continue
-            first = next(finding for finding in case.findings if finding.rule.code == codes[0])
-            reason, advice = advice_for(first, self.strategy)
-            reason = too_little.get(node, reason)
-            useful = [
-                (option, one)
-                for option, one in others.items()
-                if option != "move" and all(item.node is not node for item in one.left)
-            ]
-            if useful:
-                worst: dict[Action, float] = {
-                    option: min(one.deltas.values(), default=1.0) for option, one in useful
-                }
-                advice = what_would(worst)
-            left.append(Skipped(case.site.name, codes, reason, advice))
+            if codes:
+                left.append(self._skipped(case, codes, reason, others))
         return left
+
+    def _skipped(
+        self, case: Case, codes: tuple[str, ...], reason: str | None, others: Mapping[Action, Outcome]
+    ) -> Skipped:
+        first = next((item for item in case.findings if item.rule.code == codes[0]), case.findings[0])
+        unanswered, advice = advice_for(first, self.strategy)
+        if others and case.places:
+            useful = self._useful(case.site.node, others)
+            advice = what_would(useful) if useful else nothing_would(codes)
+        return Skipped(case.site.name, codes, reason or unanswered, advice)
+
+    def _useful(self, node: fx.Node, others: Mapping[Action, Outcome]) -> dict[Action, float]:
+        """The strategies that `auto` leaves to people and that answer what was found, with their worst Δ."""
+        least = min(self.trials.deltas(()).values(), default=1.0) - WORTH
+        worst = {option: min(one.deltas.values(), default=1.0) for option, one in others.items()}
+        return {
+            option: worst[option]
+            for option, one in others.items()
+            if (option != "move" or node in self.crowded)
+            and worst[option] >= least
+            and all(item.node is not node for item in one.left)
+        }
 
     def _kept(self, steps: Sequence[Step]) -> float:
         """Share of the found dropouts' mask variance that still reaches the loss.
@@ -261,7 +287,7 @@ class Planner:
         for case in self.cases.values():
             case.tried = 0
             case.action = self._first(case, strategy, ladder)
-            case.anchors = self._anchors(case) if case.action == "move" else []
+            case.anchors = self._anchors(case, ladder) if case.action == "move" else []
             if case.action == "move" and not case.anchors:
                 self._advance(case, ladder)
         best: Outcome | None = None
@@ -278,8 +304,9 @@ class Planner:
         assert best is not None
         return best
 
-    def _anchors(self, case: Case) -> list[Anchor]:
-        return anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
+    def _anchors(self, case: Case, ladder: bool) -> list[Anchor]:
+        found = anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
+        return [anchor for anchor in found if ladder or not anchor.settles]
 
     def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
         if not case.places:
@@ -315,6 +342,16 @@ class Planner:
         case.action = self._next(case, case.action, ladder)
         return case.action is not None
 
+    def _give_way(self, case: Case) -> None:
+        """Send a dropout that does not go to its place to where it is better off, or to its next strategy."""
+        later = [
+            number for number in range(case.tried + 1, len(case.anchors)) if case.anchors[number].settles
+        ]
+        if later:
+            case.tried = later[0]
+        else:
+            case.action = self._next(case, "move", ladder=True)
+
     def _steps(self, ladder: bool) -> tuple[Step, ...]:
         steps: list[Step] = []
         moving: list[tuple[Case, Anchor]] = []
@@ -331,6 +368,11 @@ class Planner:
                     pass
             if step is not None:
                 steps.append(step)
+        crowded = self._crowded(moving) if ladder else []
+        if crowded:
+            for case in crowded:
+                self._give_way(case)
+            return self._steps(ladder)
         steps += self._moves(moving)
         steps += self.amounts.uouts(self._doing("uout"), steps, self.beta)
         lowered = self._doing("reduce")
@@ -343,6 +385,17 @@ class Planner:
 
     def _doing(self, action: Action) -> list[Case]:
         return [case for case in self.cases.values() if case.action == action]
+
+    def _crowded(self, moving: Sequence[tuple[Case, Anchor]]) -> list[Case]:
+        """The dropouts that would become one with those of other blocks, and so stay where they are."""
+        found = []
+        for case, anchor in moving:
+            bound = [other.site for other, place in moving if place.key == anchor.key]
+            others = rivals(self.flow, case.site, anchor, bound)
+            if others:
+                self.crowded[case.site.node] = taken_place(case.site, anchor, others)
+                found.append(case)
+        return found
 
     def _moves(self, moving: Sequence[tuple[Case, Anchor]]) -> list[Step]:
         steps: list[Step] = []
@@ -380,10 +433,12 @@ class Planner:
 
     def _left(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:
         """What is found after some steps and was to go, or is new."""
+        settled = {step.site.node: step for step in steps if step.settles}
         return tuple(
             item
             for item in self.trials.remaining(steps)
             if not self._milder(item)
+            and not (item.node in settled and item.code not in settled[item.node].codes)
             and (item.node in self.cases or (item.node, item.code) not in self.known)
             and not self._asked_elsewhere(item)
         )

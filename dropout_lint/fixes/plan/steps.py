@@ -16,6 +16,8 @@ DELETING: tuple[Action, ...] = ("merge", "remove")
 ERASING: tuple[Action, ...] = ("move", *DELETING)
 """Actions after which no dropout is where it was."""
 
+OWN_PLACE = "after its block's norm"
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -26,12 +28,14 @@ class Anchor:
         users: the consumers that see the dropped value; the others see the value as it was.
         place: the guideline's name of the place (`P6`, `H4`, `end of branch`, `after the last norm`).
         norm: the last norm before the place, None where there is none.
+        settles: a milder rule may speak of the dropout there: it is better than where it was, not right.
     """
 
     producer: fx.Node
     users: tuple[fx.Node, ...]
     place: str
     norm: fx.Node | None = None
+    settles: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -62,6 +66,11 @@ class Step:
     kind: str | None = None
     codes: tuple[str, ...] = ()
     why: str = ""
+
+    @property
+    def settles(self) -> bool:
+        """Whether a milder rule may still speak of the dropout afterwards."""
+        return self.anchor is not None and self.anchor.settles
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from dataclasses import replace
 from torch import fx
 
 from dropout_lint.fixes.plan.case import is_always_on_by_hand
-from dropout_lint.fixes.plan.steps import Action, Step
+from dropout_lint.fixes.plan.steps import OWN_PLACE, Action, Anchor, Step
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import count
+from dropout_lint.words import count, numbered
 
 PLACES = {
     "P6": "after the branch's last norm and before its last weight layer; Kim et al. 2023, Guideline 1",
+    OWN_PLACE: "where the next norm sees its noise through a weight layer; Li et al. 2019, case (b)",
     "H4": "before global pooling and after the last norm; Kim et al. 2023, Guideline 2",
 }
 """What the papers' names of places mean."""
+BETTER_OFF = "a milder rule than before speaks of it at its new place, and its module has no better one"
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),
     "DL402": (
@@ -69,14 +71,32 @@ def _advice_for_strategy(finding: Finding, strategy: str) -> tuple[str, str]:
         return f"`{strategy}` does not answer {code} here", "try `--strategy auto`, or another strategy"
     return (
         f"no other place in its module, and no ratio of at least half of today's, answers {code}",
-        f"`--strategy uout`, `reduce` or `remove` change the noise itself; see `dropout-lint rule {code}`",
+        "`--strategy uout`, `reduce` or `remove` change the noise itself: `dropout-lint fix` says which of "
+        "them would answer it",
+    )
+
+
+def taken_place(site: DropoutSite, anchor: Anchor, others: Sequence[DropoutSite]) -> str:
+    """Why a dropout does not go to its place: dropouts of other blocks are there, go there or lie between."""
+    names = dict.fromkeys("other calls of it" if other.name == site.name else other.name for other in others)
+    return (
+        f"it and {numbered(list(names), 3)} drop in different blocks, and its place ({anchor.place}, before "
+        f"{_before(anchor)}) is for one dropout"
     )
 
 
 def what_would(worst: Mapping[Action, float]) -> str:
     """Which strategies would answer a finding that `auto` leaves, as advice."""
-    ways = [f"`--strategy {name}` would (worst Δ {delta:.2f})" for name, delta in worst.items()]
+    how = {"move": "would, with one dropout for all"}
+    ways = [
+        f"`--strategy {name}` {how.get(name, 'would')} (worst Δ {delta:.2f})" for name, delta in worst.items()
+    ]
     return "; ".join(ways) + ": they change the noise itself, so that is for you to decide"
+
+
+def nothing_would(codes: Sequence[str]) -> str:
+    """Advice where each strategy was tried."""
+    return f"no strategy answers it without shifting another norm; see `dropout-lint rule {codes[0]}`"
 
 
 def not_worth_it(before: float, after: float) -> str:
@@ -156,12 +176,16 @@ def destination(step: Step, *, explain: bool = True) -> str:
     """Where a dropout moves to: `P6 (what that is), before conv2`, with a new class and its reason."""
     assert step.anchor is not None
     meaning = PLACES.get(step.anchor.place, "") if explain else ""
-    before = ", ".join(dict.fromkeys(target_name(user) for user in step.anchor.users))
+    before = _before(step.anchor)
     text = step.anchor.place + (f", before {before}" if before != "output" else "")
     text += f" ({meaning})" if meaning else ""
     if step.kind is not None and step.kind != step.site.spec.kind:
         text += f", as {step.kind}, which is made for the input there"
     return text
+
+
+def _before(anchor: Anchor) -> str:
+    return ", ".join(dict.fromkeys(target_name(user) for user in anchor.users))
 
 
 def linted_again(what: str, left: int) -> str:

@@ -19,7 +19,7 @@ from dropout_lint.fixes.source.places import (
     BY_HAND,
     New,
     Old,
-    new_place,
+    new_places,
     old_key,
     old_place,
     users_at,
@@ -145,11 +145,13 @@ class Expression:
         for group in groups.values():
             with blamed_on(group[0]):
                 self._check_all_erased(group)
-            for step in group:
-                if step.action == "move" and step.anchor is not None:
-                    with blamed_on(step):
-                        place = new_place(self.sources, step.anchor, step.site)
-                    places.setdefault(place.key, []).append((step, place))
+            moved = [
+                (step, step.anchor) for step in group if step.action == "move" and step.anchor is not None
+            ]
+            with blamed_on(group[0]):
+                found = new_places(self.sources, [(anchor, step.site) for step, anchor in moved])
+            for (step, _), place in zip(moved, found, strict=True):
+                places.setdefault(place.key, []).append((step, place))
         self._check_classes(places)
         used: set[int] = set()
         for moves in places.values():
@@ -216,13 +218,23 @@ class Expression:
         olds = {old_key(self.sources, step.site) for step, _ in moves}
         sites = [site for site in self.trace.dropouts if old_key(self.sources, site) in olds]
         everywhere = len(users) == len(sites) and all(self._moves(site) for site in sites)
-        if len(users) != len(moves) and not everywhere:
+        if not everywhere and any(site.spec.is_noisy and self.stays(site) for site in sites):
+            raise self.partly_wrong(sites)
+        if len(users) != len(moves) and not everywhere and not self._guarded(*moves[0]):
             raise CannotExpress(
                 f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
                 "give the class an argument that says whether it drops, or use `dropout_lint.fix`",
             )
         if len(olds) > 1:
             raise CannotExpress("several lines would move to one place", BY_HAND)
+
+    def _guarded(self, step: Step, place: New) -> bool:
+        """Whether a dropout has an `if` of its own that goes with it: where it did not run, it will not."""
+        old = old_place(self.sources, step.site)
+        here = old.source.function(old.call)
+        if old.holder is not None or here is None or here is not old.source.function(place.node):
+            return False
+        return forward.call_of(old.source, old.call).guarded
 
     def _moves(self, site: DropoutSite) -> bool:
         """Whether a call is moved, or left alone because nothing was found about it."""

@@ -297,13 +297,25 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
         return
     target = whole_target(statement, value)
     if target is not None and (dropout.statement is not None or dropout.guarded or dropout.new):
-        edits.insert_after(statement, dropout.on(target))
+        edits.insert_after(_freed(source, statement, dropout), dropout.on(target))
     elif not dropout.guarded:
         _nest(edits, value, dropout)
     elif len(statement.body) > 1:
         raise CannotExpress("the new place shares its line with other statements", BY_HAND)
     else:
         _unnest(edits, statement, value, target or temporary_name(source, statement, dropout), dropout)
+
+
+def _freed(source: SourceFile, statement: Statement, dropout: Call) -> Statement:
+    """A statement, or the `if`s of its own around it that the dropout did not stand under before."""
+    above: set[cst.CSTNode] = set()
+    holder: cst.CSTNode | None = dropout.whole
+    while holder is not None:
+        above.add(holder)
+        holder = source.parent(holder)
+    while (guard := guard_of(source, statement)) is not None and guard not in above:
+        statement = guard
+    return statement
 
 
 def _unnest(edits: Edits, statement: cst.SimpleStatementLine, data: Any, name: str, dropout: Call) -> None:

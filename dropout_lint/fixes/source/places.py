@@ -114,6 +114,36 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
     return _input_place(sources, user, old_holder)
 
 
+def new_places(sources: Sources, anchors: Sequence[tuple[Anchor, DropoutSite]]) -> list[New]:
+    """Where the anchors of all calls of one expression are: at what one expression makes, if they can be.
+
+    Raises:
+        CannotExpress: no single expression of the user's can be told to be one of them.
+    """
+    try:
+        places = [new_place(sources, anchor, site) for anchor, site in anchors]
+    except CannotExpress:
+        together = _made_by_one(sources, [anchor for anchor, _ in anchors])
+        if together is None:
+            raise
+        return together
+    if len({place.key for place in places}) > 1:
+        return _made_by_one(sources, [anchor for anchor, _ in anchors]) or places
+    return places
+
+
+def _made_by_one(sources: Sources, anchors: Sequence[Anchor]) -> list[New] | None:
+    """The places behind one expression that a loop runs, each for all that reads its value; None without."""
+    for anchor in anchors:
+        if any(user not in anchor.users and returns_tensor(user) for user in anchor.producer.users):
+            return None
+    try:
+        places = [_output_place(sources, anchor) for anchor in anchors]
+    except CannotExpress:
+        return None
+    return places if len({place.key for place in places}) == 1 else None
+
+
 def _ends(sources: Sources, anchor: Anchor, home: str) -> bool:
     """Whether a place is at the end of what a module computes, the root's apart: others read it."""
     readers = {sources.user_owner(reader) for reader in anchor.users}

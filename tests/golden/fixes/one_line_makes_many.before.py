@@ -1,3 +1,4 @@
+# strategy: move
 # left: one line makes mlp.3, mlp.7 and 3 more, and only 4 of them are wrong
 import torch
 from torch import nn

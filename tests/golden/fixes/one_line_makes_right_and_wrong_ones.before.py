@@ -1,3 +1,4 @@
+# strategy: move
 # left: one line makes blocks.0.3, blocks.1.3 and blocks.2.3, and only blocks.0.3 and blocks.1.3 are wrong
 import torch
 from torch import nn

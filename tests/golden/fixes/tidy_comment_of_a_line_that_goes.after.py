@@ -1,3 +1,4 @@
+# strategy: move
 import torch
 from torch import nn
 from torch.nn import functional as F

@@ -1,0 +1,26 @@
+# left: it and features.1.2, features.2.2 drop in different blocks, and its place (H4, before mean) is for one dropout
+# left: it and features.0.2, features.2.2 drop in different blocks, and its place (H4, before mean) is for one dropout
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+def conv_block(channels_in, channels, p):
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.Identity(),
+        nn.BatchNorm2d(channels),
+        nn.Dropout(p),
+    )
+
+
+class Net(nn.Module):
+    def __init__(self, p=0.3):
+        super().__init__()
+        self.features = nn.Sequential(conv_block(3, 16, p), conv_block(16, 16, p), conv_block(16, 16, p))
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
