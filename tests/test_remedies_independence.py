@@ -122,7 +122,7 @@ def test_the_look_at_independent_samples_is_silent_and_leaves_no_trace(model, ro
         second = monte_carlo(model, x, 3)
     hook.remove()
     assert torch.equal(first.mean, second.mean)
-    assert len(seen) == 2 + 1 + 1  # two to look, once
+    assert len(seen) == 2 + 3 + 1 + 1  # two to look at samples and three at noise, once
     assert model.training
     assert torch.equal(x, kept)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

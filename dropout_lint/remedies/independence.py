@@ -56,6 +56,11 @@ class Call:
         output = self.model(*args, **kwargs)
         return output if self.transform is None else self.transform(output)
 
+    @property
+    def shapes(self) -> tuple[object, ...]:
+        """Shape and dtype of each part."""
+        return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in self.leaves)
+
     def _is_batched(self, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == self.size
 
@@ -66,9 +71,8 @@ def why_dependent(call: Call) -> tuple[str | None, bool]:
     Found by running the model in test mode, without dropout, on the batch and on one twice as large; it is
     remembered for this model and these shapes. The model and the random state are left as they were.
     """
-    shapes = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in call.leaves]
     # a lambda in a loop is a new function each time, of the same code
-    key = (tuple(shapes), getattr(call.transform, "__code__", None))
+    key = (call.shapes, getattr(call.transform, "__code__", None))
     found = _FOUND.setdefault(call.model, {})
     if key in found:
         return found[key], False

@@ -33,6 +33,12 @@ for _name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_drop
     if hasattr(torch, f"{_name}_"):
         FLAGS[getattr(torch, f"{_name}_")] = (2, "train")
 FLAGS[F.multi_head_attention_forward] = (13, "training")
+# Functional norms: where their running mean stands, and what says that they use the batch's own instead.
+NORMS: dict[Callable[..., Any], tuple[tuple[int, str], tuple[int, str]]] = {
+    F.batch_norm: ((1, "running_mean"), (5, "training")),
+    torch.batch_norm: ((3, "running_mean"), (5, "training")),
+    F.instance_norm: ((1, "running_mean"), (5, "use_input_stats")),
+}
 # The ratio's place; attention's differs.
 RATIOS: Mapping[Callable[..., Any], tuple[int, str]] = {F.multi_head_attention_forward: (10, "dropout_p")}
 
@@ -42,6 +48,7 @@ class DropoutSwitch(TorchFunctionMode):
 
     Also those whose call says `training=True`, and the ones inside attention. It sees calls of torch's own
     functions (and `uout`), not what a user's code draws by hand, nor a call behind `if self.training:`.
+    Functional norms that remember statistics use them, whatever the mode of the module that calls them.
 
     Attributes:
         draws: how many calls with a ratio above 0 were made to drop.
@@ -55,6 +62,12 @@ class DropoutSwitch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if self.on and func in NORMS:
+            mean, batch_statistics = NORMS[func]
+            kwargs = dict(kwargs or {})
+            if argument(args, kwargs, mean, None) is not None:
+                args = put(args, kwargs, batch_statistics, False)
+            return func(*args, **kwargs)
         flag = FLAGS.get(func)
         if flag is None and func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))

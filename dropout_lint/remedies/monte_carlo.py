@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,13 @@ from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.guard.arguments import as_names, check_model, check_whole
 from dropout_lint.guard.wrappers import unwrapped
 from dropout_lint.inputs.example import Inputs
-from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, Noise
+from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement.batches import Picker, to_device
-from dropout_lint.remedies.batches import device_for
+from dropout_lint.remedies.batches import device_for, device_of
 from dropout_lint.remedies.independence import Call, why_dependent
 from dropout_lint.remedies.modes import DropoutSwitch, test_mode
+from dropout_lint.remedies.noise import find_noise, gated
 from dropout_lint.remedies.trees import flatten
-
-# Every dropout module of a model, with what it is.
-_Dropouts: TypeAlias = "list[tuple[nn.Module, DropoutSpec]]"
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,13 @@ class MonteCarlo:
             over the passes.
         std: the same, standard deviation over the passes (divided by samples − 1); 0 for a single pass.
         samples: how many passes were averaged.
+        left: noise of train mode that could not be switched on, so that the spread is without it.
     """
 
     mean: Any
     std: Any
     samples: int
+    left: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -50,12 +50,13 @@ def dropout_on(
     """Within it every dropout drops and everything else, norms above all, is in test mode.
 
     Dropout modules of every kind (DropPath, Uout and the like too), those inside attention and recurrent
-    layers, and functional calls, whatever their `training=` argument says. Each module's mode is restored
-    afterwards.
+    layers, functional calls, whatever their `training=` argument says, and whatever else draws in train mode:
+    calls behind `if self.training:`, masks and noise written by hand. What has to be in train mode for these
+    is found at the first call of the model, by running it on what it is called with. Each module's mode is
+    restored afterwards.
 
-    A call behind `if self.training:` never happens in test mode; name the module that makes it in `also`. A
-    functional dropout that is off in training too (`training=False` written out) is switched on as well: from
-    the call alone it cannot be told from one in test mode.
+    A functional dropout that is off in training too (`training=False` written out) is switched on as well:
+    from the call alone it cannot be told from one in test mode.
 
     Args:
         model: any model.
@@ -65,13 +66,18 @@ def dropout_on(
     Yields:
         the switch, whose `draws` counts the functional calls that dropped.
 
+    Warns:
+        UserWarning: some noise of train mode could not be switched on, or train mode could not be run.
+
     Raises:
         UsageError: the model is no module, or `also` names no module of it, or a norm.
     """
     check_model(model)
     also = as_names("also", also)
+    inner = unwrapped(model)
     switch = DropoutSwitch(on=True)
-    with test_mode(model, _noisy(model, also, _dropouts(model, catalogue), catalogue)), switch:
+    on = _noisy(inner, also, catalogue)
+    with test_mode(model, on), switch, _gates_at_first_call(inner, on, catalogue, switch):
         yield switch
 
 
@@ -104,9 +110,8 @@ def monte_carlo(
         samples: how many passes, at least 1.
         transform: applied to the model's output before averaging, such as a softmax: averaging probabilities
             is not the same as averaging logits.
-        chunk: passes that run at once, to save memory; all of them by default, one at a time where a dropout
-            draws one mask for the whole batch. On a CPU few at once can be faster, as they stay in the cache.
-            1 needs no look at the samples, and gives no warning.
+        chunk: passes that run at once, to save memory; all of them by default. On a CPU few at once can be
+            faster, as they stay in the cache. 1 needs no look at the samples, and gives no warning.
         also: see `dropout_on`.
         catalogue: which classes are dropouts.
 
@@ -129,41 +134,43 @@ def monte_carlo(
         raise MeasureError(
             "the batch holds no tensor with a batch dimension", "pass what the model is called with"
         )
-    dropouts = _dropouts(model, catalogue)
-    noisy = _noisy(model, also, dropouts, catalogue)
+    on = _noisy(model, also, catalogue)
     call = Call(model, leaves, build, size, transform)
-    shared = any(spec.noise is Noise.BATCH and spec.is_noisy for _, spec in dropouts)
-    step = min(samples, chunk or (1 if shared else samples))
+    step = min(samples, chunk or samples)
     if step > 1 and not _may_stack(call):
         step = 1
-    switch = DropoutSwitch(on=True)
+    noise, is_news = find_noise(
+        model,
+        lambda times: call(partial(_repeat, times=times)),
+        on,
+        catalogue,
+        device_for(model, None),
+        key=call.shapes,
+        twice=step > 1,
+    )
+    if is_news and noise.told(""):
+        warnings.warn(f"monte_carlo: {noise.told(type(model).__name__)}", stacklevel=2)
+    if noise.draws == 0:
+        raise MeasureError(
+            f"no dropout of {type(model).__name__} drew anything",
+            "p = 0 draws nothing; name in `also` a module whose mode decides over noise",
+        )
+    if noise.shared:
+        step = 1
     totals: _Totals | None = None
-    with torch.no_grad(), test_mode(model, noisy):
+    with torch.no_grad(), test_mode(model, on), gated(noise.gates), DropoutSwitch(on=True):
         for start in range(0, samples, step):
             times = min(step, samples - start)
-            with switch:
-                output = call(partial(_repeat, times=times))
-            values, build_output = flatten(output)
+            values, build_output = flatten(call(partial(_repeat, times=times)))
             if totals is None:
                 totals = _Totals(values, build_output)
             totals.add([_split(value, times, size) for value in values], times)
-    if switch.draws == 0 and not _draws_by_itself(model, also, dropouts):
-        raise MeasureError(
-            f"no dropout of {type(model).__name__} drew anything",
-            "a call behind `if self.training:` needs its module named in `also`; p = 0 draws nothing",
-        )
     assert totals is not None
-    return MonteCarlo(totals.mean(), totals.std(samples), samples)
+    return MonteCarlo(totals.mean(), totals.std(samples), samples, tuple(map(str, noise.left)))
 
 
-def _dropouts(model: nn.Module, catalogue: Catalogue) -> _Dropouts:
-    return [(module, spec) for module in model.modules() if (spec := catalogue.dropout(module)) is not None]
-
-
-def _noisy(
-    model: nn.Module, also: Collection[str], dropouts: _Dropouts, catalogue: Catalogue
-) -> Callable[[nn.Module], bool]:
-    """Says of a module whether it is to be in train mode: one that drops, or is named in `also`."""
+def _noisy(model: nn.Module, also: Collection[str], catalogue: Catalogue) -> Callable[[nn.Module], bool]:
+    """Says of a module whether it is in train mode in any case: one that drops, or is named in `also`."""
     modules = dict(model.named_modules()) if also else {}
     unknown = sorted(set(also) - modules.keys())
     if unknown:
@@ -171,8 +178,37 @@ def _noisy(
     norms = sorted(name for name in also if catalogue.norm(modules[name]) is not None)
     if norms:
         raise UsageError(f"also names a norm: {', '.join(norms)}", "norms stay in test mode")
-    noisy = {id(module) for module, _ in dropouts} | {id(modules[name]) for name in also}
-    return lambda module: id(module) in noisy or isinstance(module, nn.RNNBase)
+    noisy = {id(modules[name]) for name in also}
+    noisy |= {id(module) for module in model.modules() if catalogue.dropout(module) is not None}
+    return lambda module: id(module) in noisy or isinstance(module, (nn.RNNBase, nn.MultiheadAttention))
+
+
+@contextmanager
+def _gates_at_first_call(
+    model: nn.Module, on: Callable[[nn.Module], bool], catalogue: Catalogue, switch: DropoutSwitch
+) -> Iterator[None]:
+    """Put what makes noise into train mode when `model` is called for the first time."""
+    with ExitStack() as stack:
+
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            handle.remove()
+            leaves, build = flatten((args, kwargs))
+            shapes = tuple(leaf.shape if isinstance(leaf, Tensor) else None for leaf in leaves)
+            counted = switch.draws
+
+            def run(times: int) -> Any:
+                copies, named = build([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+                return model(*copies, **named)
+
+            noise, is_news = find_noise(model, run, on, catalogue, device_of(model), key=shapes)
+            switch.draws = counted
+            if is_news and noise.told(""):
+                warnings.warn(f"dropout_on: {noise.told(type(model).__name__)}", stacklevel=2)
+            stack.enter_context(gated(noise.gates))
+
+        handle = model.register_forward_pre_hook(look, with_kwargs=True, prepend=True)
+        stack.callback(handle.remove)
+        yield
 
 
 def _may_stack(call: Call) -> bool:
@@ -250,13 +286,3 @@ def _split(value: Any, times: int, size: int) -> Any:
             "with `transform` pick the outputs that keep the batch as their first dimension",
         )
     return value.reshape(times, size, *value.shape[1:])
-
-
-def _draws_by_itself(model: nn.Module, also: Collection[str], dropouts: _Dropouts) -> bool:
-    """Whether some module draws without calling one of torch's functional dropouts."""
-    for name, module in model.named_modules():
-        if name in also or (isinstance(module, nn.RNNBase) and module.dropout > 0):
-            return True
-    return any(
-        spec.is_noisy and not isinstance(module, nn.modules.dropout._DropoutNd) for module, spec in dropouts
-    )

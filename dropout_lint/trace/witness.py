@@ -102,6 +102,14 @@ class _Kind:
 _kinds: dict[Any, _Kind] = {}
 
 
+def kind_of(func: Any) -> _Kind:
+    """What there is to know of an operator, read once."""
+    kind = _kinds.get(func)
+    if kind is None:
+        kind = _kinds[func] = _Kind(func)
+    return kind
+
+
 class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Which draws reached which storage. Sets of draws are bits of an integer, by their place in `draws`.
 
@@ -136,9 +144,7 @@ class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        kind = _kinds.get(func)
-        if kind is None:
-            kind = _kinds[func] = _Kind(func)
+        kind = kind_of(func)
         if kind.mode is not None and "batch_norm" in kind.name:
             self.batch_statistics = bool(kind.given(kind.mode, args, kwargs))
         draws = kind.seeded and kind.draws(args, kwargs)
