@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from dropout_lint.analysis import analyse_trace
-from dropout_lint.fixes.source.engine import SourceFix, fix_source
+from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.source.engine import SourceFix, draft_source, fix_source
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.trace import trace
 
@@ -98,6 +99,20 @@ class Case:
             assert file.read_text() == text, "nothing may be written before write()"
             assert [path.name for path in file.parent.glob("*.py")] == [file.name]
         return replace(result, notes=tuple(note.replace(f"{folder}/", "") for note in result.notes))
+
+    def promised(self) -> set[tuple[str | None, str]]:
+        """What `check` says that `dropout-lint fix` will do: dropouts and titles."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
+            target = self.target
+            if self.golden.suffix != DIFF:
+                file = Path(folder) / f"{self.name}.py"
+                file.write_text(self.text)
+                target = f"{file}:{target}"
+            (built,) = resolve(target)
+            analysis = analyse_trace(trace(built.model, built.inputs, constructed=built.constructed))
+            promises = plan(analysis, least="info", source=draft_source)
+        by_source = [item for item in analysis.findings if promises[id(item)].by == "dropout-lint fix"]
+        return {(item.dropout and item.dropout.name, promises[id(item)].title) for item in by_source}
 
     def outcome(self, result: SourceFix) -> str:
         """What the golden file has to be."""

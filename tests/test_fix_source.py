@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from golden_fixes import CASES, FOLDER, fix, fixed, lines
 
+from dropout_lint.analysis import analyse_trace
 from dropout_lint.errors import FixError
+from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.plan.words import PLACES
 from dropout_lint.fixes.source.diff import unified
+from dropout_lint.fixes.source.engine import draft_source
 from dropout_lint.fixes.source.prover import Question, shared
 from dropout_lint.fixes.source.syntax import read_raw
 from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.loading.resolving import resolve
+from dropout_lint.trace import trace
 
 
 def inherited(folder: Path) -> Path:
@@ -41,6 +46,29 @@ def test_golden_files(name: str) -> None:
     if case.golden.suffix == ".py" and not case.options:
         second = case.fix(case.golden.read_text())
         assert not second.changes and not second.applied, "applying a fix twice changes nothing"
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.options])
+def test_what_check_promises_is_what_fix_does(name: str) -> None:
+    """`check` plans, and writes for itself, what `fix` then proves; it says of each place what it means."""
+    promised = {(dropout, without_meaning(title)) for dropout, title in CASES[name].promised()}
+    done = {(item.dropout, item.title.rpartition(" [")[0]) for item in fixed(name).applied}
+    assert promised == {(dropout, without_meaning(title)) for dropout, title in done}
+
+
+def without_meaning(title: str) -> str:
+    """A title without what the place's name means, which `fix` says once."""
+    return next((title.removesuffix(f" ({words})") for words in PLACES.values() if words in title), title)
+
+
+def test_where_source_cannot_say_it_check_promises_the_graph_fix_alone(tmp_path: Path) -> None:
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    for folder, way in ((tmp_path, "dropout-lint fix"), (packages, "dl.fix")):
+        (built,) = resolve(f"{inherited(folder)}:Net")
+        analysis = analyse_trace(trace(built.model, built.inputs, constructed=built.constructed))
+        assert {promise.by for promise in plan(analysis, source=draft_source).values()} == {way}
+        assert {promise.by for promise in plan(analysis).values()} == {"dl.fix"}
 
 
 def test_no_golden_file_is_left_over() -> None:

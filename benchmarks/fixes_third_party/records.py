@@ -19,6 +19,7 @@ class Finding(msgspec.Struct, frozen=True):
     Attributes:
         applicability: `automatic`, `manual` or `none`.
         delta_after: the promised Δ at the finding's norm.
+        by: what does it, None where nothing does.
     """
 
     code: str
@@ -29,6 +30,7 @@ class Finding(msgspec.Struct, frozen=True):
     strategy: str | None
     title: str
     delta_after: float | None
+    by: str | None = None
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ class Record(msgspec.Struct, frozen=True):
         """Where `fix` did something else than `check` had promised, or another Δ came of it."""
         found = []
         done = {title.rpartition(" [")[0] or title for title in self.did}
-        promised = [finding for finding in self.asked if finding.applicability == "automatic"]
+        promised = [finding for finding in self.asked if finding.by == "dropout-lint fix"]
         for finding in promised:
             if finding.title not in done:
                 found.append(f"{finding.dropout} ({finding.code}): promised “{finding.title}”, not done")

@@ -94,6 +94,7 @@ def found(text: str) -> tuple[Finding, ...]:
             strategy=item["fix"].get("strategy"),
             title=item["fix"].get("title", "").partition(", together with ")[0],
             delta_after=item["fix"].get("delta_after"),
+            by=item["fix"].get("by"),
         )
         for item in target["findings"]
     )

@@ -142,7 +142,7 @@ def finding_info(
         interval=None if low is None or high is None else ends((low, high)),
         delta_initial=rounded(facts.delta_initial) if facts and facts.delta_initial is not None else None,
         basis=cast("Basis | None", facts.basis) if facts else None,
-        fix=default_fix(finding, trace) if fix is None else fix_info(fix),
+        fix=default_fix(finding) if fix is None else fix_info(fix),
         source=finding.rule.source,
     )
 
@@ -223,21 +223,16 @@ def fix_info(promise: Promise) -> FixInfo:
         strategy=promise.strategy,
         title=promise.title,
         delta_after=promise.delta_after,
+        by=promise.by,
     )
 
 
-def default_fix(finding: Finding, trace: Trace) -> FixInfo:
-    """What the rule's own strategy promises, where the fix room has no plan."""
+def default_fix(finding: Finding) -> FixInfo:
+    """What the rule's own strategy is, where the fix room has no plan: nothing is promised."""
     strategy = finding.rule.fix
     if strategy is None or finding.dropout is None:
         return FixInfo(applicability="none", strategy=None, title="")
-    inside = bool(getattr(finding.dropout, "inside", False))
-    automatic = trace.runnable and not inside
-    return FixInfo(
-        applicability="automatic" if automatic else "manual",
-        strategy=strategy,
-        title=FIX_TITLES.get(strategy, strategy),
-    )
+    return FixInfo(applicability="manual", strategy=strategy, title=FIX_TITLES.get(strategy, strategy))
 
 
 def rounded(value: float) -> float:

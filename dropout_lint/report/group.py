@@ -66,7 +66,8 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
         where = (place.file, place.line) if place else index
         kind = finding.dropout.kind if finding.dropout else None
         # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
-        key = (finding.code, finding.severity, where, kind, finding.fix.applicability, finding.fix.strategy)
+        fix = finding.fix
+        key = (finding.code, finding.severity, where, kind, fix.applicability, fix.strategy, fix.by)
         together.setdefault(key, []).append(finding)
     groups = [Group(tuple(members)) for members in together.values()]
     return sorted(groups, key=lambda group: SEVERITIES.index(group.first.severity))

@@ -61,12 +61,13 @@ class EditInfo(Struct, frozen=True, kw_only=True):
 
 
 class FixInfo(Struct, frozen=True, kw_only=True):
-    """What can be done about a finding."""
+    """What can be done about a finding; `by` is what does it: null where nothing does, or it is not known."""
 
     applicability: Literal["automatic", "manual", "none"]
     strategy: str | None
     title: str
     delta_after: float | None = None
+    by: Literal["dropout-lint fix", "dl.fix"] | None = None
     edits: list[EditInfo] = []
 
 

@@ -58,7 +58,7 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
         item = answers.get(about)
         if item is None or not edits:
             advice = by_hand.get(about)
-            if advice is None or finding.fix.applicability != "automatic":
+            if advice is None or finding.fix.by != "dropout-lint fix":
                 return finding
             left = FixInfo(applicability="manual", strategy=None, title=advice)
             return msgspec.structs.replace(finding, fix=left)
@@ -70,6 +70,7 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
             strategy=item.action,
             title=item.title.removesuffix(f" [{', '.join(item.codes)}]") + together,
             delta_after=after.get(norm) if norm else None,
+            by="dropout-lint fix",
             edits=edits,
         )
         return msgspec.structs.replace(finding, fix=info)

@@ -10,8 +10,7 @@ from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.rules import RuleSet
 from dropout_lint.rules.findings import Finding
-from dropout_lint.runs.linting import analyse_built, options_of
-from dropout_lint.suppress.ignores import read
+from dropout_lint.runs.linting import analyse_built, is_ignored, options_of
 from dropout_lint.terms import Strategy
 
 
@@ -60,16 +59,3 @@ def repair(
     )
     left = tuple(finding for finding in result.left if not is_ignored(finding))
     return replace(result, left=left), findings
-
-
-def is_ignored(finding: Finding) -> bool:
-    """Whether an ignore comment stands on the line of the dropout's construction or call."""
-    site = finding.dropout
-    if site is None:
-        return False
-    places = [place for place in (getattr(site, "call", None), site.constructed) if place is not None]
-    return any(
-        ignore.matching(finding.rule.code, finding.rule.name)
-        for place in places
-        for ignore in read(place.file).at(place.line)
-    )

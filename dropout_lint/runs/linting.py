@@ -10,8 +10,9 @@ import msgspec
 from dropout_lint.analysis import Analysis, Options, analyse
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, NoModelError
-from dropout_lint.fixes.plan.info import plan
+from dropout_lint.fixes.plan.info import Draft, plan
 from dropout_lint.fixes.plan.steps import Promise
+from dropout_lint.fixes.source.engine import draft_source
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
@@ -20,8 +21,10 @@ from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.rules import RuleSet
+from dropout_lint.rules.findings import Finding
 from dropout_lint.runs.draw import draw
 from dropout_lint.runs.failures import empty, failure, is_missing_import, skipped
+from dropout_lint.suppress.ignores import read
 from dropout_lint.terms import Severity
 from dropout_lint.words import numbered
 
@@ -60,8 +63,10 @@ def analyse_built(built: Built, options: Options) -> Analysis:
         return analyse(built.model, built.inputs, options, constructed=built.constructed)
 
 
-def lint_built(built: Built, options: Options, least: Severity = "warning") -> Outcome:
-    """Lint one built model; `least` is the least severity that a fix answers.
+def lint_built(
+    built: Built, options: Options, least: Severity = "warning", source: Draft | None = None
+) -> Outcome:
+    """Lint one built model; `least` is the least severity that a fix answers, `source` plans one in source.
 
     Raises:
         TraceError, InputError: see `analyse`.
@@ -73,7 +78,7 @@ def lint_built(built: Built, options: Options, least: Severity = "warning") -> O
             analysis.trace,
             analysis.prediction,
             analysis.findings,
-            planned_fixes(analysis, least),
+            planned_fixes(analysis, least, source),
             exempt=analysis.exempt,
         )
     trace = analysis.trace
@@ -95,13 +100,13 @@ def lint_built(built: Built, options: Options, least: Severity = "warning") -> O
 def _at_rate(built: Built, options: Options, own: Settings) -> Outcome:
     """Lint a model with the ratio that the settings assume where its dropouts have none; said in a note."""
     if own.assume_p is None:
-        outcome = lint_built(built, options, own.fail_on)
+        outcome = lint_built(built, options, own.fail_on, draft_source)
         names = list(idle(built.model, options.catalogue))
         shifting = any(item.shifts for item in outcome.info.predictions)
         note = f"{_of_ratio_0(names)}: `--assume-p 0.2` lints as if it were another" if shifting else ""
         return _noted(outcome, [note] if names and note else [])
     with dropping(built.model, options.catalogue, own.assume_p) as (names, fixed):
-        outcome = lint_built(built, options, own.fail_on)
+        outcome = lint_built(built, options, own.fail_on, draft_source)
     notes = [f"{_of_ratio_0(names)}: linted as if it were {own.assume_p:g} (--assume-p)"] if names else []
     notes += [f"{_of_ratio_0(fixed)} that cannot be set: judged as it is"] if fixed else []
     return _noted(outcome, notes or ["no dropout module has ratio 0, so that --assume-p changes nothing"])
@@ -117,10 +122,10 @@ def _noted(outcome: Outcome, notes: list[str]) -> Outcome:
     return msgspec.structs.replace(outcome, info=info)
 
 
-def planned_fixes(analysis: Analysis, least: Severity) -> Mapping[int, Promise]:
-    """What `fix` would do about each finding, by `id(finding)`."""
+def planned_fixes(analysis: Analysis, least: Severity, source: Draft | None) -> Mapping[int, Promise]:
+    """What a fix would do about each finding, by `id(finding)`."""
     try:
-        return plan(analysis, least=least)
+        return plan(analysis, least=least, source=source, left_out=is_ignored)
     except DropoutLintError:  # no plan is no reason to withhold the findings
         return {}
 
@@ -148,3 +153,16 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
         except Exception as problem:
             outcomes.append(failure(built.target, problem, built.notes, built.unseen))
     return outcomes
+
+
+def is_ignored(finding: Finding) -> bool:
+    """Whether an ignore comment stands on the line of the dropout's construction or call."""
+    site = finding.dropout
+    if site is None:
+        return False
+    places = [place for place in (getattr(site, "call", None), site.constructed) if place is not None]
+    return any(
+        ignore.matching(finding.rule.code, finding.rule.name)
+        for place in places
+        for ignore in read(place.file).at(place.line)
+    )

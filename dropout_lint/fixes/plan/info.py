@@ -1,14 +1,14 @@
-"""`plan`: for every finding, what `fix` would do about it: the very plan, made for the report."""
+"""`plan`: for every finding, what a fix would do about it: the very plan, made for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.case import can_be_fixed
-from dropout_lint.fixes.plan.planner import Planner
-from dropout_lint.fixes.plan.steps import Promise, Step
+from dropout_lint.fixes.plan.planner import Plan, Planner
+from dropout_lint.fixes.plan.steps import Promise, Step, Way
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.plan.words import advice_for, describe_step
 from dropout_lint.rules.findings import Finding
@@ -17,7 +17,7 @@ from dropout_lint.trace.traced import DropoutSite
 
 # Above this many nodes nothing is planned in a lint run: it costs further predictions.
 PREDICT_LIMIT = 1500
-UNPLANNED = "large model: `dropout-lint fix` works out what would answer it"
+UNPLANNED = "nothing is planned in passing for a model as large: see what `dropout-lint fix` makes of it"
 
 
 def asked(findings: Sequence[Finding], least: Severity, selected: Sequence[str] = ()) -> list[Finding]:
@@ -32,28 +32,62 @@ def asked(findings: Sequence[Finding], least: Severity, selected: Sequence[str] 
     ]
 
 
-def plan(analysis: Analysis, *, least: Severity = "warning") -> Mapping[int, Promise]:
-    """What `fix` does about each finding, by `id(finding)`: the same action, and the same Δ after it.
+Draft = Callable[[Analysis, Sequence[Finding]], Plan]
+"""Plans the fix of some findings; what it leaves, it gives reasons for."""
+
+
+def graph_plan(analysis: Analysis, findings: Sequence[Finding]) -> Plan:
+    """What `dl.fix` does."""
+    return Planner(Trials(analysis), findings, compare=False).plan()
+
+
+def plan(
+    analysis: Analysis,
+    *,
+    least: Severity = "warning",
+    source: Draft | None = None,
+    left_out: Callable[[Finding], bool] = lambda _: False,
+) -> Mapping[int, Promise]:
+    """What a fix does about each finding, by `id(finding)`: the same action, and the same Δ after it.
+
+    Where `dropout-lint fix` does nothing about one in source, `dl.fix` may.
 
     Args:
         analysis: the model as it was linted.
         least: the least severity that a fix answers.
+        source: what `dropout-lint fix` plans; None where there is no target that it could be asked for.
+        left_out: whether a finding is none that a fix is asked to answer, though it fails a run.
     """
     findings = analysis.findings
     if not findings:
         return {}
-    wanted = asked(findings, least, analysis.options.select)
+    wanted = [item for item in asked(findings, least, analysis.options.select) if not left_out(item)]
     infos = {id(finding): _by_hand(finding) for finding in findings}
     fixable = [finding for finding in wanted if can_be_fixed(finding)]
     if not fixable:
         return infos
     if len(analysis.trace.graph.nodes) > PREDICT_LIMIT:
-        info = Promise(applicability="automatic", strategy="auto", title=UNPLANNED)
+        info = Promise(applicability="manual", strategy=None, title=UNPLANNED)
         return infos | {id(finding): info for finding in fixable}
-    found = Planner(Trials(analysis), wanted, compare=False).plan()
-    deltas = {shift.norm: shift.delta for shift in found.after.prediction.norms}
-    steps = {step.site.node: step for step in found.steps}
-    left = {(item.dropout, code): item for item in found.skipped for code in item.codes}
+    if source is not None:
+        infos |= _promised(source(analysis, wanted), wanted, "dropout-lint fix")
+    open_ones = [item for item in fixable if infos[id(item)].by is None]
+    if open_ones:
+        made = _promised(graph_plan(analysis, wanted), wanted, "dl.fix")
+        infos |= {
+            key: promise
+            for key, promise in made.items()
+            if infos[key].by is None and (promise.by is not None or source is None)
+        }
+    return infos
+
+
+def _promised(plan: Plan, wanted: Sequence[Finding], by: Way) -> dict[int, Promise]:
+    """What a plan does about each of the findings that it was made for."""
+    found: dict[int, Promise] = {}
+    deltas = {shift.norm: shift.delta for shift in plan.after.prediction.norms}
+    steps = {step.site.node: step for step in plan.steps}
+    left = {(item.dropout, code): item for item in plan.skipped for code in item.codes}
     for finding in wanted:
         site = finding.dropout
         if not isinstance(site, DropoutSite):
@@ -61,12 +95,16 @@ def plan(analysis: Analysis, *, least: Severity = "warning") -> Mapping[int, Pro
         step = steps.get(site.node)
         if step is not None and finding.rule.code in step.codes:
             delta = None if finding.norm is None else deltas.get(finding.norm.name)
-            infos[id(finding)] = Promise(
-                applicability="automatic", strategy=strategy_of(step), title=title(step), delta_after=delta
+            found[id(finding)] = Promise(
+                applicability="automatic",
+                strategy=strategy_of(step),
+                title=title(step),
+                delta_after=delta,
+                by=by,
             )
         elif (skipped := left.get((site.name, finding.rule.code))) is not None:
-            infos[id(finding)] = Promise(applicability="manual", strategy=None, title=skipped.advice)
-    return infos
+            found[id(finding)] = Promise(applicability="manual", strategy=None, title=skipped.advice)
+    return found
 
 
 def strategy_of(step: Step) -> Remedy:

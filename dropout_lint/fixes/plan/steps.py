@@ -73,6 +73,10 @@ class Step:
         return self.anchor is not None and self.anchor.settles
 
 
+Way = Literal["dropout-lint fix", "dl.fix"]
+"""In the user's source, or in the graph."""
+
+
 @dataclass(frozen=True)
 class Promise:
     """What a fix would do about one finding.
@@ -82,12 +86,14 @@ class Promise:
         strategy: how, None where nothing is done.
         title: the same in words, or the advice.
         delta_after: Δ at the finding's norm after all fixes, None where it is not known.
+        by: what does it, None where nothing does.
     """
 
     applicability: Literal["automatic", "manual", "none"]
     strategy: str | None
     title: str
     delta_after: float | None = None
+    by: Way | None = None
 
 
 @dataclass(frozen=True)

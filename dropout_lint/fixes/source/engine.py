@@ -15,7 +15,7 @@ from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.fixes.source import vendor
-from dropout_lint.fixes.source.arguments import dead_arguments, refuse_dead
+from dropout_lint.fixes.source.arguments import Dead, dead_arguments, refuse_dead
 from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
@@ -150,8 +150,23 @@ def fix_source(
     prover = prover or shared()
     with prover.originals() as original:
         auto = strategy == "auto"
-        search = _Search(Sources(analysis.trace), found, plan, prover, original, blank, auto, vendor_uout)
-        return search.run()
+        search = _Search(Sources(analysis.trace), found, plan, auto, vendor_uout)
+        return search.run(prover, original, blank)
+
+
+def draft_source(analysis: Analysis, findings: Sequence[Finding]) -> Plan:
+    """What `fix_source` will do, as far as it is known before the proofs: a plan that source can say.
+
+    Args:
+        analysis: the target as it was linted.
+        findings: what of its findings is to be fixed.
+    """
+    trials = Trials(analysis)
+
+    def plan(barred: Collection[tuple[str, str]]) -> Plan:
+        return Planner(trials, findings, barred=barred, compare=False).plan()
+
+    return _Search(Sources(analysis.trace), findings, plan).draft()
 
 
 @dataclass
@@ -162,9 +177,6 @@ class _Search:
         sources: the user's files.
         found: what is to be fixed.
         plan: the best plan without some (node name of a dropout call, action) pairs.
-        prover: the proof process.
-        original: what the unedited model gave it.
-        blank: the question to prove, without the edits.
         auto: whether the tool chose the strategy itself, so that it leaves nothing that does nothing.
         vendor_uout: see `fix_source`.
         barred: the pairs that did not go.
@@ -175,34 +187,47 @@ class _Search:
     sources: Sources
     found: Sequence[Finding]
     plan: Callable[[Collection[tuple[str, str]]], Plan]
-    prover: Prover
-    original: Original
-    blank: Question
-    auto: bool
+    auto: bool = True
     vendor_uout: bool = False
     barred: set[tuple[str, str]] = field(default_factory=set)
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def run(self) -> SourceFix:
+    def draft(self) -> Plan:
+        """The first plan that can be written, without any proof."""
+        self._bar_foreign()
+        for _ in range(ROUNDS):
+            plan = self.plan(self.barred)
+            if not plan.steps:
+                break
+            try:
+                self._written(plan.steps)
+                break
+            except CannotExpress as error:
+                self._bar(plan, error)
+        return replace(plan, skipped=self._skipped(plan))
+
+    def run(self, prover: Prover, original: Original, blank: Question) -> SourceFix:
         """Plan, write and prove, each time without what did not go before.
+
+        Args:
+            prover: the proof process.
+            original: what the unedited model gave it.
+            blank: the question to prove, without the edits.
 
         Raises:
             FixError: no edit could be proven harmless.
         """
         if self._bar_foreign():
-            self.prover.start()  # it loads torch while the strategies are weighed
+            prover.start()  # it loads torch while the strategies are weighed
         for _ in range(ROUNDS):
             plan = self.plan(self.barred)
             if not plan.steps:
                 return self._result(plan, (), Proof(()))
             try:
-                changes, expression = self._changes(plan.steps)
-                dead = dead_arguments(changes)
-                if self.auto:
-                    refuse_dead(self.sources, plan.steps, dead)
+                changes, expression, dead = self._written(plan.steps)
                 orphans = len(expression.orphans)
-                proof = self.prover.ask(self._question(plan, changes, orphans), self.original)
+                proof = prover.ask(self._question(blank, plan, changes, orphans), original)
             except CannotExpress as error:
                 self._bar(plan, error)
                 continue
@@ -217,11 +242,23 @@ class _Search:
             self.notes += [f"{item} is taken and does nothing any more" for item in dead if not item.stored]
             if expression.uout.needs_us:
                 self.notes.append(NEEDS_US)
-            self.notes += other_users(expression.edits, self.sources.trace.model, self.blank.target)
+            self.notes += other_users(expression.edits, self.sources.trace.model, blank.target)
             return self._result(plan, changes, proof)
         raise FixError(
             "no edit of the source could be proven harmless", "the files stay as they were; " + GRAPH_FIX
         )
+
+    def _written(self, steps: Sequence[Step]) -> tuple[tuple[Change, ...], Expression, list[Dead]]:
+        """`_changes`, and the arguments that do nothing afterwards.
+
+        Raises:
+            CannotExpress: as `_changes`; or there are some, and the tool chose the strategy.
+        """
+        changes, expression = self._changes(steps)
+        dead = dead_arguments(changes)
+        if self.auto:
+            refuse_dead(self.sources, steps, dead)
+        return changes, expression, dead
 
     def _changes(self, steps: Sequence[Step]) -> tuple[tuple[Change, ...], Expression]:
         """The edited files, and the edits that made them, with what is to be noted about them.
@@ -252,9 +289,9 @@ class _Search:
         changes += [Change(path, None, vendor.text()) for path in sorted(expression.uout.new)]
         return tuple(changes), expression
 
-    def _question(self, plan: Plan, changes: Sequence[Change], orphans: int) -> Question:
+    def _question(self, blank: Question, plan: Plan, changes: Sequence[Change], orphans: int) -> Question:
         return replace(
-            self.blank,
+            blank,
             files={str(change.path): change.after for change in changes},
             expected=[*(item.rule.code for item in plan.after.findings), *(["DL406"] * orphans)],
             repaired=any("DL401" in step.codes for step in plan.steps),
@@ -304,15 +341,19 @@ class _Search:
             self.reasons[step.site.name] = (error.message, GRAPH_FIX)
         self.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
 
-    def _result(self, plan: Plan, changes: tuple[Change, ...], proof: Proof) -> SourceFix:
+    def _skipped(self, plan: Plan) -> tuple[Skipped, ...]:
+        """What the plan leaves, with the reasons that the source gave."""
         skipped = []
         for item in plan.skipped:
             reason = self.reasons.get(item.dropout or "")
             skipped.append(Skipped(item.dropout, item.codes, *reason) if reason is not None else item)
+        return tuple(skipped)
+
+    def _result(self, plan: Plan, changes: tuple[Change, ...], proof: Proof) -> SourceFix:
         return SourceFix(
             changes=changes,
             applied=tuple(applied(step) for step in plan.steps) if changes else (),
-            skipped=tuple(skipped),
+            skipped=self._skipped(plan),
             before=plan.before.prediction,
             after=plan.after.prediction,
             notes=tuple(dict.fromkeys(self.notes)),

@@ -236,7 +236,7 @@ class Writer:
         )
 
     def fix(self, group: Group) -> None:
-        """What the fix does and how much better Δ gets; whether source can say it, a try (--fixes) tells."""
+        """What the fix does and how much better Δ gets; whether it is proven, a try (--fixes) tells."""
         finding = group.first
         fix = finding.fix
         if fix.applicability == "none" and not fix.title:
@@ -245,9 +245,9 @@ class Writer:
         if improves(finding):
             assert finding.delta is not None and fix.delta_after is not None
             after = f" (Δ {number(finding.delta)} → {number(fix.delta_after)})"
-        how = {"automatic": "`dropout-lint fix` or dl.fix", "manual": "by hand", "none": "none"}[
-            fix.applicability
-        ]
+        automatic = {"dropout-lint fix": "`dropout-lint fix`", "dl.fix": "dl.fix"}
+        either = automatic.get(fix.by or "", "`dropout-lint fix` or dl.fix")
+        how = {"automatic": either, "manual": "by hand", "none": "none"}[fix.applicability]
         if fix.edits:
             how = "source fix, proven"
         others = count(len(group.findings) - 1, "other")
