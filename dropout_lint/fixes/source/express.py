@@ -9,11 +9,12 @@ import libcst as cst
 from torch import fx
 
 from dropout_lint.fixes.graph.dropmodules import class_name
-from dropout_lint.fixes.plan.steps import ERASING, Step
+from dropout_lint.fixes.plan.steps import DELETING, ERASING, Step
 from dropout_lint.fixes.source import constructor, forward, functional, leftovers, sequences
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
 from dropout_lint.fixes.source.guards import lost_conditions, positive
+from dropout_lint.fixes.source.hoist import Hoist, hoisted
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import (
     BY_HAND,
@@ -102,6 +103,7 @@ class Expression:
         self.erased_calls: list[Old] = []
         self.orphans: set[str] = set()
         self.called_again: set[str] = set()  # modules that a moved call still needs
+        self.hoists: dict[tuple[object, ...], Hoist] = {}  # lines that keep their last call alone
         self.rates = Rates(sources)
         self.notes: list[str] = []
 
@@ -170,8 +172,21 @@ class Expression:
             for site in self.trace.dropouts
             if not site.inside and old_key(self.sources, site) == key and self.stays(site)
         ]
-        if kept and not all(step.action == "move" for step in group):
+        if not kept or all(step.action == "move" for step in group):
+            return
+        hoist = self._hoist(group, kept)
+        if hoist is None:
             raise self.partly_wrong([*(step.site for step in group), *kept])
+        self.hoists[key] = hoist
+
+    def _hoist(self, group: Sequence[Step], kept: Sequence[DropoutSite]) -> Hoist | None:
+        """How one line keeps its last call alone: behind the loop that it ends; None where it cannot."""
+        old = old_place(self.sources, group[0].site)
+        sites = [*(step.site for step in group), *kept]
+        last = max(sites, key=lambda site: site.call_index)
+        if [last] != list(kept) or old.holder is not None or len({site.owner for site in sites}) > 1:
+            return None
+        return hoisted(old.source, old.call) if {step.action for step in group} <= set(DELETING) else None
 
     def partly_wrong(self, sites: Sequence[DropoutSite]) -> CannotExpress:
         """Why one line for these calls cannot be edited: which of them are wrong and which are not."""
@@ -358,6 +373,9 @@ class Expression:
     def _erase(self, step: Step, used: set[int]) -> None:
         old = old_place(self.sources, step.site)
         edits = self.of(old.source)
+        if old.key in self.hoists:
+            self.hoists[old.key].write(edits)
+            return
         if old.holder is None:
             forward.erase(edits, old.call, moved=id(old.call) in used)
             if id(old.call) not in used:
