@@ -5,23 +5,26 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Any
 
 import torch
+from torch import nn
 
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.graphs import GRAPHS, NODES, edge_features, edges, graph_of, is_graph, node_features
 
 _PER_MAIN = 4
 """Combinations tried for one guess of the first argument."""
 
 
 def with_companions(
-    mains: Iterator[tuple[Any, str]], parameters: Mapping[str, inspect.Parameter]
+    model: nn.Module, mains: Iterator[tuple[Any, str]], parameters: Mapping[str, inspect.Parameter]
 ) -> Iterator[Inputs]:
     """Complete each guess for the first argument with guesses for the other required ones.
 
     Args:
+        model: whose layers tell how wide the features of a graph are.
         mains: values for the first argument and where they come from.
         parameters: `forward`'s parameters.
     """
@@ -34,9 +37,10 @@ def with_companions(
         for value, origin in mains:
             yield Inputs(([value[0], value[0]] if lists else value,), guessed=True, origin=origin)
         return
-    graph = _graph_mains(names, parameters, mains)
-    for value, origin in graph:
-        options = [_options(name, parameters[name], value) for name in names[1:]]
+    if is_graph(names):
+        mains = chain(node_features(model), mains)
+    for value, origin in _graph_mains(names, mains):
+        options = [_options(model, name, parameters[name], value) for name in names[1:]]
         for rest in islice(product(*options), _PER_MAIN):
             positional, keywords = _placed(names[1:], rest, parameters)
             yield Inputs((value, *positional), keywords, guessed=True, origin=origin)
@@ -75,18 +79,18 @@ def _placed(
     return positional, keywords
 
 
-def _graph_mains(
-    names: list[str], parameters: Mapping[str, inspect.Parameter], mains: Iterator[tuple[Any, str]]
-) -> Iterator[tuple[Any, str]]:
+def _graph_mains(names: list[str], mains: Iterator[tuple[Any, str]]) -> Iterator[tuple[Any, str]]:
     """Node features have no batch axis where edges or an adjacency matrix come with them."""
     for value, origin in mains:
         if any(name.startswith(("edge", "adj")) for name in names) and value.dim() == 2:
-            yield torch.empty((16, value.shape[-1]), device="meta"), origin
+            yield value.new_empty((NODES, value.shape[-1])), origin
         yield value, origin
 
 
-def _options(name: str, parameter: inspect.Parameter, main: torch.Tensor) -> list[Any]:
+def _options(model: nn.Module, name: str, parameter: inspect.Parameter, main: torch.Tensor) -> list[Any]:
     """Values for one argument, likeliest first."""
+    if _EDGE_FEATURES.fullmatch(name):
+        return edge_features(model, main)
     plain = _by_annotation(parameter)
     if plain is not None:
         return [plain]
@@ -100,7 +104,7 @@ def _options(name: str, parameter: inspect.Parameter, main: torch.Tensor) -> lis
 
 def named(name: str) -> bool:
     """Whether an argument's name alone tells what it is."""
-    return any(pattern.fullmatch(name) for pattern, _ in _BY_NAME)
+    return any(pattern.fullmatch(name) for pattern in (_EDGE_FEATURES, *(pattern for pattern, _ in _BY_NAME)))
 
 
 def _by_annotation(parameter: inspect.Parameter) -> Any:
@@ -148,10 +152,13 @@ def _zeros(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, dtype=torch.int64)
 
 
+_EDGE_FEATURES = re.compile(r"edge_(attrs?|features?|feats?|weights?)", re.I)
 _BY_NAME: tuple[tuple[re.Pattern[str], Callable[[torch.Tensor], list[Any]]], ...] = (
-    (re.compile(r"edge_index.*"), lambda main: [_zeros(2, 32)]),
+    (re.compile(r"edge_index.*"), lambda main: [edges(main.shape[0])]),
     (re.compile(r"adj.*"), _adjacencies),
-    (re.compile(r"batch"), lambda main: [_zeros(main.shape[0])]),
+    (re.compile(r"batch(_index|_idx)?"), lambda main: [graph_of(main.shape[0])]),
+    (re.compile(r"(num|n)_nodes"), lambda main: [main.shape[0]]),
+    (re.compile(r"num_graphs|batch_size"), lambda main: [GRAPHS]),
     (re.compile(r"(training|train|is_training|return_\w+|use_\w+|with_\w+)"), lambda main: [False, True]),
     (re.compile(r"(t|times?|timesteps?|steps?|sigmas?|noise_levels?|gammas?)", re.I), _times),
     (re.compile(r".*mask.*", re.I), _masks),

@@ -27,8 +27,8 @@ def declared_inputs(model: nn.Module, parameters: Mapping[str, inspect.Parameter
         parameters: `forward`'s parameters.
     """
     yield from configured_inputs(model, parameters)
-    yield from with_companions(_of_timm(model), parameters)
-    yield from with_companions(_of_sides(model), parameters)
+    yield from with_companions(model, _of_timm(model), parameters)
+    yield from with_companions(model, _of_sides(model), parameters)
 
 
 def detector_inputs(parameters: Mapping[str, inspect.Parameter]) -> Iterator[Inputs]:

@@ -19,6 +19,7 @@ from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.first_layers import leaf_candidates
 from dropout_lint.inputs.objects import object_inputs
 from dropout_lint.inputs.shapes import forward_parameters
+from dropout_lint.inputs.tabular import tabular_inputs
 
 LIMIT = 64
 """No more candidates than this."""
@@ -27,7 +28,8 @@ LIMIT = 64
 def guess_inputs(model: nn.Module) -> Iterator[Inputs]:
     """Candidates for `model`'s inputs, best first, each with `guessed` set and the reason in `origin`.
 
-    In this order: an object or a dict, where its class or the code tells what it holds; what the model
+    In this order: an object or a dict, where its class or the code tells what it holds; the columns of a
+    table; what the model
     declares (a detector's signature, a Hugging Face or diffusers `config`, timm's `pretrained_cfg`,
     `img_size` and its like); then the shapes that its first layers with parameters take, 1-D, 2-D or 3-D by
     their type, at several sizes. Further required arguments of `forward` are worked out from their names and
@@ -57,5 +59,6 @@ def _candidates(model: nn.Module) -> Iterator[Inputs]:
     if not parameters:
         yield Inputs((), guessed=True, origin="guessed: forward takes nothing")
     yield from object_inputs(model, parameters, leaf_candidates(model))
+    yield from tabular_inputs(model, parameters)
     yield from declared_inputs(model, parameters)
-    yield from with_companions(leaf_candidates(model), parameters)
+    yield from with_companions(model, leaf_candidates(model), parameters)

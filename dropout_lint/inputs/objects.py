@@ -12,6 +12,7 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from dropout_lint.inputs.companions import named, with_companions
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.tabular import tabular_fields
 
 _EMPTY = inspect.Parameter.empty
 
@@ -56,12 +58,17 @@ def object_inputs(
         name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind.fields[name])
         for name in order
     }
-    for candidate in with_companions(mains, fields):
+    tables = ((dict(found), "guessed from its columns") for found in tabular_fields(model, order))
+    others = (
+        (dict(zip(order, candidate.args, strict=True)), candidate.origin)
+        for candidate in with_companions(model, mains, fields)
+    )
+    for held, origin in chain(tables, others):
         try:
-            made = kind.make(**dict(zip(order, candidate.args, strict=True)))
+            made = kind.make(**held)
         except Exception:  # a class that wants something else: other guesses are tried
             return
-        yield Inputs((made,), guessed=True, origin=f"{candidate.origin}, in {kind.word}")
+        yield Inputs((made,), guessed=True, origin=f"{origin}, in {kind.word}")
 
 
 def _annotation(model: nn.Module, parameter: inspect.Parameter) -> Any:

@@ -284,6 +284,8 @@ def _moments(
         raise Unrunnable("the result has another shape")
     if drawn[0].test.is_complex():
         raise Unrunnable("its result is complex")
+    if drawn[0].test.layout != torch.strided:
+        raise Unrunnable("its result is sparse")
     loudest = max(
         states, key=lambda s: (float(s.noise.sum()), float(s.t_var.sum())), default=constant(0.0, rows)
     )
