@@ -83,3 +83,22 @@ def test_every_public_name_is_what_it_says() -> None:
         assert callable(getattr(dl, name)), name
     with pytest.raises(AttributeError):
         dl.nothing  # noqa: B018
+
+
+def test_a_call_of_generated_code_is_not_named_after_a_file_of_ours() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.bn, self.fc2 = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.dropout(self.fc1(x), 0.5, self.training)
+            return self.fc2(self.bn(x))
+
+    baked = torch.fx.symbolic_trace(Net())  # `training` is True in it for good
+    report = dl.lint(baked, torch.randn(4, 8))
+    assert "DL401" in {finding.code for finding in report.findings}
+    assert {finding.dropout.name for finding in report.findings} == {"@dropout"}
+    assert {finding.dropout.call for finding in report.findings} == {None}
+    fixed = dl.fix(baked, torch.randn(4, 8))
+    assert {item.dropout for item in fixed.applied} == {"@dropout"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dropout_lint
-from dropout_lint.errors import DropoutLintError, InputError, TargetError, TraceError
+from dropout_lint.errors import DropoutLintError, InputError, TargetError, TraceError, UsageError
 from dropout_lint.loading.resolving import resolve
 
 BAD = """
@@ -278,7 +279,7 @@ def test_an_exported_program_is_refused_in_plain_words(folder: Path, wrap: str) 
     )
     with pytest.raises(TraceError, match=r"program that torch\.export made: it holds one mode") as caught:
         resolve("exporting:build")
-    assert caught.value.hint == "lint the module that it was exported from"
+    assert caught.value.hint == "lint the module that it was made from"
     assert ("its part `0`" in caught.value.message) == bool(wrap)
 
 
@@ -288,3 +289,42 @@ def test_an_exported_program_is_refused_from_python_too() -> None:
     with pytest.raises(TraceError, match="it holds one mode"):
         dropout_lint.lint(exported)
     assert dropout_lint.lint(torch.fx.symbolic_trace(net), torch.randn(4, 8)).findings
+
+
+@pytest.mark.parametrize("returned", ["program", "program, (torch.randn(4, 8),)"])
+def test_of_an_exported_program_itself_no_part_is_advised(folder: Path, returned: str) -> None:
+    (folder / "programs.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n"
+        "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
+        "    program = torch.export.export(net, (torch.randn(4, 8),))\n"
+        f"    return {returned}\n"
+    )
+    with pytest.raises(TargetError) as caught:
+        resolve("programs:build")
+    assert caught.value.hint == "lint the module that it was made from"
+    with pytest.raises(UsageError, match="not ExportedProgram: lint the module that it was made from"):
+        dropout_lint.lint(torch.export.export(nn.Linear(8, 8), (torch.randn(4, 8),)))
+
+
+@pytest.mark.parametrize("ask", [dropout_lint.lint, dropout_lint.fix])
+@pytest.mark.parametrize("way", [torch.jit.script, lambda net: torch.jit.trace(net, torch.randn(4, 8))])
+def test_a_scripted_model_is_refused_in_plain_words(ask: Any, way: Any) -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8)).eval()
+    with pytest.raises(TraceError, match="runs outside Python") as caught:
+        ask(way(net), torch.randn(4, 8))
+    assert caught.value.hint == "lint the module that it was made from"
+
+
+@pytest.mark.parametrize(("mode", "noted"), [("train", True), ("eval", False)])
+def test_a_model_that_is_traced_in_train_mode_is_linted_and_says_so(
+    folder: Path, mode: str, noted: bool
+) -> None:
+    (folder / "traced.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n"
+        "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
+        f"    return torch.jit.trace(net.{mode}(), torch.randn(4, 8), check_trace=False)\n"
+    )
+    before = torch.jit.trace
+    (built,) = resolve("traced:build")
+    assert torch.jit.trace is before and type(built.model) is nn.Sequential
+    assert any("keeps dropping after .eval()" in note for note in built.notes) is noted

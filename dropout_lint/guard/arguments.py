@@ -11,6 +11,14 @@ from torch import nn
 
 from dropout_lint.errors import UsageError
 
+MADE_FROM = "lint the module that it was made from"
+
+
+def is_exported(value: object) -> bool:
+    """Whether something is what `torch.export.export` gives; its type is not imported for the question."""
+    kind = type(value)
+    return kind.__name__ == "ExportedProgram" and kind.__module__.startswith("torch.export")
+
 
 def check_model(model: object) -> None:
     """That `model` is a module.
@@ -27,6 +35,8 @@ def check_model(model: object) -> None:
             hint = f"give an instance: {model.__name__}()"
     elif isinstance(model, Mapping):
         hint = "load the weights into a model, and give that"
+    elif is_exported(model):
+        hint = MADE_FROM
     elif callable(model):
         given = f"the function {getattr(model, '__name__', given)}"
         hint = "give the module itself, or what the function returns if it builds one"

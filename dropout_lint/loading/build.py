@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import TargetError
+from dropout_lint.guard.arguments import MADE_FROM, is_exported
 from dropout_lint.inputs.values import holds_tensor
 from dropout_lint.loading.arguments import called, check_arguments
 from dropout_lint.loading.compat import with_schemas
@@ -230,6 +231,8 @@ def _return_hint(made: Any) -> str:
         return "does the factory end with `return model`?"
     if inspect.isclass(made) and issubclass(made, nn.Module):
         return f"it returned the class {made.__name__}; return an instance, or name the class"
+    if is_exported(made):
+        return MADE_FROM
     held = (
         [name for name, item in vars(made).items() if isinstance(item, nn.Module)]
         if hasattr(made, "__dict__")
@@ -250,5 +253,5 @@ def _from_several(made: Sequence[Any], pair: Any, text: str, notes: list[str]) -
         return Made(models[0], pair, notes)
     raise NotAModelError(
         f"`{text}` returned {_a(made)} with {len(models)} modules among {len(made)} items",
-        "return the model, or a pair (model, inputs)",
+        MADE_FROM if any(map(is_exported, made)) else "return the model, or a pair (model, inputs)",
     )

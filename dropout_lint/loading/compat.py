@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -29,17 +30,32 @@ def own_process() -> None:
 
 
 @contextmanager
-def plain_python() -> Iterator[None]:
-    """Inside, `torch.jit.script` and `torch.compile` return what they are given."""
+def plain_python() -> Iterator[list[Any]]:
+    """Inside, `torch.jit.script`, `torch.jit.trace` and `torch.compile` return what they are given.
+
+    Gives the modules that were to be traced in train mode: such a trace has that mode for good.
+    """
+    import torch
     import torch.jit._state as jit
+
+    in_train: list[Any] = []
+    trace: Callable[..., Any] = torch.jit.trace
+
+    @wraps(trace)
+    def watched(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(func, torch.nn.Module) and func.training:
+            in_train.append(func)
+        return trace(func, *args, **kwargs)
 
     before = os.environ.get("TORCHDYNAMO_DISABLE")
     scripted = bool(jit._enabled)
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     jit.disable()  # type: ignore[no-untyped-call, unused-ignore]
+    torch.jit.trace = watched
     try:
-        yield
+        yield in_train
     finally:
+        torch.jit.trace = trace
         if scripted:
             jit.enable()  # type: ignore[no-untyped-call, unused-ignore]
         if before is None:

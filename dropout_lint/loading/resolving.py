@@ -27,6 +27,11 @@ HOLLOW = ("hollow", "meta", "cpu")
 TO_LOAD = ("hollow-small", "cpu")
 WITH_WEIGHTS = ("weights",)
 
+TRACED = (
+    "torch.jit.trace is given this model in train mode: what it makes keeps dropping after .eval(); "
+    "linted is the module that it was to be made from"
+)
+
 
 def resolve(
     target: str, *, inputs: Sequence[str] = (), checkpoint: str | None = None, prefer_meta: bool = True
@@ -55,13 +60,15 @@ def resolve(
     given = parse_inputs(inputs)
     spec = parse_target(target)
     ways = TO_LOAD if checkpoint is not None else HOLLOW if prefer_meta else WITH_WEIGHTS
-    with plain_python(), birthplace.watched():
+    with plain_python() as traced, birthplace.watched():
         found = discover(spec, ways) if spec.call is None else [_named(spec, ways)]
         if checkpoint is not None and len(found) > 1:
             names = ", ".join(f"`{text}`" for text, _, _ in found[:6])
             raise TargetError(
                 f"`{target}` holds {len(found)} models, and a checkpoint fits one", f"name it: {names}"
             )
+        for _, _, made in found:
+            made.notes += [TRACED] * any(made.model is model for model in traced)
         return [
             _finished(text, module, made, given, checkpoint, discovered=spec.call is None)
             for text, module, made in found

@@ -13,6 +13,7 @@ from torch import nn
 
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.guard.alone import at_rest
+from dropout_lint.guard.arguments import MADE_FROM
 from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.inputs.guess import guess_inputs
@@ -267,10 +268,13 @@ def _training_only(failures: list[Failure]) -> tuple[Opaque, ...]:
     return (Opaque("code that runs only in training", f"train mode could not be run: {error}"),)
 
 
+SCRIPTED = f"a scripted module runs outside Python: {MADE_FROM}"
+
+
 def _scripted(model: nn.Module) -> Iterator[Opaque]:
     """The outermost scripted modules: what they do runs in C++ and is not seen."""
     inner: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and id(module) not in inner:
             inner |= {id(part) for part in module.modules()}
-            yield Opaque(name or type(model).__name__, "a scripted module runs outside Python")
+            yield Opaque(name or type(model).__name__, SCRIPTED)

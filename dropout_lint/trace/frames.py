@@ -15,15 +15,20 @@ from dropout_lint.config.installed import SITES
 from dropout_lint.inputs.example import Location
 
 # The trailing separator matters: a bare ".../torch" is a prefix of ".../torchvision" as well.
-_OWN = tuple(
-    str(folder) + os.sep
-    for folder in (
-        Path(torch.__file__).parent,
-        Path(__file__).parent,
-        Path(__file__).parent.parent / "inputs",
-        Path(__file__).parent.parent / "loading",
-    )
+_PACKAGE = Path(__file__).parent.parent
+_OWN = (
+    *(
+        str(folder) + os.sep
+        for folder in (
+            Path(torch.__file__).parent,
+            Path(__file__).parent,
+            _PACKAGE / "inputs",
+            _PACKAGE / "loading",
+        )
+    ),
+    str(_PACKAGE / "remedies" / "uout.py"),
 )
+_CALLERS = str(_PACKAGE) + os.sep
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 _CHECKPOINT = str(Path(torch.__file__).parent / "utils" / "checkpoint.py"), "checkpoint"
 _skipped: dict[CodeType, bool] = {}
@@ -40,11 +45,14 @@ def _is_skipped(code: CodeType) -> bool:
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The nearest calling frame that is not torch's, the tracer's or the standard library's."""
+    """The nearest calling frame that is not torch's, the tracer's or the standard library's.
+
+    None where the rest of this package comes first: who asked it to trace a model did not write it.
+    """
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None and _is_skipped(frame.f_code):
         frame = frame.f_back
-    return frame
+    return None if frame is not None and frame.f_code.co_filename.startswith(_CALLERS) else frame
 
 
 def in_checkpoint() -> bool:
