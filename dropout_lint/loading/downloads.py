@@ -79,9 +79,11 @@ def loaders() -> frozenset[str]:
 
 def is_offline_error(error: BaseException | None) -> bool:
     """Whether something failed since the Hugging Face hub is offline and does not have it here."""
-    while error is not None:
+    seen = set[int]()
+    while error is not None and id(error) not in seen:  # a chain may run in a circle
         if type(error).__name__ in ("OfflineModeIsEnabled", "LocalEntryNotFoundError"):
             return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False
 

@@ -21,12 +21,22 @@ from dropout_lint.words import listed
 
 
 def import_target(spec: Spec, notes: list[str]) -> ModuleType:
-    """The module of a target. The current directory is importable, as with `python -m`, and stays so.
-
-    The folders of the project (see `roots`) are importable behind it.
+    """The module of a target.
 
     Raises:
         TargetError: there is no such module, or importing it fails.
+    """
+    importable_project()
+    if spec.module is not None:
+        return import_name(spec.module, notes)
+    assert spec.path is not None
+    return import_file(spec.path, notes)
+
+
+def importable_project() -> None:
+    """Make the current directory importable, as with `python -m`, for good.
+
+    The folders of the project (see `roots`) are importable behind it.
     """
     _importable(Path.cwd())
     behind = sys.path.index(str(Path.cwd())) + 1
@@ -34,10 +44,6 @@ def import_target(spec: Spec, notes: list[str]) -> ModuleType:
         if str(folder) not in sys.path:
             sys.path.insert(behind, str(folder))
             importlib.invalidate_caches()
-    if spec.module is not None:
-        return import_name(spec.module, notes)
-    assert spec.path is not None
-    return import_file(spec.path, notes)
 
 
 def import_name(name: str, notes: list[str]) -> ModuleType:

@@ -12,6 +12,7 @@ from typing import Any
 from dropout_lint.errors import TargetError
 
 _FORMS = "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder"
+FILES = (".py", ".yaml", ".yml")
 _ARGUMENTS = (
     "only literals (numbers, strings, True, None, lists, dicts) and calls of the module's own names, such as "
     "`Config(drop=0.5)`, go here; for more, write a factory without arguments and name that"
@@ -105,7 +106,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _looks_like_path(left: str) -> bool:
-    return left.endswith(".py") or "/" in left or "\\" in left or left.startswith("~")
+    return left.endswith(FILES) or "/" in left or "\\" in left or left.startswith("~")
 
 
 def _existing_file(left: str, call: Call | None) -> Path:
@@ -116,7 +117,7 @@ def _existing_file(left: str, call: Call | None) -> Path:
         )
     if not path.exists():
         raise TargetError(f"there is no file or folder `{left}`", _near_file(path))
-    if path.suffix != ".py":
+    if path.suffix not in FILES:
         raise TargetError(f"`{left}` is not a Python file", _FORMS)
     return path
 
@@ -127,7 +128,7 @@ def _near_file(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"the folder `{folder}` does not exist; paths are relative to {Path.cwd()}"
-    names = [entry.name for entry in folder.iterdir() if entry.suffix == ".py" and entry.exists()]
+    names = [entry.name for entry in folder.iterdir() if entry.suffix in FILES and entry.exists()]
     near = get_close_matches(path.name, names, n=1)
     if near:
         return f"did you mean `{folder / near[0]}`?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from dropout_lint.loading.checkpoint import load_checkpoint
 from dropout_lint.loading.compat import plain_python, with_schemas
 from dropout_lint.loading.discover import discover
 from dropout_lint.loading.exported import refuse_exported
+from dropout_lint.loading.hydra import instantiated, is_configuration
 from dropout_lint.loading.importing import import_target
 from dropout_lint.loading.parse import Spec, parse_target
 
@@ -40,7 +42,8 @@ def resolve(
 
     Args:
         target: `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder;
-            `attr(Config(drop=0.5))` calls another name of the module for an argument. An attr is a factory,
+            `attr(Config(drop=0.5))` calls another name of the module for an argument. `conf/model.yaml:key`
+            is what a Hydra configuration says under `_target_`. An attr is a factory,
             a class, a model, or a pair of one of these and example inputs; attrs may be chained with dots. A
             file without an attr and a folder stand for every model in them (see `discover`).
         inputs: `--input` texts, `[name=]8x3x32x32[:dtype]`; they go before any other example inputs.
@@ -61,7 +64,11 @@ def resolve(
     spec = parse_target(target)
     ways = TO_LOAD if checkpoint is not None else HOLLOW if prefer_meta else WITH_WEIGHTS
     with plain_python() as traced, birthplace.watched():
-        found = discover(spec, ways) if spec.call is None else [_named(spec, ways)]
+        apart = spec.call is None or is_configuration(spec)  # no model of its file is named
+        if is_configuration(spec):
+            found = [_described(spec, ways)]
+        else:
+            found = discover(spec, ways) if spec.call is None else [_named(spec, ways)]
         if checkpoint is not None and len(found) > 1:
             names = ", ".join(f"`{text}`" for text, _, _ in found[:6])
             raise TargetError(
@@ -70,8 +77,7 @@ def resolve(
         for _, _, made in found:
             made.notes += [TRACED] * any(made.model is model for model in traced)
         return [
-            _finished(text, module, made, given, checkpoint, discovered=spec.call is None)
-            for text, module, made in found
+            _finished(text, module, made, given, checkpoint, discovered=apart) for text, module, made in found
         ]
 
 
@@ -85,6 +91,11 @@ def _named(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
     made = make(value, call, spec.text, ways)
     made.notes[:0] = notes
     return spec.text, module, made
+
+
+def _described(spec: Spec, ways: Sequence[str]) -> tuple[str, ModuleType, Made]:
+    made = instantiated(spec, ways)
+    return spec.text, sys.modules[type(made.model).__module__], made
 
 
 def _finished(

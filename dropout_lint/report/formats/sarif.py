@@ -163,7 +163,7 @@ def home(target: str) -> Place | None:
     result has no file. None where the target is an installed package's."""
     name = target.partition("(")[0]
     name = name.rpartition(":")[0] or name
-    file = Path(name) if name.endswith(".py") else Path(*name.split("."))
+    file = Path(name) if name.endswith((".py", ".yaml", ".yml")) else Path(*name.split("."))
     for found in (file, file.with_suffix(".py"), file / "__init__.py"):
         if found.is_file():
             return Place(file=str(found), line=1)
