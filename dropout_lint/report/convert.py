@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from dropout_lint.config.installed import is_installed
 from dropout_lint.report.schema import (
     DropoutInfo,
     FindingInfo,
@@ -185,13 +186,13 @@ def place(location: Location | None) -> Place | None:
 
 
 def relative(file: str) -> str:
-    """`file` relative to the current directory where it lies in it, else as it is."""
+    """`file` relative to the current directory; one of an installed package elsewhere stays as it is."""
     try:
         return str(Path(file).relative_to(Path.cwd()))
     except ValueError:
-        real = os.path.realpath(file)
-        here = os.path.realpath(Path.cwd())
-        return os.path.relpath(real, here) if real.startswith(here + os.sep) else file
+        real, here = os.path.realpath(file), os.path.realpath(Path.cwd())
+        elsewhere = is_installed(file) and not real.startswith(here + os.sep)
+        return file if elsewhere else os.path.relpath(real, here)
 
 
 def path_names(path: Iterable[str], nodes: Mapping[str, fx.Node], finding: Finding) -> list[str]:

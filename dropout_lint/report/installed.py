@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from dropout_lint.config.installed import SITES, is_installed
+from dropout_lint.config.installed import is_installed
 from dropout_lint.report.schema import FindingInfo
 
 
@@ -14,10 +12,3 @@ def in_installed(finding: FindingInfo) -> bool:
         return False
     places = [place for place in (finding.dropout.call, finding.dropout.location) if place is not None]
     return bool(places) and all(is_installed(place.file) for place in places)
-
-
-def short(file: str) -> str:
-    """`timm/models/resnet.py` of an installed file; any other as it is."""
-    parts = Path(file).parts
-    at = max((index for index, part in enumerate(parts) if part in SITES), default=-1)
-    return Path(*parts[at + 1 :]).as_posix() if 0 <= at < len(parts) - 1 else file

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dropout_lint.config.installed import short
 from dropout_lint.report.schema import FindingInfo, Place
 
 
@@ -34,7 +35,12 @@ def secondary(finding: FindingInfo) -> tuple[Place, str] | None:
 
 def spot(place: Place | None) -> str:
     """`file:line:column`, "" for no place."""
-    return f"{place.file}:{place.line}:{place.column}" if place else ""
+    return f"{plain_spot(place)}:{place.column}" if place else ""
+
+
+def plain_spot(place: Place) -> str:
+    """`file:line`."""
+    return f"{short(place.file)}:{place.line}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dropout_lint.report.group import Group
-from dropout_lint.report.installed import in_installed, short
+from dropout_lint.report.installed import in_installed
 from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import FindingInfo, Place, Report
 from dropout_lint.terms import SEVERITIES
@@ -29,9 +29,8 @@ class Merged:
 
     @property
     def place(self) -> Place | None:
-        """The line; that of an installed package is named from the package on."""
-        place = primary(self.group.first)
-        return place and Place(file=short(place.file), line=place.line, column=place.column)
+        """The line."""
+        return primary(self.group.first)
 
     @property
     def where(self) -> str:

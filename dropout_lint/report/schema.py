@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from dropout_lint.config.installed import short
 from dropout_lint.terms import Basis, Severity, Strategy
 
 
@@ -14,7 +15,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """A line of source; `file` is relative to the current directory where it can be."""
+    """A line of source; `file` is relative to the current directory, or to where packages are installed."""
 
     file: str
     line: int
@@ -292,5 +293,17 @@ class Report(Struct, frozen=True, kw_only=True):
     stale_baseline: list[StaleInfo] = []
 
     def to_json(self, indent: int = 2) -> str:
-        """The JSON text of schema version 1."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=indent).decode()
+        """The JSON text of schema version 1; files of installed packages are named from the package on."""
+        held = msgspec.json.encode(_shortened(msgspec.to_builtins(self)))
+        return msgspec.json.format(held, indent=indent).decode()
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: short(item) if name == "file" and isinstance(item, str) else _shortened(item)
+            for name, item in value.items()
+        }
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as xml
 
+from dropout_lint.config.installed import short
 from dropout_lint.report.context import Context
 from dropout_lint.report.locations import primary, spot
 from dropout_lint.report.schema import FindingInfo, Report, TargetInfo
@@ -61,7 +62,7 @@ def add_case(suite: xml.Element, target: TargetInfo, finding: FindingInfo, conte
     case = xml.SubElement(suite, "testcase", classname=clean(target.target), name=clean(title(finding)))
     place = primary(finding)
     if place:
-        case.set("file", clean(place.file))
+        case.set("file", clean(short(place.file)))
         case.set("line", str(place.line))
     lines = [spot(place), finding.message]
     if finding.path:

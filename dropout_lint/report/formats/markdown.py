@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped
-from dropout_lint.report.locations import primary
+from dropout_lint.report.locations import plain_spot, primary
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
 from dropout_lint.words import count, numbered, severity_of_shift, shorten_path
@@ -23,7 +23,7 @@ def render(report: Report, context: Context) -> str:
         lines += section(target, context)
         codes.update(dict.fromkeys(finding.code for finding in target.findings))
     for ignore in (entry for target in report.targets for entry in target.unused_ignores):
-        lines.append(f"- {cell(ignore.told)} at {code(f'{ignore.place.file}:{ignore.place.line}')}")
+        lines.append(f"- {cell(ignore.told)} at {code(plain_spot(ignore.place))}")
     for entry in report.stale_baseline:
         name = code(entry.dropout or entry.norm or "")
         lines.append(f"- stale baseline entry: {code(entry.target)} {entry.code} {name}")
@@ -73,7 +73,7 @@ def row(group: Group, context: Context) -> str:
     many = f" ({len(group.findings)} times)" if len(group.findings) > 1 else ""
     if len(finding.norms) > 1:
         many = f" and {count(len(finding.norms) - 1, 'more norm')}"
-    where = (code(f"{place.file}:{place.line}") if place else code(", ".join(group.names[:1]))) + many
+    where = (code(plain_spot(place)) if place else code(", ".join(group.names[:1]))) + many
     delta = delta_range(group.findings)
     word = f" {severity_of_shift(finding.delta, context.threshold)}" if delta else ""
     path = " → ".join(code(name) for name in shorten_path(finding.path))

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
+from dropout_lint.config.installed import is_installed, short
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import names_of
 from dropout_lint.report.identity import key_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {"error": "error", "warning": "warning", "info": "note", "off": "none"}
 BASE = "%SRCROOT%"
+PACKAGES = "%PACKAGES%"
 Json = dict[str, Any]
 
 
@@ -50,7 +53,10 @@ def render(report: Report, context: Context) -> str:
                     }
                 },
                 "invocations": [invocation(report)],
-                "originalUriBaseIds": {BASE: {"uri": root.as_uri().rstrip("/") + "/"}},
+                "originalUriBaseIds": {
+                    BASE: {"uri": root.as_uri().rstrip("/") + "/"},
+                    PACKAGES: {"description": {"text": "where Python packages are installed"}},
+                },
                 "columnKind": "unicodeCodePoints",
                 "results": results,
             }
@@ -171,10 +177,12 @@ def home(target: str) -> Place | None:
 
 
 def artifact(file: str, root: Path) -> Json:
-    """A file, relative to the repository where it lies in it."""
+    """A file, relative to the repository or to where packages are installed, where it lies in one of them."""
     inside = path_in_repository(file, root)
+    if inside is None and is_installed(file):
+        return {"uri": quote(short(file)), "uriBaseId": PACKAGES}
     if inside is None:
-        return {"uri": Path(file).absolute().as_uri()}
+        return {"uri": quote(Path(file).as_posix())}
     return {"uri": Path("/", inside).as_uri().removeprefix("file:///"), "uriBaseId": BASE}
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, improves
-from dropout_lint.report.locations import Frame, frame, primary, secondary, spot
-from dropout_lint.report.schema import FindingInfo, Place, Report, TargetInfo
+from dropout_lint.report.locations import Frame, frame, plain_spot, primary, secondary, spot
+from dropout_lint.report.schema import FindingInfo, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
@@ -376,11 +376,6 @@ def caret_label(finding: FindingInfo) -> str:
         return ""
     ratio = f", p = {dropout.p:g}" if dropout.p is not None else ""
     return f"{dropout.kind}{ratio}"
-
-
-def plain_spot(place: Place) -> str:
-    """`file:line`."""
-    return f"{place.file}:{place.line}"
 
 
 def fill(words: Sequence[str], width: int) -> list[str]:

@@ -17,7 +17,7 @@ from dropout_lint.report.formats.html.diff import diff_of
 from dropout_lint.report.formats.html.lanes import Lanes, lay_out
 from dropout_lint.report.formats.html.overview import is_linted, overview, percent
 from dropout_lint.report.group import Group, grouped, improves
-from dropout_lint.report.locations import frame, primary, secondary, spot
+from dropout_lint.report.locations import frame, plain_spot, primary, secondary, spot
 from dropout_lint.report.measured import STATISTICS
 from dropout_lint.report.pilot import cells_of, fixed_once, label, said
 from dropout_lint.report.schema import EditInfo, FindingInfo, Report, TargetInfo
@@ -170,7 +170,7 @@ def group_view(
     name = first.dropout.name if first.dropout else first.norm.name if first.norm else ""
     shown = frame(place, name, context=3) if place else None
     other = secondary(first)
-    beside = f", {other[1]} at {other[0].file}:{other[0].line}" if other is not None else ""
+    beside = f", {other[1]} at {plain_spot(other[0])}" if other is not None else ""
     code = []
     if shown:
         cut = min((len(line) - len(line.lstrip()) for line in shown.lines if line.strip()), default=0)
