@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dropout_lint.analysis import analyse_trace
+from dropout_lint.analysis import Analysis, analyse_trace
 from dropout_lint.fixes.plan.info import plan
 from dropout_lint.fixes.source.engine import SourceFix, draft_source, fix_source
 from dropout_lint.loading.resolving import resolve
@@ -100,8 +100,9 @@ class Case:
             assert [path.name for path in file.parent.glob("*.py")] == [file.name]
         return replace(result, notes=tuple(note.replace(f"{folder}/", "") for note in result.notes))
 
-    def promised(self) -> set[tuple[str | None, str]]:
-        """What `check` says that `dropout-lint fix` will do: dropouts and titles."""
+    @contextlib.contextmanager
+    def analysed(self) -> Iterator[Analysis]:
+        """The file, or fixture, as it is linted."""
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
             target = self.target
             if self.golden.suffix != DIFF:
@@ -109,7 +110,11 @@ class Case:
                 file.write_text(self.text)
                 target = f"{file}:{target}"
             (built,) = resolve(target)
-            analysis = analyse_trace(trace(built.model, built.inputs, constructed=built.constructed))
+            yield analyse_trace(trace(built.model, built.inputs, constructed=built.constructed))
+
+    def promised(self) -> set[tuple[str | None, str]]:
+        """What `check` says that `dropout-lint fix` will do: dropouts and titles."""
+        with self.analysed() as analysis:
             promises = plan(analysis, least="info", source=draft_source)
         by_source = [item for item in analysis.findings if promises[id(item)].by == "dropout-lint fix"]
         return {(item.dropout and item.dropout.name, promises[id(item)].title) for item in by_source}

@@ -11,6 +11,7 @@ from golden_fixes import CASES, FOLDER, fix, fixed, lines
 
 from dropout_lint.analysis import analyse_trace
 from dropout_lint.errors import FixError
+from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.info import plan
 from dropout_lint.fixes.plan.words import PLACES
 from dropout_lint.fixes.source.diff import unified
@@ -59,6 +60,32 @@ def test_what_check_promises_is_what_fix_does(name: str) -> None:
 def without_meaning(title: str) -> str:
     """A title without what the place's name means, which `fix` says once."""
     return next((title.removesuffix(f" ({words})") for words in PLACES.values() if words in title), title)
+
+
+BOTH = [
+    *(f"attention_{way}" for way in ("constant", "keyword", "positional", "variable")),
+    "branches_that_become_alike",
+    "builder_of_two_models",
+    "channels_of_a_series",
+    "flag_of_the_user",
+    "head_on_a_pretrained_encoder",
+    "self_of_another_name",
+    "sequential_with_a_forward",
+    "stack_of_one_class",
+    "two_in_a_row",
+    "two_readers",
+]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_graph_fix_does_what_the_source_fix_does(name: str) -> None:
+    case = CASES[name]
+    with case.analysed() as analysis:
+        graph = fix_graph(analysis)
+    assert [item.title for item in graph.applied] == [item.title for item in fixed(name).applied]
+    assert [(item.dropout, item.codes) for item in graph.skipped] == [
+        (item.dropout, item.codes) for item in fixed(name).skipped
+    ]
 
 
 def test_where_source_cannot_say_it_check_promises_the_graph_fix_alone(tmp_path: Path) -> None:

@@ -49,10 +49,12 @@ def anchors_for(flow: Ancestry, site: DropoutSite, *, anywhere: bool = False) ->
         if anywhere or _within(flow, home, anchor)
     ]
     own = own_anchor(flow, site.node)
-    if own is None or own.key in {anchor.key for anchor in unique} or author(flow, own.producer) != home:
+    if own is None or author(flow, own.producer) != home:
         return unique
-    inner = sum(anchor.place == "P6" for anchor in unique)
-    return [*unique[:inner], own, *unique[inner:], replace(own, settles=True)]
+    known = next((anchor for anchor in unique if anchor.key == own.key), None)
+    if known is None:
+        unique.insert(sum(anchor.place == "P6" for anchor in unique), own)
+    return [*unique, replace(known or own, settles=True)]
 
 
 def _within(flow: Ancestry, home: str, anchor: Anchor) -> bool:

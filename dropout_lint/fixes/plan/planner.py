@@ -226,7 +226,8 @@ class Planner:
             reason = too_little.get(node) or self.crowded.get(node)
             if step is not None and step.settles:
                 remaining = self.trials.remaining(outcome.steps)
-                codes = tuple(dict.fromkeys(item.code for item in remaining if item.node is node))
+                counts = [item for item in remaining if item.node is node and item.severity != "info"]
+                codes = tuple(dict.fromkeys(item.code for item in counts))
                 reason = reason or BETTER_OFF
             elif node not in still and node not in too_little:
                 continue

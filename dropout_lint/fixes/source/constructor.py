@@ -199,12 +199,27 @@ def add_attribute(
 
 def drop_attribute(edits: Edits, call: cst.Call, uses_left: int) -> bool:
     """Take away `self.drop = nn.Dropout(p)` if nothing uses it any more; False where it has to stay."""
-    source = edits.source
-    statement = source.statement(call)
+    statement = edits.source.statement(call)
     if uses_left or statement is None or len(statement.body) != 1:
         return False
     (small,) = statement.body
-    if not (isinstance(small, cst.Assign) and small.value is call and len(small.targets) == 1):
+    if not (isinstance(small, cst.Assign) and len(small.targets) == 1):
         return False
-    edits.remove(statement)
-    return True
+    target, value = small.targets[0].target, small.value
+    if value is call or _or_none(value, call):
+        edits.remove(statement)
+        return True
+    if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):
+        numbers = [number for number, element in enumerate(value.elements) if element.value is call]
+        if len(target.elements) == len(value.elements) and numbers:
+            edits.thin(statement, small, numbers[0])
+            return True
+    return False
+
+
+def _or_none(value: cst.BaseExpression, call: cst.Call) -> bool:
+    """Whether a value is a call, or None: `nn.Dropout(p) if p else None`."""
+    if not isinstance(value, cst.IfExp):
+        return False
+    other = value.orelse if value.body is call else value.body
+    return call in (value.body, value.orelse) and m.matches(other, m.Name("None"))

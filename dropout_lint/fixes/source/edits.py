@@ -35,6 +35,7 @@ class Edits:
         self.classes: set[cst.CSTNode] = set()
         self.kept: dict[cst.CSTNode, list[cst.Comment]] = {}
         self.collapsed: set[cst.CSTNode] = set()
+        self.thinned: dict[cst.CSTNode, set[int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.before or self.after or self.removed or self.unfolded)
@@ -60,6 +61,15 @@ class Edits:
     def collapse(self, choice: cst.If) -> None:
         """Leave one of the two branches of an `if`, which are alike now."""
         self.collapsed.add(choice)
+
+    def thin(self, statement: cst.SimpleStatementLine, assign: cst.Assign, number: int) -> None:
+        """Take one target and its value out of `a, b = x, y`, which is alone in its statement."""
+        taken = self.thinned.setdefault(assign, set())
+        taken.add(number)
+        if len(taken) == 1:
+            self.change(assign, partial(_thinner, taken=taken))
+        if isinstance(assign.value, cst.Tuple) and len(taken) == len(assign.value.elements):
+            self.remove(statement)
 
     def unfold(self, statement: cst.CSTNode, change: Change) -> None:
         """Change a statement into several."""
@@ -121,6 +131,27 @@ class Edits:
         for package, name in sorted(self.imports):
             module = add_import(module, package, name)
         return module.code
+
+
+def _thinner(assign: cst.Assign, *, taken: set[int]) -> cst.Assign:
+    """`a, b = x, y` without the pairs of some numbers."""
+    (target,) = assign.targets
+    assert isinstance(target.target, cst.Tuple)
+    assert isinstance(assign.value, cst.Tuple)
+    new_target, new_value = _without(target.target, taken), _without(assign.value, taken)
+    return assign.with_changes(targets=[target.with_changes(target=new_target)], value=new_value)
+
+
+def _without(items: cst.Tuple, taken: set[int]) -> Any:
+    """A tuple without some of its elements; of one that is left, the element."""
+    left = [element for number, element in enumerate(items.elements) if number not in taken]
+    if len(left) == 1:
+        return left[0].value
+    return items.with_changes(
+        elements=[*left[:-1], left[-1].with_changes(comma=items.elements[-1].comma)]
+        if left
+        else items.elements
+    )
 
 
 class _Applier(cst.CSTTransformer):

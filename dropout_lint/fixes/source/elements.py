@@ -13,7 +13,7 @@ Form = Literal["item", "pair", "append", "add_module", "other"]
 IDENTITY = "Identity()"
 
 
-def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:  # noqa: PLR0911 - one for each form
+def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
     """How an element is written, and the node that is the whole element.
 
     `item` is an element of a list or an argument of a call, `pair` a ("name", layer) tuple or a
@@ -33,14 +33,19 @@ def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]: 
             statement = source.statement(holder)
             if name in ("append", "add_module", "register_module") and statement is not None:
                 return ("append" if name == "append" else "add_module"), statement
-            if isinstance(holder.func, (cst.Name, cst.Attribute)) and source.code(holder.func).endswith(
-                "Sequential"
-            ):
-                return "item", parent
-            return "other", call
+            return ("item", parent) if _is_sequential(source, holder) else ("other", call)
         if isinstance(holder, (cst.List, cst.Tuple)):
             return "item", parent
     return "other", call
+
+
+def _is_sequential(source: SourceFile, call: cst.Call) -> bool:
+    """Whether a call makes a Sequential of its arguments: `super().__init__(…)` of a subclass does."""
+    if isinstance(call.func, cst.Attribute) and source.code(call.func) == "super().__init__":
+        klass = source.klass(call)
+        bases = [] if klass is None else [source.code(base.value) for base in klass.bases]
+        return any(base.endswith("Sequential") for base in bases)
+    return isinstance(call.func, (cst.Name, cst.Attribute)) and source.code(call.func).endswith("Sequential")
 
 
 def named_beside(source: SourceFile, call: cst.CSTNode, near: cst.CSTNode) -> tuple[Form, cst.CSTNode]:

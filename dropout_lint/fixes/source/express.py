@@ -283,7 +283,9 @@ class Expression:
                 else None
             )
             found = forward.call_of(old.source, old.call, adjust)
-            self.rates.check_names(old, found.whole, place.node)
+            for part in (found.whole, found.test):
+                if part is not None:
+                    self.rates.check_names(old, part, place.node)
             self._note_conditions(step, old, found, place)
             used.add(id(old.call))
             if not old.site.functional:
@@ -304,7 +306,8 @@ class Expression:
         argument = functional.ratio_of_call(old.call) if old.site.functional else None
         told = ("self.training", *(positive(argument.value) if argument is not None else ()))
         lost = [old.source.code(test) for test in lost_conditions(old.source, found.whole, place.node)]
-        lost = [test for test in lost if test not in told]
+        kept = None if found.test is None else old.source.code(found.test)
+        lost = [test for test in lost if test not in (*told, kept)]
         if lost:
             joined = " and ".join(lost)
             self.notes.append(f"{step.site.name}: it stood under `if {joined}`, and does not where it is now")

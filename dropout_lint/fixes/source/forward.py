@@ -9,7 +9,7 @@ from typing import Any
 import libcst as cst
 from libcst import matchers as m
 
-from dropout_lint.fixes.source.edits import Edits, first_argument
+from dropout_lint.fixes.source.edits import Edits, first_argument, in_parentheses
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile, Statement
 
@@ -26,6 +26,7 @@ class Call:
         statement: the statement (with its guards) that calls it now, None for a nested call.
         guarded: that statement stands under an `if` of its own, or the call is a side of a conditional.
         new: it is a new call, which is written as a statement where that needs no new variable.
+        test: what it is asked for, by an `if` whose other side hands the value on.
     """
 
     make: Callable[[cst.BaseExpression], cst.BaseExpression]
@@ -33,6 +34,7 @@ class Call:
     statement: Statement | None = None
     guarded: bool = False
     new: bool = False
+    test: cst.BaseExpression | None = None
 
     @property
     def commented(self) -> bool:
@@ -43,6 +45,8 @@ class Call:
         """`name = drop(name)`, with the guards of the old place."""
         value = self.make(cst.Name(name))
         new = cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(cst.Name(name))], value)])
+        if self.test is not None:
+            return cst.If(self.test, cst.IndentedBlock([new]))
         if self.statement is None:
             return new
         assert isinstance(new.body[0], cst.Assign)
@@ -96,6 +100,12 @@ def call_of(source: SourceFile, call: cst.Call, adjust: Callable[[cst.Call], cst
     guarded = whole is not call
     if statement is None or not stands_alone:
         return Call(make, whole, guarded=guarded)
+    choice = _choice_between(source, statement, call)
+    if choice is not None:
+        test = choice.test
+        if source.parent(statement) is not choice.body:
+            test = cst.UnaryOperation(cst.Not(), in_parentheses(test))
+        return Call(make, whole, guarded=True, new=True, test=test)
     outer: Statement = statement
     while (guard := guard_of(source, outer)) is not None:
         outer, guarded = guard, True
@@ -191,7 +201,7 @@ def erase(edits: Edits, call: cst.Call, *, moved: bool) -> None:
         bare_call = call.with_changes(args=[_without_value(item) for item in call.args], lpar=[], rpar=[])
         edits.keep_comments(statement, comments_in(bare_call))
     edits.erase_call(call, choice_of(edits.source, call))
-    choice = _choice_between(edits.source, statement, call) if found.statement is not None else None
+    choice = _choice_between(edits.source, statement, call) if found.test is not None else None
     if choice is not None:
         edits.collapse(choice)
 

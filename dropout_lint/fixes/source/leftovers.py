@@ -70,4 +70,7 @@ def _guards(expression: Expression, source: SourceFile, use: cst.Attribute) -> b
 
 
 def _stores(source: SourceFile, use: cst.Attribute) -> bool:
-    return isinstance(source.parent(use), cst.AssignTarget)
+    holder = source.parent(use)
+    if isinstance(holder, cst.Element):  # of `self.a, self.b = …`
+        holder = source.parent(source.parent(holder) or holder)
+    return isinstance(holder, cst.AssignTarget)

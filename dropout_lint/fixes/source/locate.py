@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import libcst as cst
-from torch import fx
+from torch import fx, nn
 
 from dropout_lint.config.installed import is_installed
 from dropout_lint.fixes.modules import is_torch_forward, module_at
@@ -89,7 +89,7 @@ class Sources:
         direct = str(node.meta.get("owner") or "")
         outer = self.user_owner(node)
         if direct == outer:
-            return None if not self._is_container(direct) else direct
+            return direct if self._is_container(direct) or self._runs_itself(node, direct) else None
         rest = direct.removeprefix(outer).lstrip(".") if outer else direct
         names = rest.split(".")
         for length in range(1, len(names) + 1):
@@ -100,6 +100,19 @@ class Sources:
 
     def _is_container(self, name: str) -> bool:
         return is_torch_forward(module_at(self.trace.model, name))
+
+    def _runs_itself(self, node: fx.Node, name: str) -> bool:
+        """Whether the call is of `super().forward(…)` in the forward of a Sequential of the user's."""
+        if not isinstance(module_at(self.trace.model, name), nn.Sequential) or node.op != "call_module":
+            return False
+        location: Location | None = node.meta.get("call")
+        try:
+            source = self.file(location)
+        except CannotExpress:
+            return False
+        assert location is not None
+        here = [call for call in source.calls if source.range_of(call).start.line == location.line]
+        return any(source.code(call.func) == "super().forward" for call in here)
 
     def call(self, node: fx.Node) -> tuple[SourceFile, cst.Call]:
         """The call expression of a node in the user's forward; of its container where one runs it.

@@ -103,7 +103,7 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
         CannotExpress: no single expression of the user's can be told to be it.
     """
     user, old_holder = anchor.users[0], holder_of(sources, site)
-    if old_holder is None and _ends(sources, anchor, sources.user_owner(site.node)):
+    if _ends(sources, anchor, sources.user_owner(site.node)):
         with suppress(CannotExpress):  # then before its reader
             return _output_place(sources, anchor)
     joined = (

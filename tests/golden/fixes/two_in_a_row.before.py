@@ -1,0 +1,18 @@
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+class Net(nn.Module):
+    def __init__(self, p=0.3):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)
+        self.drop1, self.drop2 = nn.Dropout(p), nn.Dropout(p)
+
+    def forward(self, x):
+        x = self.drop1(self.conv(x))
+        x = F.relu(self.bn(x))
+        x = self.drop2(x)
+        return self.fc(x.mean((2, 3)))
