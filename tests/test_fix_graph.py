@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -582,3 +583,28 @@ def test_uout_draws_by_channel_where_the_dropout_did(kind: type[nn.Module], by_c
     assert made.channelwise is by_channel
     (step,) = fixed.applied
     assert ("channelwise=True" in step.title) is by_channel
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32, np.float16, np.int64])
+def test_numbers_of_numpy_are_pythons_in_the_graph(kind: type) -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.drop, self.bn, self.fc2 = (
+                nn.Linear(8, 8),
+                nn.Dropout(),
+                nn.BatchNorm1d(8),
+                nn.Linear(8, 2),
+            )
+            self.scale = kind(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.clamp(self.bn(self.drop(self.fc1(x))), min=self.scale * -20)
+            return self.fc2(x * self.scale)  # type: ignore[no-any-return]
+
+    model = Clamped().eval()
+    fixed = fix_graph(analyse_trace(of(model, 4, 8)))
+    assert fixed.applied and fixed.method == "graph"
+    x = torch.randn(4, 8)
+    assert torch.equal(fixed.model.eval()(x), model(x))
+    assert torch.equal(pickle.loads(pickle.dumps(fixed.model))(x), model(x))

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -102,6 +103,8 @@ class Writer:
             return self._tensor(value)
         if isinstance(value, SizeInt):
             return value.node(self.graph) if value.belongs_to(self.graph) else int(value)
+        if isinstance(value, np.generic):
+            return value.item()  # a graph's code knows Python's numbers alone
         if isinstance(value, _PASSIVE):
             return value
         if isinstance(value, torch.device):
