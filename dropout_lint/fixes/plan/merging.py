@@ -74,7 +74,7 @@ def merge(
 
 
 def rivals(
-    flow: Ancestry, site: DropoutSite, anchor: Anchor, bound: Iterable[DropoutSite]
+    flow: Ancestry, site: DropoutSite, anchor: Anchor, bound: Iterable[DropoutSite], *, one: bool
 ) -> list[DropoutSite]:
     """Dropouts of other blocks that one would become one with, or pass, on its way to a place below it.
 
@@ -83,8 +83,9 @@ def rivals(
         site: the dropout.
         anchor: its place.
         bound: the dropouts that are to go to the same place.
+        one: what was found is their number in a residual branch: of those in the same one, one is to stay.
     """
-    if not _weights_between(flow, site.node, anchor.producer) or _one_branch(flow, site, anchor):
+    if not _weights_between(flow, site.node, anchor.producer) or (one and _one_branch(flow, site, anchor)):
         return []
     passed = [
         other

@@ -392,7 +392,7 @@ class Planner:
         found = []
         for case, anchor in moving:
             bound = [other.site for other, place in moving if place.key == anchor.key]
-            others = rivals(self.flow, case.site, anchor, bound)
+            others = rivals(self.flow, case.site, anchor, bound, one="DL204" in case.codes)
             if others:
                 self.crowded[case.site.node] = taken_place(case.site, anchor, others)
                 found.append(case)

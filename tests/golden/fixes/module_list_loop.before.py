@@ -1,4 +1,4 @@
-# left: it and other calls of it drop in different blocks, and its place (after the last norm, before fc) is for one dropout
+# left: it and other calls of it have weight layers between them, and its place (after the last norm, before fc) is for one dropout
 import torch
 from torch import nn
 

@@ -1,5 +1,5 @@
-# left: it and features.1.2, features.2.2 drop in different blocks, and its place (H4, before mean) is for one dropout
-# left: it and features.0.2, features.2.2 drop in different blocks, and its place (H4, before mean) is for one dropout
+# left: it and features.1.2, features.2.2 have weight layers between them, and its place (H4, before mean) is for one dropout
+# left: it and features.0.2, features.2.2 have weight layers between them, and its place (H4, before mean) is for one dropout
 import torch
 from torch import nn
 

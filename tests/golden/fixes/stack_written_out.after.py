@@ -1,5 +1,5 @@
-# left: it and drop2, drop3 drop in different blocks, and its place (H4, before mean) is for one dropout
-# left: it and drop1, drop3 drop in different blocks, and its place (H4, before mean) is for one dropout
+# left: it and drop2, drop3 have weight layers between them, and its place (H4, before mean) is for one dropout
+# left: it and drop1, drop3 have weight layers between them, and its place (H4, before mean) is for one dropout
 import torch
 from torch import nn
 from torch.nn import functional as F
