@@ -80,8 +80,8 @@ def taken_place(site: DropoutSite, anchor: Anchor, others: Sequence[DropoutSite]
     """Why a dropout does not go to its place: dropouts of other blocks are there, go there or lie between."""
     names = dict.fromkeys("other calls of it" if other.name == site.name else other.name for other in others)
     return (
-        f"it and {numbered(list(names), 3)} have weight layers between them, and its place ({anchor.place}, before "
-        f"{_before(anchor)}) is for one dropout"
+        f"it and {numbered(list(names), 3)} have weight layers between them, and its place "
+        f"({anchor.place}, before {_before(anchor)}) is for one dropout"
     )
 
 
