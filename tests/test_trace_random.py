@@ -22,6 +22,8 @@ BY_CHANCE = {"python_scale", "python_branch", "value_of_a_draw", "branch_on_a_dr
 """Draws that become values in Python: what lies behind them is taken to depend on them."""
 SOMETIMES = {"rrelu"}
 """Draws that change some values only, negative ones, of which there may be none."""
+SMALLER = {"mask_without_a_scale"}
+"""Noise that makes the variance of train mode smaller, which other noise may take back to the digit."""
 DRAWS = 6
 
 noise = st.sampled_from(sorted(NOISE))
@@ -50,6 +52,7 @@ def check(names: list[str]) -> None:
     net, x = Net(names), torch.randn(16, WIDTH)
     found = trace(net, Inputs((x,)))
     shifts = {shift.norm: shift for shift in predict(found).norms}
+    cancels = bool(SMALLER.intersection(names)) and sum(name in NOISE for name in names) > 1
     exact = (BY_CHANCE | CANCELS | SOMETIMES).isdisjoint(names)
     for index, changes in enumerate(changing(net, x)):
         shift = shifts[f"bns.{index}"]
@@ -57,7 +60,7 @@ def check(names: list[str]) -> None:
         harmless = known and abs(shift.delta - 1) < 1e-9
         assert known is not bool(shift.unknown)
         if changes:
-            assert not harmless, f"{names}: bns.{index} changes, and is shown as harmless"
+            assert not harmless or cancels, f"{names}: bns.{index} changes, and is shown as harmless"
         elif exact:
             assert harmless, f"{names}: bns.{index} never changes, but is {shift}"
 
