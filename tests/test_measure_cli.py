@@ -162,6 +162,17 @@ def test_the_users_loader(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert limited["measured"]["batches"] == 3
 
 
+def test_a_trained_model_without_data_is_measured_on_what_its_norms_remember(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = as_json("net_under_test:trained", "--batches", "6", capsys=capsys)
+    assert any("recovered from the statistics of the trained norms" in note for note in target["notes"])
+    assert target["measured"]["random_inputs"] is False
+    own = as_json("net_under_test:trained", "--data", "net_under_test:loader", capsys=capsys)
+    (row,), (truth,) = target["measurements"], own["measurements"]
+    assert row["delta"] == pytest.approx(truth["delta"], abs=0.1)
+
+
 def test_a_fix_is_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = folder / "shift.svg"
     options = ("--compare-fixed", "--per-dropout", "--plot", str(plot), "--batches", "6")

@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from dropout_lint.errors import UsageError
 from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import delta_at, finite, kept
 from dropout_lint.prediction.ops import Ledger
+from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import with_unknowns
 from dropout_lint.terms import NOT_FINITE, Basis
@@ -28,13 +29,14 @@ def predict(
     initially: bool = True,
     intervals: bool = True,
     shares: bool = True,
+    probe_at_most: float = AT_MOST,
 ) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
-    No forward pass and no data: moments are carried from node to node (THEORY.md, "What a static tool can
-    know without a forward pass"). Inputs are taken as standardised and smooth over positions, as images are.
-    Δ is that of the trained network: from its checkpoint, else what training is expected to make of it, with
-    an interval.
+    No data: moments are carried from node to node, and inputs are taken as standardised and smooth over
+    positions, as images are. Δ is that of the trained network: from its checkpoint, else what training is
+    expected to make of it, with an interval. A trained network that is small enough is run as well, on inputs
+    recovered from its norms' statistics (`probe`), and its Δ is what that run shows.
 
     Args:
         trace: a traced model. Every node's shape is read from its meta data.
@@ -44,6 +46,7 @@ def predict(
         initially: work out `delta_initial` as well, where there is no checkpoint.
         intervals: work out the intervals of what is expected; without them it costs a third.
         shares: work out each dropout's share; without them it costs little more than half.
+        probe_at_most: multiplications that the run of a trained network may cost; 0 for no run.
 
     Raises:
         UsageError: `basis` asks for values that the model does not have (it is on the meta device).
@@ -62,7 +65,8 @@ def predict(
     if chosen == "checkpoint":
         ledger = kept(trace, real=True, trained=True, shares=shares)
         if finite(ledger):
-            norms = tuple(shift_at(site, ledger, "checkpoint") for site in trace.norms)
+            seen = probe(trace, _probed(trace, ledger), probe_at_most)
+            norms = tuple(shift_at(site, ledger, "checkpoint", seen.get(site.node)) for site in trace.norms)
             prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
             found = with_unknowns(trace, prediction, ledger)
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
@@ -70,6 +74,23 @@ def predict(
             return found
     start = chosen if initially else None
     return _expected(trace, start, unusable=chosen == "checkpoint", intervals=intervals, shares=shares)
+
+
+def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
+    """The norms behind dropout whose Δ a run tells better than the file: that of case (a), where one dropout
+    stands between all that is without noise and the norm, the file tells exactly (Li et al. 2019, Eq. 6).
+    """
+    found = {}
+    for site in trace.norms:
+        source = site.node.args[0] if site.node.args else None
+        exact = (
+            isinstance(source, fx.Node)
+            and source in ledger.sites
+            and ledger.noisy.isdisjoint(source.all_input_nodes)
+        )
+        if site.spec.shifts and site.node in ledger.noisy and not exact:
+            found[site.node] = site
+    return found
 
 
 def _expected(
@@ -131,13 +152,15 @@ def _is_trained(module: nn.Module) -> bool:
     return batches == 0 or bool((1 - momentum) ** batches <= MOST_OF_START)
 
 
-def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
-    """Δ and shares that a ledger found at a norm."""
+def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = None) -> NormShift:
+    """Δ and shares that a ledger found at a norm; with `seen`, what a run showed beside it."""
     unknown = tuple(sorted(ledger.unknown.get(site.node, ())))
     if unknown:
         return NormShift(site.name, site.node.name, None, basis, shifts=site.spec.shifts, unknown=unknown)
     names = [drop.name for drop in ledger.dropouts]
     delta = delta_at(site, ledger)
+    if seen is not None:
+        delta = seen.beside(delta)
     _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
     total = float(noise.sum())
     shares: dict[str, float] = {}
@@ -153,7 +176,8 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis) -> NormShift:
         shares,
         shifts=site.spec.shifts,
         fed=_fed(site, ledger, shares),
-        approximate=tuple(sorted(ledger.approximate.get(site.node, ()))),
+        approximate=() if seen is not None else tuple(sorted(ledger.approximate.get(site.node, ()))),
+        probed=seen is not None,
     )
 
 

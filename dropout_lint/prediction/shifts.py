@@ -31,6 +31,7 @@ class NormShift:
         unknown: why Δ is not known: operations on the way of which neither a rule nor a run on samples tells,
             and random draws that reach the norm and are not followed, as `net.py:31 torch.randn_like`.
         approximate: operations on the way that were run on samples, so that Δ is about right.
+        probed: Δ is what a run of the trained network showed, on inputs recovered from its norms' statistics.
     """
 
     norm: str
@@ -44,6 +45,7 @@ class NormShift:
     fed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     approximate: tuple[str, ...] = ()
+    probed: bool = False
 
     @property
     def delta_now(self) -> float | None:

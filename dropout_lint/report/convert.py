@@ -100,6 +100,7 @@ def target_info(
                 shifts=shift.shifts,
                 unknown=list(shift.unknown),
                 approximate=list(shift.approximate),
+                probed=shift.probed,
             )
             for shift in prediction.norms
         ],

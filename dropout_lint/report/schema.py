@@ -128,7 +128,8 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
 
     `shifts` is False for a norm that does not remember the training variance; `unknown`: the draws and
     operations for which Δ is not known there, as `net.py:31 torch.randn_like`; `approximate`: the operations
-    on the way there without a rule, whose moments were read off samples.
+    on the way there without a rule, whose moments were read off samples; `probed`: Δ is what a run of the
+    trained network showed, on inputs recovered from its norms' statistics.
     """
 
     norm: str
@@ -140,6 +141,7 @@ class PredictionInfo(Struct, frozen=True, kw_only=True):
     shifts: bool = True
     unknown: list[str] = []
     approximate: list[str] = []
+    probed: bool = False
 
 
 class MeasurementInfo(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from dropout_lint.measurement.place import move, place
 from dropout_lint.measurement.progress import progress_bar
 from dropout_lint.measurement.run import NAN
 from dropout_lint.measurement.sources import (
+    RANDOM_BATCHES,
     example_batches,
     find_inputs,
     load_batches,
@@ -34,6 +35,8 @@ from dropout_lint.measurement.sources import (
 )
 from dropout_lint.measurement.training import LEARNING_RATE, SEED
 from dropout_lint.measurement.validate import Validation, validate
+from dropout_lint.prediction import available_basis
+from dropout_lint.prediction.probe import recovered_inputs
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.report.measured import measurement_infos
 from dropout_lint.report.schema import MeasuredInfo, PilotInfo, TargetInfo
@@ -41,8 +44,11 @@ from dropout_lint.rules import RuleSet
 from dropout_lint.runs.failures import unmeasured
 from dropout_lint.runs.linting import options_of
 from dropout_lint.runs.pilot import inputs_of, run_pilots
+from dropout_lint.trace import trace
 
 NOISE = "random noise"
+RECOVERY_AT_MOST = 2e12
+"""Multiplications that recovering a trained model's inputs may cost where it is to be measured: a minute."""
 
 
 def validated(target: TargetInfo, settings: Settings, rules: RuleSet) -> TargetInfo:
@@ -286,7 +292,9 @@ def _batches_of(
     samples: int | None,
     notes: list[str],
 ) -> tuple[Any, str]:
-    """The batches, and whose they are: the user's by `data`, the example inputs' values, or noise."""
+    """The batches, and whose they are: the user's by `data`, the example inputs' values, what a trained
+    model's norms remember, or noise.
+    """
     if data is not None:
         return load_batches(data, notes), f"`{data}`"
     assert inputs is not None
@@ -297,8 +305,25 @@ def _batches_of(
             "more of the model's own data with --data to see its real shift"
         )
         return examples, f"the example inputs ({inputs.origin})"
+    recovered = _recovered(built, inputs) if samples is None else None
+    if recovered is not None:
+        notes.append(
+            "the batches are inputs recovered from the statistics of the trained norms, each time under "
+            "masks of their own: give the model's own with --data to see its real shift"
+        )
+        return [recovered] * (count or RANDOM_BATCHES), "inputs recovered from the norms' statistics"
     notes.append("the batches are random noise: give the model's own with --data to see its real shift")
     return random_batches(built.model, inputs, where, count=count, samples=samples), NOISE
+
+
+def _recovered(built: Built, inputs: Inputs) -> Inputs | None:
+    """Inputs that a trained model's norms remember; None for an untrained one, and where none are found."""
+    if available_basis(built.model) != "checkpoint":
+        return None
+    try:
+        return recovered_inputs(trace(built.model, inputs), RECOVERY_AT_MOST)
+    except (InputError, TraceError):
+        return None
 
 
 def _named(problem: str, whose: str) -> str:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dropout_lint.guard.wrappers import bare
 from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
-from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
+from dropout_lint.layers.dropouts import FUNCTIONS, RATIO_ARGUMENTS, TRAINING_DEFAULT
 from dropout_lint.trace.noise_by_hand import find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
 from dropout_lint.trace.trials import Behaviour
@@ -203,12 +203,10 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
         ratio = _number(node, "beta" if noise is Noise.UNIFORM else "p", 1, 0.5)
         channelwise = bool(_value(node, "channelwise", 3, False)) if noise is Noise.UNIFORM else False
         return DropoutSpec(kind, noise, ratio, bool(_value(node, "inplace", 3, False)), channelwise)
-    if function is F.scaled_dot_product_attention:
-        p = _number(node, "dropout_p", 4, 0.0)
-        return DropoutSpec("F.scaled_dot_product_attention", Noise.ATTENTION, p) if p else None
-    if function is F.multi_head_attention_forward:
-        p = _number(node, "dropout_p", 10, 0.0)
-        return DropoutSpec("F.multi_head_attention_forward", Noise.ATTENTION, p) if p else None
+    if function in RATIO_ARGUMENTS:
+        position, name = RATIO_ARGUMENTS[function]
+        p = _number(node, name, position, 0.0)
+        return DropoutSpec(f"F.{function.__name__}", Noise.ATTENTION, p) if p else None
     return None
 
 
@@ -258,7 +256,8 @@ def is_active(node: fx.Node) -> bool:
         name, position = ("train", 2) if kind.startswith("torch.") else ("training", 2)
         return bool(_value(node, name, position, TRAINING_DEFAULT.get(kind, True)))
     if node.target is F.scaled_dot_product_attention:
-        return _number(node, "dropout_p", 4, 0.0) > 0
+        position, ratio = RATIO_ARGUMENTS[F.scaled_dot_product_attention]
+        return _number(node, ratio, position, 0.0) > 0
     if node.target is F.multi_head_attention_forward:
         return bool(_value(node, "training", 13, True))
     return True

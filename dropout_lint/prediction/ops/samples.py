@@ -60,7 +60,8 @@ def draw(node: fx.Node, value: Any, spread: Tensor | None, apart: Sequence[int])
     info = node.meta.get("value")
     if isinstance(value, State) and isinstance(info, TensorInfo):
         if not info.dtype.is_floating_point and not np.any(value.t_var):
-            return _unknown_numbers(node, info)
+            tensor = any_indices(node, info)
+            return Sample(tensor, _Always(tensor))
         if info.dtype == torch.bool:
             drawn = _of_state(value, info, spread, apart)
             return Sample(drawn.test > 0.5, {key: one > 0.5 for key, one in drawn.train.items()})
@@ -76,16 +77,14 @@ def draw(node: fx.Node, value: Any, spread: Tensor | None, apart: Sequence[int])
     return value
 
 
-def _unknown_numbers(node: fx.Node, info: TensorInfo) -> Sample:
+def any_indices(node: fx.Node, info: TensorInfo) -> Tensor:
     """Indices of which nothing is known: any that every use of them allows; truth values, half and half."""
     if info.dtype == torch.bool:
-        tensor = torch.rand(info.shape) < 0.5
-    else:
-        bound = min(
-            (min(shape) for user in node.users for shape in [_target_shape(user, node)] if shape), default=2
-        )
-        tensor = torch.randint(0, max(bound, 1), info.shape).to(info.dtype)
-    return Sample(tensor, _Always(tensor))
+        return torch.rand(info.shape) < 0.5
+    bound = min(
+        (min(shape) for user in node.users for shape in [_target_shape(user, node)] if shape), default=2
+    )
+    return torch.randint(0, max(bound, 1), info.shape).to(info.dtype)
 
 
 class _Always(dict[int, Tensor]):

@@ -262,7 +262,10 @@ class Writer:
         if self.context.show_predictions and target.predictions:
             threshold = self.context.threshold
             self.lines.append("")
-            self.wrap(f"Predicted Δ at every norm (below {threshold:g} counts)", INDENT, self.style.strong)
+            ran = any(shift.probed for shift in target.predictions)
+            how = ", by a run on inputs recovered from the checkpoint's statistics" if ran else ""
+            told = f"Predicted Δ at every norm (below {threshold:g} counts){how}"
+            self.wrap(told, INDENT, self.style.strong)
             rows = prediction_rows(target.predictions, self.context, width)
             self.lines += [INDENT * 2 + row for row in rows]
         if target.measurements:

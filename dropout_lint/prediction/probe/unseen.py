@@ -1,0 +1,176 @@
+"""Δ at the norms of a trained network, by running its graph on inputs recovered from its statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import fx
+
+from dropout_lint.guard.untouched import seed_everything, untouched
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.values import walk
+from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.probe.cost import calls, cost, widest
+from dropout_lint.prediction.probe.graph_run import GraphRun
+from dropout_lint.prediction.probe.recovered import (
+    ROUNDS,
+    STEPS,
+    Statistics,
+    Values,
+    placeholders,
+    recovered,
+    widened,
+)
+from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Imposed, Seen, stored
+from dropout_lint.terms import Noise
+from dropout_lint.trace.traced import NormSite, Trace, module_of, shape_of
+
+DRAWS = 24
+"""Of the masks, beside test mode: what the mean over them still has of whole samples' masks is small then."""
+ROWS, FEW, MOST_ROWS = 16, 64, 256
+"""Samples, at the least; at the least while a round of recovery can be saved instead; and at the most."""
+VALUES = 2048
+"""Values of a channel with a mask of their own that are aimed at: where there are few positions, or one draw
+is for all of a sample's, there are more samples."""
+AT_MOST = 1e11
+"""Multiplications that a report may spend on it: some three seconds of one core."""
+MOST_VALUES = 10**8
+"""Numbers that the result of one operation may hold, all modes together."""
+BACKWARD = 2
+"""What a pass backward costs, in passes forward."""
+FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+Result = TypeVar("Result")
+
+
+def probe(trace: Trace, norms: Mapping[fx.Node, NormSite], at_most: float = AT_MOST) -> dict[fx.Node, Seen]:
+    """Norm node → what a run showed there.
+
+    The model is left as it was. Sums are made on one thread, so that they come out alike on every machine.
+
+    Args:
+        trace: a trained model.
+        norms: the calls of norms that Δ is asked for.
+        at_most: multiplications that it may cost; `math.inf` for as many as it takes.
+
+    Returns:
+        nothing where the graph is not the whole model, where it would cost more, or where it does not run.
+    """
+
+    def observed(plan: _Plan) -> dict[fx.Node, Seen]:
+        imposed = Imposed(plan.statistics)
+        with torch.no_grad():
+            GraphRun(trace, [True] * DRAWS + [False], imposed).run(plan.recovered(trace))
+        return imposed.seen
+
+    found = _first(trace, at_most, observed) if norms else None
+    if found is None or not all(math.isfinite(seen.delta) for seen in found.values()):
+        return {}
+    return {node: seen for node, seen in found.items() if node in norms}
+
+
+def recovered_inputs(trace: Trace, at_most: float = AT_MOST) -> Inputs | None:
+    """Inputs for which the norms of a trained model see what they remember, to run the model itself on.
+
+    Args:
+        trace: a trained model.
+        at_most: multiplications that it may cost.
+
+    Returns:
+        None where the graph is not the whole model, where it would cost more, or where it does not run.
+    """
+    values = _first(trace, at_most, lambda plan: tuple(plan.recovered(trace).values()))
+    if values is None:
+        return None
+    args, names = len(trace.inputs.args), tuple(trace.inputs.kwargs)
+    kwargs = dict(zip(names, values[args:], strict=True))
+    return Inputs(values[:args], kwargs, origin="recovered from the statistics of the model's norms")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What inputs are recovered from: values that say their shapes, the norms' statistics, and how long."""
+
+    values: Values
+    statistics: Statistics
+    rounds: int
+
+    def recovered(self, trace: Trace) -> Values:
+        return recovered(trace, self.values, self.statistics, self.rounds)
+
+
+def _first(trace: Trace, at_most: float, work: Callable[[_Plan], Result]) -> Result | None:
+    """What the first plan that runs leads to."""
+    for plan in _plans(trace, at_most):
+        device = next(iter(plan.statistics.values()))[0].device
+        threads = torch.get_num_threads()
+        with untouched(trace.model, device):
+            try:
+                torch.set_num_threads(1)
+                seed_everything(0, device)
+                return work(plan)
+            except FAILURES:
+                continue  # shapes that were written down for another number of samples, indices out of range
+            finally:
+                torch.set_num_threads(threads)
+    return None
+
+
+def _plans(trace: Trace, at_most: float) -> Iterator[_Plan]:
+    """As many samples as are wanted and affordable; then those that the model was traced with."""
+    shifting = [site for site in trace.norms if site.spec.shifts]
+    modules = [module_of(trace.model, site.node) for site in shifting]
+    if not shifting or not trace.runnable or any(m is not None and is_reestimated(m) for m in modules):
+        return
+    if any(site.spec.noise is Noise.BATCH for site in trace.dropouts):  # a batch is one draw: far too few
+        return
+    statistics = {site.node: held for site in shifting if (held := stored(trace, site)) is not None}
+    if len(statistics) < len(shifting):
+        return
+    traced = placeholders(trace)
+    samples = next((tensor.shape[0] for tensor in walk(tuple(traced.values())) if tensor.dim()), 1)
+    wanted = _rows(trace, shifting)
+    for rounds in range(ROUNDS, 0, -1):
+        affordable = _affordable(trace, rounds, at_most, samples)
+        if affordable >= min(wanted, FEW):
+            break
+    least = math.ceil(LEAST_VALUES / _positions(shifting))
+    rows = min(wanted, affordable)
+    if rows >= max(ROWS, least) and (wide := widened(trace, traced, rows)) is not None:
+        yield _Plan(wide, statistics, rounds)
+    if affordable >= samples >= least:
+        yield _Plan(traced, statistics, rounds)
+
+
+def _affordable(trace: Trace, rounds: int, at_most: float, samples: int) -> int:
+    """Samples that time and memory allow."""
+    passes = rounds * STEPS * (1 + BACKWARD) + DRAWS + 1
+    time = max(0.0, at_most / passes - calls(trace)) / cost(trace)
+    return int(samples * min(time, MOST_VALUES / (widest(trace) * (DRAWS + 1))))
+
+
+def _rows(trace: Trace, norms: list[NormSite]) -> int:
+    """Samples that give each channel of the norm with the fewest positions `VALUES` values, within bounds."""
+    shared = any(site.spec.noise.whole_branch or site.spec.noise.channelwise for site in trace.dropouts)
+    return min(MOST_ROWS, max(ROWS, math.ceil(VALUES / (1 if shared else _positions(norms)))))
+
+
+def _positions(norms: list[NormSite]) -> int:
+    """Of the norm that has the fewest, for each sample and channel."""
+    return max(1, min((math.prod(_read(site)[2:]) for site in norms), default=1))
+
+
+def _read(site: NormSite) -> tuple[int, ...]:
+    source = site.node.args[0] if site.node.args else None
+    return (shape_of(source) if isinstance(source, fx.Node) else None) or ()
