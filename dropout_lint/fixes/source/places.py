@@ -196,15 +196,11 @@ def _output_place(sources: Sources, anchor: Anchor) -> New:
     owner = sources.user_owner(producer)
     if container is not None and producer.op == "call_module":
         holder, _, key = str(producer.target).rpartition(".")
-        last = holder
-        children = list(module_at(sources.trace.model, holder)._modules)
-        if last == container and children.index(key) < len(children) - 1:
-            after = [
-                module_at(sources.trace.model, f"{holder}.{child}")
-                for child in children[children.index(key) + 1 :]
-            ]
-            if any(len(module.state_dict()) for module in after):
-                raise CannotExpress(f"the place is in the middle of {holder}", BY_HAND)
+        if holder == container:
+            children = module_at(sources.trace.model, holder)._modules
+            after = list(children.values())[list(children).index(key) + 1 :]
+            if any(module is not None and len(module.state_dict()) for module in after):
+                raise CannotExpress(f"the place is in the middle of {holder or 'the model'}", BY_HAND)
         source, call = sources.construction(str(producer.target))
         return New(("end", source.path, call), "end", source, call, producer, holder, holder)
     if producer.op in ("call_module", "call_function"):
