@@ -32,13 +32,13 @@ def asked(findings: Sequence[Finding], least: Severity, selected: Sequence[str] 
     ]
 
 
-Draft = Callable[[Analysis, Sequence[Finding]], Plan]
+Draft = Callable[[Trials, Sequence[Finding]], Plan]
 """Plans the fix of some findings; what it leaves, it gives reasons for."""
 
 
-def graph_plan(analysis: Analysis, findings: Sequence[Finding]) -> Plan:
+def graph_plan(trials: Trials, findings: Sequence[Finding]) -> Plan:
     """What `dl.fix` does."""
-    return Planner(Trials(analysis), findings, compare=False).plan()
+    return Planner(trials, findings, compare=False).plan()
 
 
 def plan(
@@ -69,11 +69,12 @@ def plan(
     if len(analysis.trace.graph.nodes) > PREDICT_LIMIT:
         info = Promise(applicability="manual", strategy=None, title=UNPLANNED)
         return infos | {id(finding): info for finding in fixable}
+    trials = Trials(analysis)
     if source is not None:
-        infos |= _promised(source(analysis, wanted), wanted, "dropout-lint fix")
+        infos |= _promised(source(trials, wanted), wanted, "dropout-lint fix")
     open_ones = [item for item in fixable if infos[id(item)].by is None]
     if open_ones:
-        made = _promised(graph_plan(analysis, wanted), wanted, "dl.fix")
+        made = _promised(graph_plan(trials, wanted), wanted, "dl.fix")
         infos |= {
             key: promise
             for key, promise in made.items()

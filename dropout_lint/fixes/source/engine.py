@@ -154,19 +154,18 @@ def fix_source(
         return search.run(prover, original, blank)
 
 
-def draft_source(analysis: Analysis, findings: Sequence[Finding]) -> Plan:
+def draft_source(trials: Trials, findings: Sequence[Finding]) -> Plan:
     """What `fix_source` will do, as far as it is known before the proofs: a plan that source can say.
 
     Args:
-        analysis: the target as it was linted.
+        trials: of the target as it was linted.
         findings: what of its findings is to be fixed.
     """
-    trials = Trials(analysis)
 
     def plan(barred: Collection[tuple[str, str]]) -> Plan:
         return Planner(trials, findings, barred=barred, compare=False).plan()
 
-    return _Search(Sources(analysis.trace), findings, plan).draft()
+    return _Search(Sources(trials.trace), findings, plan).draft()
 
 
 @dataclass
