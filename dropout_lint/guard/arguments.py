@@ -68,8 +68,7 @@ def check_number(name: str, value: object, range_: str, fits: Callable[[float], 
     Raises:
         UsageError: it is no number, or does not fit.
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not fits(float(value)):  # type: ignore[arg-type]  # `number` says what it is
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(float(value)):
         raise _wrong(name, value, f"a number {range_}")
 
 
@@ -79,8 +78,8 @@ def check_whole(name: str, value: object, least: int | None = None) -> None:
     Raises:
         UsageError: it is not.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or (least is not None and int(value) < least):  # type: ignore[call-overload]  # as above
+    whole = None if isinstance(value, bool) or not isinstance(value, numbers.Integral) else int(value)
+    if whole is None or (least is not None and whole < least):
         raise _wrong(name, value, "a whole number" + (f" of at least {least}" if least is not None else ""))
 
 

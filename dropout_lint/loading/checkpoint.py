@@ -120,7 +120,7 @@ def _read_safetensors(path: Path) -> Any:
         ) from None
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
             return marked(tensors, read_marks((file.metadata() or {}).get(KEY)))
     except Exception as error:
         raise CheckpointError(

@@ -17,17 +17,16 @@ from typing import Any
 from dropout_lint.errors import TargetError
 from dropout_lint.loading.build import Made, make
 from dropout_lint.loading.importing import importable_project, shown
-from dropout_lint.loading.parse import Call, Spec
+from dropout_lint.loading.parse import CONFIGURATIONS, Call, Spec
 from dropout_lint.loading.usercode import user_code
 
-SUFFIXES = (".yaml", ".yml")
 _TARGET = "_target_"
 _SHOWN = 6
 
 
 def is_configuration(spec: Spec) -> bool:
     """Whether a target is such a file."""
-    return spec.path is not None and spec.path.suffix in SUFFIXES
+    return spec.path is not None and spec.path.suffix in CONFIGURATIONS
 
 
 def instantiated(spec: Spec, ways: Sequence[str]) -> Made:

@@ -37,8 +37,9 @@ def written(marks: Iterable[str]) -> str:
 
 def marked(state: Mapping[str, Any], marks: Iterable[str]) -> OrderedDict[str, Any]:
     """`state` with these marks; itself where it can have attributes, which a plain dict cannot."""
-    holder: Any = state if isinstance(state, OrderedDict) else OrderedDict(state)
-    if not isinstance(getattr(holder, "_metadata", None), dict):
-        holder._metadata = OrderedDict()
-    holder._metadata[KEY] = {_VARIANCES: written(marks)}
-    return holder  # type: ignore[no-any-return]
+    holder: OrderedDict[str, Any] = state if isinstance(state, OrderedDict) else OrderedDict(state)
+    attributes = vars(holder)
+    if not isinstance(attributes.get("_metadata"), dict):
+        attributes["_metadata"] = OrderedDict()
+    attributes["_metadata"][KEY] = {_VARIANCES: written(marks)}
+    return holder

@@ -12,7 +12,8 @@ from typing import Any
 from dropout_lint.errors import TargetError
 
 _FORMS = "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder"
-FILES = (".py", ".yaml", ".yml")
+CONFIGURATIONS = (".yaml", ".yml")
+FILES = (".py", *CONFIGURATIONS)
 _ARGUMENTS = (
     "only literals (numbers, strings, True, None, lists, dicts) and calls of the module's own names, such as "
     "`Config(drop=0.5)`, go here; for more, write a factory without arguments and name that"

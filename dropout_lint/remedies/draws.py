@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Site:
         return f"{Path(self.file).name}:{self.number} {self.operation}{place}"
 
 
-class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
     """Sees the draws of torch, and within `watching` those of Python's `random` and numpy as well.
 
     Attributes:
@@ -56,7 +57,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
     def __init__(self, model: nn.Module, names: Mapping[int, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.sizes: dict[Site, list[int | None]] = {}
         self._model = model
         self._names = names
@@ -83,7 +84,9 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _note(self, operation: str, size: int | None) -> None:
-        frame, place, owner = sys._getframe(2), None, ""
+        frame: FrameType | None = sys._getframe(2)
+        place: FrameType | None = None
+        owner = ""
         while frame is not None:
             if place is None and not frame.f_code.co_filename.startswith(_OWN):
                 place = frame
@@ -91,9 +94,9 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(own, nn.Module) and id(own) in self._names:
                 owner = self._names[id(own)]
                 break
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         while place is None and frame is not None:  # a layer of torch's is named by the code that calls it
             place = None if frame.f_code.co_filename.startswith(_OWN) else frame
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         file, number = (place.f_code.co_filename, place.f_lineno) if place else ("", 0)
         self.sizes.setdefault(Site(operation, file, number, owner), []).append(size)

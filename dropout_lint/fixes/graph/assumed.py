@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import fx
+from torch.fx.node import Argument
 
 from dropout_lint.trace.sizes import Comparison, SizeInt
 
@@ -54,11 +55,11 @@ def check_assumptions(
 def _assert_that(
     graph: fx.Graph,
     operation: Callable[..., bool],
-    operands: tuple[object, ...],
+    operands: tuple[Argument, ...],
     told: str,
     outcome: bool = True,
 ) -> None:
-    found = graph.call_function(operation, operands)  # type: ignore[arg-type]  # nodes and numbers
+    found = graph.call_function(operation, operands)
     if not outcome:
         found = graph.call_function(operator.not_, (found,))
     message = f"this fixed model was recorded with {told}; fix the model with inputs like these"
