@@ -176,6 +176,45 @@ def test_the_same_model_gives_the_same_report_whatever_the_threads() -> None:
     assert any(probed for *_, probed in reports[0])
 
 
+class Spelled(nn.Module):
+    """One network, its norm called in different ways."""
+
+    def __init__(self, call: Callable[[nn.BatchNorm1d, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+        self.first, self.drop, self.second = nn.Linear(12, 24), nn.Dropout(0.4), nn.Linear(24, 16)
+        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 6)
+        self.last = nn.BatchNorm1d(6)  # a module in any case: its statistics say that the network is trained
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.call(self.norm, self.second(self.drop(self.first(x).relu())))))  # type: ignore[no-any-return]
+
+
+SPELLINGS: dict[str, Callable[[nn.BatchNorm1d, Tensor], Tensor]] = {
+    "module": lambda norm, x: norm(x),
+    "keyword": lambda norm, x: norm(input=x),
+    "F.batch_norm": lambda norm, x: F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.training
+    ),
+    "torch.batch_norm": lambda norm, x: torch.batch_norm(
+        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.training, 0.1, 1e-5, False
+    ),
+}
+
+
+def test_however_a_norm_is_called_its_statistics_are_found() -> None:
+    torch.manual_seed(0)
+    trained = fitted(Spelled(SPELLINGS["module"]), *classes(12))
+    found = {}
+    for name, call in SPELLINGS.items():
+        twin = Spelled(call)
+        twin.load_state_dict(trained.state_dict())
+        found[name] = [shift.delta for shift in predicted(twin, torch.randn(4, 12)).norms]
+    for deltas in found.values():
+        assert deltas == pytest.approx(found["module"], abs=1e-6)
+    assert all(delta is not None and delta < 0.97 for delta in found["module"])
+
+
 class TwoSamples(nn.Module):
     """Its code has the number of samples that it was written for."""
 

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.layers import WEIGHT_FUNCTIONS, is_weight_layer
-from dropout_lint.trace.traced import TensorInfo, module_of, shape_of
+from dropout_lint.trace.traced import TensorInfo, is_held, module_of, shape_of
 
 ACTIVATION_MODULES = "torch.nn.modules.activation"
 PROBABILITY_MODULES = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.AdaptiveLogSoftmaxWithLoss)
@@ -31,7 +31,7 @@ def is_parameter(node: Any) -> bool:
         if len(node.all_input_nodes) > 1:
             return False
         node = node.all_input_nodes[0]
-    return isinstance(node, fx.Node) and node.op == "get_attr"
+    return is_held(node)
 
 
 def is_global_pool(node: fx.Node, name: str, module: nn.Module | None) -> bool:

@@ -6,6 +6,7 @@ Inputs that nobody gave values for are tensors on the meta device; `materialise`
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -250,6 +251,12 @@ def _knows_signature(model: nn.Module) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer lies; the CPU for a model without any."""
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return first.device if first is not None else torch.device("cpu")
 
 
 def materialise(inputs: Inputs, device: str | torch.device = "cpu", seed: int = 0) -> Inputs:

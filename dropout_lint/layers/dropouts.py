@@ -116,12 +116,6 @@ FUNCTIONS: dict[Callable[..., Any], tuple[str, Noise]] = {
     torch.feature_alpha_dropout: ("torch.feature_alpha_dropout", Noise.FEATURE_ALPHA),
 }
 
-RATIO_ARGUMENTS: Mapping[Callable[..., Any], tuple[int, str]] = {
-    F.scaled_dot_product_attention: (4, "dropout_p"),
-    F.multi_head_attention_forward: (10, "dropout_p"),
-}
-"""Where functions that drop inside take their ratio: position and keyword."""
-
 # `F.alpha_dropout` and `F.feature_alpha_dropout` default to training=False, all others to True (THEORY.md).
 TRAINING_DEFAULT: Mapping[str, bool] = {"F.alpha_dropout": False, "F.feature_alpha_dropout": False}
 

@@ -82,11 +82,9 @@ def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
     """
     found = {}
     for site in trace.norms:
-        source = site.node.args[0] if site.node.args else None
+        source = site.source
         exact = (
-            isinstance(source, fx.Node)
-            and source in ledger.sites
-            and ledger.noisy.isdisjoint(source.all_input_nodes)
+            source is not None and source in ledger.sites and ledger.noisy.isdisjoint(source.all_input_nodes)
         )
         if site.spec.shifts and site.node in ledger.noisy and not exact:
             found[site.node] = site

@@ -42,16 +42,12 @@ def measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, Sta
     through: dict[fx.Node, Statistics] = {}
     masks = {site.node: site for site in dropouts if not site.inside}
     for site in trace.norms:
-        source = site.node.args[0] if site.node.args else None
-        if not site.spec.tracks or not isinstance(source, fx.Node):
+        source, statistics = site.source, trace.statistics(site)
+        if not site.spec.tracks or source is None or statistics is None:
             continue
-        module = module_of(trace.model, site.node)
-        if is_reestimated(module):
+        if is_reestimated(module_of(trace.model, site.node)):
             continue
-        mean, var = (
-            values(getattr(module, "running_mean", None)),
-            values(getattr(module, "running_var", None)),
-        )
+        mean, var = map(values, statistics)
         if mean is None or var is None or np.all(var == 1):
             continue
         var = np.maximum(var, 1e-12)

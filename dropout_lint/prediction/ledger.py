@@ -30,7 +30,7 @@ from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
 from dropout_lint.terms import Noise
 from dropout_lint.trace.noise_by_hand import is_random
-from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, module_of
 
 DECAY = 5.0
 """Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
@@ -189,8 +189,7 @@ def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledg
     if node.op == "placeholder":
         return _input(value, len(ledger.dropouts), INPUT_ENERGY_VARIANCE if ledger.trained else 0.0)
     if node.op == "get_attr":
-        name = str(node.target)
-        tensor = trace.constants.get(name, _attribute(trace.model, name))
+        tensor = trace.held(str(node.target))
         if isinstance(tensor, torch.Tensor):
             trains = isinstance(tensor, nn.Parameter)
             return Parameter(tensor.to("meta"), tensor) if trains and not ledger.real else Parameter(tensor)
@@ -245,11 +244,8 @@ def _dropped(call: Call, site: DropoutSite) -> State:
     """What a dropout drops: its input, of a mask that is written by hand the other factor."""
     if not site.operand:
         return call.x
-    source = call.node.all_input_nodes[site.operand]
-    given = zip(
-        (*call.node.args, *call.node.kwargs.values()), (*call.args, *call.kwargs.values()), strict=True
-    )
-    return next((call.state(value) for node, value in given if node is source), call.x)
+    given = given_for(call.node.all_input_nodes[site.operand], call.node, call.args, call.kwargs)
+    return call.x if given is None else call.state(given)
 
 
 def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
@@ -282,13 +278,6 @@ def without_values(module: nn.Module) -> nn.Module:
         name: None if child is None else without_values(child) for name, child in module._modules.items()
     }
     return twin
-
-
-def _attribute(model: nn.Module, name: str) -> Any:
-    value: Any = model
-    for part in name.split("."):
-        value = getattr(value, part, None)
-    return value
 
 
 def _input(value: Any, rows: int, energy_variance: float) -> Any:

@@ -10,12 +10,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import UsageError
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer lies; the CPU for a model without any."""
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return first.device if first is not None else torch.device("cpu")
+from dropout_lint.inputs.shapes import device_of
 
 
 def device_for(model: nn.Module, device: torch.device | str | None) -> torch.device:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from dropout_lint.layers.signatures import NORMS, argument
 from dropout_lint.measurement.streaming import Moments
-from dropout_lint.remedies.modes import DropoutSwitch, argument
+from dropout_lint.remedies.modes import DropoutSwitch
 
 Normalise = Literal["batch", "pooled", "fixed"]
 # Values of a channel from which a batch's own statistics serve; a last batch of two rows says nothing.
@@ -131,7 +132,7 @@ class Recorder(DropoutSwitch):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is F.batch_norm or func is F.instance_norm:
-            running_mean = argument(args, kwargs or {}, (1, "running_mean"), None)
+            running_mean = argument(args, kwargs or {}, NORMS[func].mean, None)
             estimate = self.estimates.get(id(running_mean))
             x = argument(args, kwargs or {}, (0, "input"), None)
             # torch's own message says best what is wrong with a wrong shape
@@ -143,8 +144,8 @@ class Recorder(DropoutSwitch):
         self, key: int, estimate: Estimate, batch: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor:
         x = argument(args, kwargs, (0, "input"), None)
-        weight = argument(args, kwargs, (3, "weight"), None)
-        bias = argument(args, kwargs, (4, "bias"), None)
+        arguments = NORMS[F.batch_norm if batch else F.instance_norm]
+        weight, bias = (argument(args, kwargs, one, None) for one in (arguments.weight, arguments.bias))
         eps = argument(args, kwargs, (7, "eps"), 1e-5)
         mean, variance = self._statistics(key, estimate, x)
         if batch:

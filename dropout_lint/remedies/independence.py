@@ -8,7 +8,7 @@ centring over the batch), or where a tensor merely happens to be as long as the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from dropout_lint.guard.modes import test_mode
 from dropout_lint.guard.untouched import untouched
 from dropout_lint.measurement.forward import is_out_of_memory
-from dropout_lint.remedies.modes import DropoutSwitch, test_mode
+from dropout_lint.remedies.modes import DropoutSwitch
 from dropout_lint.remedies.trees import flatten
 
 # How far two runs of the same sample may lie apart, as a share of the largest value: convolutions choose
@@ -59,10 +60,15 @@ class Call:
     @property
     def shapes(self) -> tuple[object, ...]:
         """Shape and dtype of each part."""
-        return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in self.leaves)
+        return shapes_of(self.leaves)
 
     def _is_batched(self, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == self.size
+
+
+def shapes_of(leaves: Iterable[Any]) -> tuple[object, ...]:
+    """Shape and dtype of each, None of what is no tensor."""
+    return tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in leaves)
 
 
 def why_dependent(call: Call) -> tuple[str | None, bool]:

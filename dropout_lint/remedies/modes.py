@@ -1,21 +1,19 @@
-"""Dropout switched on or off for some passes: modules, functional calls and those inside attention."""
+"""Functional dropout switched on or off for some passes, and that inside attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from dropout_lint.guard.eager import eager
+from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, Argument, argument, put
 from dropout_lint.remedies.uout import uout
 
 # Every functional dropout, and where its "am I training" argument stands: (position, keyword).
-FLAGS: dict[Callable[..., Any], tuple[int, str]] = dict.fromkeys(
+FLAGS: dict[Callable[..., Any], Argument] = dict.fromkeys(
     (
         F.dropout,
         F.dropout1d,
@@ -33,14 +31,6 @@ for _name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_drop
     if hasattr(torch, f"{_name}_"):
         FLAGS[getattr(torch, f"{_name}_")] = (2, "train")
 FLAGS[F.multi_head_attention_forward] = (13, "training")
-# Functional norms: where their running mean stands, and what says that they use the batch's own instead.
-NORMS: dict[Callable[..., Any], tuple[tuple[int, str], tuple[int, str]]] = {
-    F.batch_norm: ((1, "running_mean"), (5, "training")),
-    torch.batch_norm: ((3, "running_mean"), (5, "training")),
-    F.instance_norm: ((1, "running_mean"), (5, "use_input_stats")),
-}
-# The ratio's place; attention's differs.
-RATIOS: Mapping[Callable[..., Any], tuple[int, str]] = {F.multi_head_attention_forward: (10, "dropout_p")}
 
 
 class DropoutSwitch(TorchFunctionMode):
@@ -63,10 +53,9 @@ class DropoutSwitch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if self.on and func in NORMS:
-            mean, batch_statistics = NORMS[func]
             kwargs = dict(kwargs or {})
-            if argument(args, kwargs, mean, None) is not None:
-                args = put(args, kwargs, batch_statistics, False)
+            if argument(args, kwargs, NORMS[func].mean, None) is not None:
+                args = put(args, kwargs, NORMS[func].by_batch, False)
             return func(*args, **kwargs)
         flag = FLAGS.get(func)
         if flag is None and func is not F.scaled_dot_product_attention:
@@ -74,55 +63,12 @@ class DropoutSwitch(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if flag is not None:
             args = put(args, kwargs, flag, self.on)
-            if self.on and _positive(argument(args, kwargs, RATIOS.get(func, (1, "p")), 0.5)):
+            if self.on and _positive(argument(args, kwargs, RATIOS_INSIDE.get(func, (1, "p")), 0.5)):
                 self.draws += 1
         elif not self.on:
-            args = put(args, kwargs, (4, "dropout_p"), 0.0)
+            args = put(args, kwargs, RATIOS_INSIDE[func], 0.0)
         return func(*args, **kwargs)
-
-
-def put(
-    args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[int, str], value: object
-) -> tuple[Any, ...]:
-    """The arguments with one of them replaced, wherever the caller put it."""
-    position, keyword = place
-    if position < len(args):
-        return (*args[:position], value, *args[position + 1 :])
-    # aten's native_dropout and the `train` builtins take it by either name or place
-    kwargs[keyword] = value
-    return args
-
-
-def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: tuple[int, str], default: Any) -> Any:
-    """The value of one argument, wherever the caller put it."""
-    position, keyword = place
-    for name in (keyword, "beta") if keyword == "p" else (keyword,):
-        if name in kwargs:
-            return kwargs[name]
-    return args[position] if position < len(args) else default
 
 
 def _positive(ratio: Any) -> bool:
     return not isinstance(ratio, (int, float)) or ratio > 0
-
-
-@contextmanager
-def test_mode(model: nn.Module, train: Callable[[nn.Module], bool] = lambda module: False) -> Iterator[None]:
-    """Every module in test mode, but those that `train` picks; each module's own mode restored afterwards.
-
-    Flags are set one by one: `.eval()` of a user's class may do more than switch a flag.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        for module, training in before:
-            if training is not (wanted := train(module)):
-                module.training = wanted
-        with eager():
-            yield
-    finally:
-        for module, training in before:
-            if module.training is not training:
-                module.training = training
-
-
-test_mode.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.guard.arguments import as_names, check_model, check_whole
+from dropout_lint.guard.modes import test_mode
 from dropout_lint.guard.wrappers import unwrapped
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.shapes import device_of
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement.batches import Picker, to_device
-from dropout_lint.remedies.batches import device_for, device_of
-from dropout_lint.remedies.independence import Call, why_dependent
-from dropout_lint.remedies.modes import DropoutSwitch, test_mode
+from dropout_lint.remedies.batches import device_for
+from dropout_lint.remedies.independence import Call, shapes_of, why_dependent
+from dropout_lint.remedies.modes import DropoutSwitch
 from dropout_lint.remedies.noise import find_noise, gated
 from dropout_lint.remedies.trees import flatten
 
@@ -193,14 +195,13 @@ def _gates_at_first_call(
         def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             handle.remove()
             leaves, build = flatten((args, kwargs))
-            shapes = tuple(leaf.shape if isinstance(leaf, Tensor) else None for leaf in leaves)
             counted = switch.draws
 
             def run(times: int) -> Any:
                 copies, named = build([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
                 return model(*copies, **named)
 
-            noise, is_news = find_noise(model, run, on, catalogue, device_of(model), key=shapes)
+            noise, is_news = find_noise(model, run, on, catalogue, device_of(model), key=shapes_of(leaves))
             switch.draws = counted
             if is_news and noise.told(""):
                 warnings.warn(f"dropout_on: {noise.told(type(model).__name__)}", stacklevel=2)

@@ -16,10 +16,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from dropout_lint.guard.modes import test_mode
 from dropout_lint.guard.untouched import seed_everything, untouched
 from dropout_lint.layers import Catalogue
 from dropout_lint.remedies.draws import Draws, Site
-from dropout_lint.remedies.modes import DropoutSwitch, test_mode
+from dropout_lint.remedies.modes import DropoutSwitch
 
 SEED = 0
 # by model, what was found for settings and shapes that were the same

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedBuffer
 
 from dropout_lint.errors import MeasureError, UsageError
 from dropout_lint.guard.arguments import as_names, check_choice, check_model
+from dropout_lint.guard.modes import test_mode
 from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD
@@ -31,7 +32,6 @@ from dropout_lint.remedies.estimate import (
     is_tracking,
     ratio,
 )
-from dropout_lint.remedies.modes import test_mode
 
 Method = Literal["batch", "pooled", "stages"]
 METHODS: tuple[Method, ...] = ("batch", "pooled", "stages")

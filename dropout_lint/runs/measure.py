@@ -17,7 +17,9 @@ from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, InputError, MeasureError, TraceError, UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.steps import Fixed
+from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built, Inputs
+from dropout_lint.layers import Catalogue
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.measurement.batches import Batches
 from dropout_lint.measurement.losses import Loss
@@ -120,7 +122,10 @@ def measured(
         except DropoutLintError:
             if data is None:
                 raise
-    source, whose = _batches_of(built, data, inputs, where, count=batches, samples=batch_size, notes=notes)
+    catalogue = (options or Options()).catalogue
+    source, whose = _batches_of(
+        built, data, inputs, where, catalogue, count=batches, samples=batch_size, notes=notes
+    )
     before, after, fixed = predictions(
         built,
         inputs,
@@ -141,7 +146,7 @@ def measured(
             fixed=fixed,
             predicted_after=after,
             device=where,
-            catalogue=(options or Options()).catalogue,
+            catalogue=catalogue,
             max_batches=batches,
             autocast=True if amp else None,
             per_dropout=per_dropout,
@@ -287,6 +292,7 @@ def _batches_of(
     data: str | None,
     inputs: Inputs | None,
     where: torch.device,
+    catalogue: Catalogue,
     *,
     count: int | None,
     samples: int | None,
@@ -305,7 +311,7 @@ def _batches_of(
             "more of the model's own data with --data to see its real shift"
         )
         return examples, f"the example inputs ({inputs.origin})"
-    recovered = _recovered(built, inputs) if samples is None else None
+    recovered = _recovered(built, inputs, catalogue) if samples is None else None
     if recovered is not None:
         notes.append(
             "the batches are inputs recovered from the statistics of the trained norms, each time under "
@@ -316,12 +322,13 @@ def _batches_of(
     return random_batches(built.model, inputs, where, count=count, samples=samples), NOISE
 
 
-def _recovered(built: Built, inputs: Inputs) -> Inputs | None:
+def _recovered(built: Built, inputs: Inputs, catalogue: Catalogue) -> Inputs | None:
     """Inputs that a trained model's norms remember; None for an untrained one, and where none are found."""
     if available_basis(built.model) != "checkpoint":
         return None
     try:
-        return recovered_inputs(trace(built.model, inputs), RECOVERY_AT_MOST)
+        with at_rest(built.model):
+            return recovered_inputs(trace(built.model, inputs, catalogue=catalogue), RECOVERY_AT_MOST)
     except (InputError, TraceError):
         return None
 

@@ -16,6 +16,7 @@ from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.eager import eager
 from dropout_lint.inputs.example import Inputs
+from dropout_lint.inputs.shapes import device_of
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.measurement.batches import Batches, Picker, samples_of, to_device
 from dropout_lint.measurement.losses import Loss
@@ -25,7 +26,6 @@ from dropout_lint.measurement.session import Progress
 from dropout_lint.measurement.sources import find_inputs
 from dropout_lint.measurement.training import LEARNING_RATE, OPTIMIZER, SEED, empty_loader
 from dropout_lint.measurement.validate import Validation, compared
-from dropout_lint.remedies.batches import device_of
 from dropout_lint.report.pilot import pilot_lines
 from dropout_lint.report.schema import CandidateInfo, PilotInfo
 from dropout_lint.terms import STRATEGIES, Strategy

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from dropout_lint.guard.wrappers import bare
 from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
-from dropout_lint.layers.dropouts import FUNCTIONS, RATIO_ARGUMENTS, TRAINING_DEFAULT
+from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
+from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, argument
 from dropout_lint.trace.noise_by_hand import find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
 from dropout_lint.trace.trials import Behaviour
@@ -30,7 +31,6 @@ _NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
     F.group_norm: "group",
     torch.group_norm: "group",
 }
-_TRAINING_POSITION = {F.batch_norm: 5, torch.batch_norm: 5}
 
 
 class Activity:
@@ -203,8 +203,8 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
         ratio = _number(node, "beta" if noise is Noise.UNIFORM else "p", 1, 0.5)
         channelwise = bool(_value(node, "channelwise", 3, False)) if noise is Noise.UNIFORM else False
         return DropoutSpec(kind, noise, ratio, bool(_value(node, "inplace", 3, False)), channelwise)
-    if function in RATIO_ARGUMENTS:
-        position, name = RATIO_ARGUMENTS[function]
+    if function in RATIOS_INSIDE:
+        position, name = RATIOS_INSIDE[function]
         p = _number(node, name, position, 0.0)
         return DropoutSpec(f"F.{function.__name__}", Noise.ATTENTION, p) if p else None
     return None
@@ -220,14 +220,12 @@ def functional_name(node: fx.Node) -> str:
 def _functional_norm(node: fx.Node) -> NormSpec:
     family = _NORM_FUNCTIONS[node.target]  # type: ignore[index]
     kind = f"F.{getattr(node.target, '__name__', family)}"
-    if family == "batch":
-        tracks = _value(node, "running_mean", 1, None) is not None
-        in_training = bool(_value(node, "training", 5, False))
+    if node.target in NORMS:
+        arguments = NORMS[node.target]
+        tracks = argument(node.args, node.kwargs, arguments.mean, None) is not None
+        by_batch = family != "batch" or bool(argument(node.args, node.kwargs, arguments.by_batch, False))
         momentum = _momentum(node) if tracks else None
-        return NormSpec(kind, family, tracks=tracks, frozen=tracks and not in_training, momentum=momentum)
-    if family == "instance":
-        tracks = _value(node, "running_mean", 1, None) is not None
-        return NormSpec(kind, family, tracks=tracks, momentum=_momentum(node) if tracks else None)
+        return NormSpec(kind, family, tracks=tracks, frozen=tracks and not by_batch, momentum=momentum)
     return NormSpec(kind, family, tracks=False)
 
 
@@ -256,7 +254,7 @@ def is_active(node: fx.Node) -> bool:
         name, position = ("train", 2) if kind.startswith("torch.") else ("training", 2)
         return bool(_value(node, name, position, TRAINING_DEFAULT.get(kind, True)))
     if node.target is F.scaled_dot_product_attention:
-        position, ratio = RATIO_ARGUMENTS[F.scaled_dot_product_attention]
+        position, ratio = RATIOS_INSIDE[F.scaled_dot_product_attention]
         return _number(node, ratio, position, 0.0) > 0
     if node.target is F.multi_head_attention_forward:
         return bool(_value(node, "training", 13, True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, NormSpec
+from dropout_lint.layers.signatures import NORMS, argument
 from dropout_lint.trace.sizes import Comparison
 
 
@@ -91,6 +92,12 @@ class NormSite:
     call: Location | None = None
     call_index: int = 0
     recomputed: bool = False
+
+    @property
+    def source(self) -> fx.Node | None:
+        """The node whose value it normalises."""
+        given = argument(self.node.args, self.node.kwargs, (0, "input"), None)
+        return given if isinstance(given, fx.Node) else next(iter(self.node.all_input_nodes), None)
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,33 @@ class Trace:
     witnessed: bool = False
     catalogue: Catalogue = STANDARD
 
+    def held(self, name: str) -> Any:
+        """What a `get_attr` node of this name reads: a constant of the trace, or something of the model."""
+        if name in self.constants:
+            return self.constants[name]
+        value: Any = self.model
+        for part in name.split("."):
+            value = getattr(value, part, None)
+        return value
+
+    def statistics(self, site: NormSite) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(C,) running mean and variance of a norm, a module or a function; None where it has none."""
+        module = module_of(self.model, site.node)
+        if module is not None:
+            found = [getattr(module, name, None) for name in ("running_mean", "running_var")]
+        elif (arguments := NORMS.get(site.node.target)) is not None:
+            given = [
+                argument(site.node.args, site.node.kwargs, one, None)
+                for one in (arguments.mean, arguments.variance)
+            ]
+            found = [self.held(str(one.target)) if is_held(one) else None for one in given]
+        else:
+            return None
+        mean, variance = found
+        if not isinstance(mean, torch.Tensor) or not isinstance(variance, torch.Tensor):
+            return None
+        return mean, variance
+
     @property
     def partial(self) -> bool:
         """Whether some part could not be traced."""
@@ -199,6 +233,17 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Shape of the tensor that `node` returned, or None where it returned no single tensor."""
     value = node.meta.get("value")
     return value.shape if isinstance(value, TensorInfo) else None
+
+
+def is_held(value: Any) -> bool:
+    """Whether a value is a node that reads a parameter, a buffer or a constant."""
+    return isinstance(value, fx.Node) and value.op == "get_attr"
+
+
+def given_for(source: fx.Node, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What stands for `source` among a node's arguments, None where it is no argument by itself."""
+    pairs = zip((*node.args, *node.kwargs.values()), (*args, *kwargs.values()), strict=True)
+    return next((value for of, value in pairs if of is source), None)
 
 
 def module_of(model: nn.Module, node: fx.Node) -> nn.Module | None:

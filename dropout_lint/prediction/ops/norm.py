@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from dropout_lint.layers import NormSpec
+from dropout_lint.layers.signatures import NORMS
 from dropout_lint.prediction.correlation import whitened
 from dropout_lint.prediction.ops.base import Call, Parameter, find_module, function, module
 from dropout_lint.prediction.ops.linear_map import amplified
@@ -323,9 +324,10 @@ def norm(call: Call) -> State:
     if m is not None:
         weight, bias = getattr(m, "weight", None), getattr(m, "bias", None)
         running = (getattr(m, "running_mean", None), getattr(m, "running_var", None))
-    elif call.name == "batch_norm":
-        weight, bias = call.arg(3, "weight"), call.arg(4, "bias")
-        running = (call.arg(1, "running_mean"), call.arg(2, "running_var"))
+    elif call.node.target in NORMS:
+        arguments = NORMS[call.node.target]
+        weight, bias = call.arg(*arguments.weight), call.arg(*arguments.bias)
+        running = (call.arg(*arguments.mean), call.arg(*arguments.variance))
     else:
         weight = call.arg(2, "weight")
         bias = call.arg(3, "bias")

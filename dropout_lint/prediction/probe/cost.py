@@ -11,8 +11,6 @@ from dropout_lint.trace.traced import Trace, module_of, shape_of
 
 MOVING = 30
 """Multiplications that reading and writing memory counts for, for each value that an operation returns."""
-
-
 CALL = 1e6
 """Multiplications that take as long as calling an operation does, however small it is."""
 

@@ -6,14 +6,14 @@ inputs are moved until the mean and the variance that every norm sees are those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
-from dropout_lint.inputs.shapes import materialise
+from dropout_lint.inputs.shapes import device_of, materialise
 from dropout_lint.inputs.values import replaced, walk
-from dropout_lint.prediction.ops.samples import any_indices
+from dropout_lint.prediction.ops.samples import Unrunnable, any_indices
 from dropout_lint.prediction.probe.graph_run import Beside, GraphRun, moments
 from dropout_lint.trace.traced import NormSite, TensorInfo, Trace, module_of
 
@@ -36,7 +36,7 @@ Statistics = Mapping[fx.Node, tuple[Tensor, Tensor]]
 
 def placeholders(trace: Trace) -> Values:
     """The value of every placeholder as the model was traced; tensors without values get some."""
-    inputs = materialise(trace.inputs, _device(trace))
+    inputs = materialise(trace.inputs, device_of(trace.model))
     given = (*inputs.args, *inputs.kwargs.values())
     return dict(zip(trace.graph.find_nodes(op="placeholder"), given, strict=True))
 
@@ -95,6 +95,9 @@ def recovered(trace: Trace, values: Values, statistics: Statistics, rounds: int 
         values: of the placeholders; says shapes, and the values of all that is not floating-point.
         statistics: norm node → (C,) mean and variance.
         rounds: how many may be made.
+
+    Raises:
+        Unrunnable: an operation does not take such values, or has no derivative.
     """
     free: list[Tensor] = []
 
@@ -111,7 +114,7 @@ def recovered(trace: Trace, values: Values, statistics: Statistics, rounds: int 
 
     def compare(site: NormSite, beside: Beside) -> Beside:
         mean, variance = statistics[site.node]
-        seen_mean, seen_variance = moments(beside[0])
+        seen_mean, seen_variance = moments(beside[0], len(mean))
         apart = (seen_mean - mean).square() / variance
         ratio = ((seen_variance + EPSILON) / (variance + EPSILON)).log()
         losses.append(apart.mean() + ratio.square().mean())
@@ -128,7 +131,10 @@ def recovered(trace: Trace, values: Values, statistics: Statistics, rounds: int 
                 loss = torch.stack(losses).sum()
             if not loss.requires_grad:  # nothing that leads to a norm is differentiable
                 return {node: replaced(value, Tensor.detach) for node, value in values.items()}
-            gradients = torch.autograd.grad(loss, free, allow_unused=True)
+            try:
+                gradients = torch.autograd.grad(loss, free, allow_unused=True)
+            except RuntimeError as error:  # an operation of the user's has no derivative
+                raise Unrunnable(str(error)) from error
             for tensor, gradient in zip(free, gradients, strict=True):
                 tensor.grad = gradient
             optimiser.step()
@@ -137,20 +143,9 @@ def recovered(trace: Trace, values: Values, statistics: Statistics, rounds: int 
             break
         for group in optimiser.param_groups:
             group["lr"] = RATE
-            group.pop("initial_lr", None)
     return {node: replaced(value, Tensor.detach) for node, value in values.items()}
 
 
 def _plus_zero(tensor: Tensor) -> Tensor:
     """A tensor that may be changed in place."""
     return tensor + 0 if tensor.requires_grad else tensor
-
-
-def _device(trace: Trace) -> torch.device:
-    held = next(_held(trace), None)
-    return torch.device("cpu") if held is None else held.device
-
-
-def _held(trace: Trace) -> Iterator[Tensor]:
-    yield from trace.model.parameters()
-    yield from trace.model.buffers()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.probe.graph_run import Beside, moments
-from dropout_lint.trace.traced import NormSite, Trace, module_of
+from dropout_lint.trace.traced import NormSite
 
 LEAST_SIGNAL = 0.05
 """Least share of a running variance that is left to the signal, where the noise alone would be larger."""
@@ -20,30 +20,6 @@ HALF = 0.5
 """Mismatch at which a run counts for as much as the moments do."""
 LEAST_VALUES = 64
 """Values of a channel that its moments are taken from, at the least."""
-
-
-def stored(trace: Trace, site: NormSite) -> tuple[Tensor, Tensor] | None:
-    """(C,) running mean and variance of a norm; None where it holds none."""
-    node = site.node
-    if node.op == "call_module":
-        module: Any = module_of(trace.model, node)
-        found = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    else:
-        found = tuple(
-            _constant(trace, node.kwargs.get(name, node.args[place] if len(node.args) > place else None))
-            for place, name in ((1, "running_mean"), (2, "running_var"))
-        )
-    mean, variance = found
-    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
-        return None
-    return mean.detach(), variance.detach().clamp(min=1e-12)
-
-
-def _constant(trace: Trace, node: Any) -> Any:
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    value: Any = trace.constants.get(str(node.target))
-    return trace.model.get_buffer(str(node.target)) if value is None else value
 
 
 @dataclass(frozen=True)
@@ -90,27 +66,27 @@ class Imposed:
         """The input of a norm in each mode, as it has to have been.
 
         Raises:
-            ValueError: too few values to tell the moments.
+            Unrunnable: too few values to tell the moments.
         """
         mean, variance = self.statistics[site.node]
         *draws, test = beside
         if test.numel() < LEAST_VALUES * len(mean):
-            raise ValueError(f"{test.numel()} values for the {len(mean)} channels of {site.name}")
+            raise Unrunnable(f"{test.numel()} values for the {len(mean)} channels of {site.name}")
         shape = (1, -1, *(1 for _ in test.shape[2:]))
         quiet = all(draw is test for draw in draws)
         count = len(draws)
         signal = test if quiet else torch.stack(draws).mean(0)
-        centre, own = moments(signal)
+        centre, own = moments(signal, len(mean))
         noise = torch.zeros_like(own)
         if not quiet:
-            noise = torch.stack([moments(draw - signal)[1] for draw in draws]).sum(0) / (count - 1)
+            noise = torch.stack([moments(draw - signal, len(mean))[1] for draw in draws]).sum(0) / (count - 1)
             own = own - noise / count
         room = torch.maximum(variance - noise, LEAST_SIGNAL * variance)
         gain = (room / own.clamp(min=1e-12)).sqrt().clamp(max=MOST_GAIN)
         kept = ((variance - room) / noise.clamp(min=1e-30)).clamp(0, 1).sqrt().view(shape)
         apart = (room / own.clamp(min=1e-12)).log().abs()
         self.mismatch = max(self.mismatch, float((apart * variance).sum() / variance.sum()))
-        tested = moments(test)[1] * gain.square()
+        tested = moments(test, len(mean))[1] * gain.square()
         self.seen[site.node] = Seen(float(tested.mean() / variance.mean()), self.mismatch)
         centre, gain, mean = (one.view(shape) for one in (centre, gain, mean))
         test = (test - centre) * gain + mean

@@ -14,6 +14,7 @@ from dropout_lint.guard.untouched import seed_everything, untouched
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import walk
 from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.probe.cost import calls, cost, widest
 from dropout_lint.prediction.probe.graph_run import GraphRun
 from dropout_lint.prediction.probe.recovered import (
@@ -25,7 +26,7 @@ from dropout_lint.prediction.probe.recovered import (
     recovered,
     widened,
 )
-from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Imposed, Seen, stored
+from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Imposed, Seen
 from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import NormSite, Trace, module_of, shape_of
 
@@ -38,19 +39,12 @@ VALUES = 2048
 is for all of a sample's, there are more samples."""
 AT_MOST = 1e11
 """Multiplications that a report may spend on it: some three seconds of one core."""
+LEAST_VARIANCE = 1e-12
+"""That a norm is taken to remember, at the least: it is divided by."""
 MOST_VALUES = 10**8
 """Numbers that the result of one operation may hold, all modes together."""
 BACKWARD = 2
 """What a pass backward costs, in passes forward."""
-FAILURES = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 Result = TypeVar("Result")
 
 
@@ -120,7 +114,7 @@ def _first(trace: Trace, at_most: float, work: Callable[[_Plan], Result]) -> Res
                 torch.set_num_threads(1)
                 seed_everything(0, device)
                 return work(plan)
-            except FAILURES:
+            except Unrunnable:
                 continue  # shapes that were written down for another number of samples, indices out of range
             finally:
                 torch.set_num_threads(threads)
@@ -135,7 +129,13 @@ def _plans(trace: Trace, at_most: float) -> Iterator[_Plan]:
         return
     if any(site.spec.noise is Noise.BATCH for site in trace.dropouts):  # a batch is one draw: far too few
         return
-    statistics = {site.node: held for site in shifting if (held := stored(trace, site)) is not None}
+    if any(site.spec.family == "instance" for site in shifting):  # their statistics are of single samples
+        return
+    statistics = {
+        site.node: (held[0].detach(), held[1].detach().clamp(min=LEAST_VARIANCE))
+        for site in shifting
+        if (held := trace.statistics(site)) is not None
+    }
     if len(statistics) < len(shifting):
         return
     traced = placeholders(trace)
@@ -172,5 +172,4 @@ def _positions(norms: list[NormSite]) -> int:
 
 
 def _read(site: NormSite) -> tuple[int, ...]:
-    source = site.node.args[0] if site.node.args else None
-    return (shape_of(source) if isinstance(source, fx.Node) else None) or ()
+    return (shape_of(site.source) if site.source is not None else None) or ()
