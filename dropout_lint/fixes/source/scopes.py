@@ -195,8 +195,8 @@ class Replacer(cst.CSTTransformer):
         super().__init__()
         self.known = known
 
-    # libcst's signature binds the two nodes' types together; any expression may stand here for any other
-    def on_leave(  # type: ignore[override]  # see above
+    # libcst binds the two nodes' types together; any expression may stand here for any other
+    def on_leave(  # type: ignore[override]  # any expression for any other
         self, original_node: cst.CSTNode, updated_node: cst.CSTNode
     ) -> cst.CSTNode:
         new = self.known.get(original_node) if isinstance(original_node, cst.BaseExpression) else None
