@@ -15,6 +15,8 @@ import pytest
 from dropout_lint.cli import run
 from dropout_lint.runs import processes as workers
 
+ROOT = Path(__file__).parents[1]
+
 SOURCE = """\
 import os
 import time
@@ -62,6 +64,24 @@ def test_a_crash_stays_with_its_target(here: Path, capfd: pytest.CaptureFixture[
     assert "SIGABRT" in targets[1]["error"]
     assert "exit status 3" in targets[2]["error"]
     assert "net.py:crashing: the process that linted it died" in err
+
+
+def test_what_the_processes_kept_is_used_by_the_next_run(here: Path) -> None:
+    """However it is started: folders that it searches for modules are part of what a result is kept under."""
+    command = [sys.executable, "-m", "dropout_lint", "net.py:bad", "net.py:good", "--output-format", "json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", str(ROOT), str(here / "lib")])}
+
+    def lint(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more], cwd=here, env=environment, text=True, capture_output=True, check=False
+        )
+        return done.stdout
+
+    first = lint("-j", "2")
+    kept = {file: file.stat().st_mtime_ns for file in here.glob(".dropout_lint_cache/*.json")}
+    assert len(kept) == 2
+    assert lint("-j", "2") == lint() == first
+    assert {file: file.stat().st_mtime_ns for file in here.glob(".dropout_lint_cache/*.json")} == kept
 
 
 def test_a_hang_ends_and_the_next_target_is_looked_at(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Container
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,33 +15,28 @@ import rich_click as click
 
 from dropout_lint.cli import console, options
 from dropout_lint.config import Loaded, Settings
-from dropout_lint.config.settings import holds
 from dropout_lint.errors import DropoutLintError, UsageError
 from dropout_lint.loading.compat import own_process
 from dropout_lint.report import FORMATS, Context, Report, render
 from dropout_lint.report.words import counts
-from dropout_lint.runs.cache import Cache, cache_key
 from dropout_lint.runs.check import (
-    Lint,
     Run,
     active_codes,
     active_in,
     assemble,
     check,
     exit_status,
-    lint_target,
     read_baseline,
     rules_of,
     unseen,
     words_of,
 )
-from dropout_lint.runs.processes import Pool, Request
+from dropout_lint.runs.spread import fixed_report, measured_report, pool_of, way_of
 from dropout_lint.suppress.add_ignores import add_ignores
 from dropout_lint.suppress.baseline import DEFAULT_FILE, encode
 from dropout_lint.words import count, listed
 
 if TYPE_CHECKING:
-    from dropout_lint.report.schema import TargetInfo
     from dropout_lint.rules import RuleSet
 
 SECTIONS = {
@@ -278,66 +272,6 @@ def say_where(wanted: list[Output], report: Report) -> None:
     if files:
         found = counts(report.summary)
         console.say(f"wrote {listed(files)}{f': {found}' if found else ''}")
-
-
-def pool_of(settings: Settings) -> AbstractContextManager[Pool | None]:
-    """The processes that targets are linted and fixed in; None for this one."""
-    if settings.jobs == 1 and settings.timeout is None:
-        return nullcontext()
-    return Pool(settings.jobs, settings.timeout)
-
-
-def way_of(names: list[str], settings: Settings, written: frozenset[str], pool: Pool | None) -> Lint:
-    """How the targets are linted: from the cache where it still holds, in processes where asked for."""
-    cache = Cache(Path(settings.cache_dir), written) if settings.cache else None
-    if pool is None:
-        return cache.wrap(lint_target) if cache else lint_target
-    results = {name: cache.load(cache_key(name, settings)) if cache else None for name in names}
-    missing = [name for name, kept in results.items() if kept is None]
-    requests = [Request(name, settings, settings.cache_dir if cache else None, written) for name in missing]
-    results.update(zip(missing, pool.lint(requests), strict=True))
-    return lambda target, *_: results[target] or []
-
-
-def fixed_report(
-    report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
-) -> Report:
-    """The report with the source fix of each model that has findings, or a note why there is none."""
-    from dropout_lint.runs.edits import with_edits
-
-    wanted = [target for target in report.targets if target.status != "error" and target.findings]
-    if pool is None:
-        return changed(report, [with_edits(target, settings, rules) for target in wanted])
-    return changed(report, pool.edit(requests_for(wanted, names, settings)))
-
-
-def measured_report(
-    report: Report, names: list[str], settings: Settings, rules: RuleSet, pool: Pool | None
-) -> Report:
-    """The report with each model measured, before and after the graph fix."""
-    from dropout_lint.runs.measure import validated
-
-    wanted = [target for target in report.targets if target.status != "error" and target.skipped is None]
-    if pool is None:
-        return changed(report, [validated(target, settings, rules) for target in wanted])
-    return changed(report, pool.measure(requests_for(wanted, names, settings)))
-
-
-def requests_for(targets: list[TargetInfo], names: list[str], settings: Settings) -> list[Request]:
-    """What the processes are asked about models that were linted: the models of one target together."""
-    typed: dict[str, list[TargetInfo]] = {}
-    for target in targets:
-        name = next((name for name in names if holds(name, target.target)), target.target)
-        typed.setdefault(name, []).append(target)
-    return [Request(name, settings, found=found) for name, found in typed.items()]
-
-
-def changed(report: Report, targets: list[TargetInfo]) -> Report:
-    """The report with these in place of the targets of their names."""
-    by_name = {target.target: target for target in targets}
-    return msgspec.structs.replace(
-        report, targets=[by_name.get(target.target, target) for target in report.targets]
-    )
 
 
 def report_failures(run: Run, verbose: bool) -> None:

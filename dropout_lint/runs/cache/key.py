@@ -19,6 +19,8 @@ from dropout_lint.rules import builtin_folder
 from dropout_lint.runs.cache.manifest import digest, file_state, stamps
 
 FORMAT = 2
+# as the process began: models that are built make more folders importable
+SEARCHED = tuple(dict.fromkeys(entry for entry in sys.path if entry))
 
 
 def cache_key(target: str, settings: Settings) -> str:
@@ -30,7 +32,7 @@ def cache_key(target: str, settings: Settings) -> str:
         f"{FORMAT} {__version__} {sys.version}".encode(),
         target.encode(errors="surrogateescape"),
         os.fsencode(Path.cwd()),
-        os.fsencode(os.pathsep.join(sys.path)),
+        os.fsencode(os.pathsep.join(SEARCHED)),
         os.fsencode(os.pathsep.join(str(folder) for folder in roots())),
         msgspec.json.encode(decisive, order="sorted"),
         *own_code(),

@@ -47,7 +47,7 @@ class Cache:
         """`lint`, done only where no result that still holds is kept."""
 
         def cached(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
-            key = cache_key(target, settings)  # building a model may change `sys.path`
+            key = cache_key(target, settings)
             kept = self.load(key)
             return kept if kept is not None else self.record(key, lint, target, settings, rules)
 
