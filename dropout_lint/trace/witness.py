@@ -67,7 +67,17 @@ class Draw:
 class _Kind:
     """What the witness has to know of one operator, read from its schema."""
 
-    __slots__ = ("borrows", "mode", "name", "overwrites", "positions", "ratio", "seeded", "written")
+    __slots__ = (
+        "borrows",
+        "defaults",
+        "mode",
+        "name",
+        "overwrites",
+        "positions",
+        "ratio",
+        "seeded",
+        "written",
+    )
 
     def __init__(self, func: Any) -> None:
         schema = getattr(func, "_schema", None)
@@ -79,6 +89,9 @@ class _Kind:
         )
         self.overwrites = self.name in _OVERWRITES
         self.positions = {argument.name: place for place, argument in enumerate(arguments)}
+        self.defaults = {
+            argument.name: argument.default_value for argument in arguments if argument.has_default_value()
+        }
         self.written = tuple(
             argument.name
             for argument in arguments
@@ -88,9 +101,9 @@ class _Kind:
         self.ratio = next((name for name in _RATIOS if name in self.positions), None)
 
     def given(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The value of an argument, None where it is left to its default."""
+        """The value of an argument, its default where none is given."""
         place = self.positions[name]
-        return args[place] if place < len(args) else kwargs.get(name)
+        return args[place] if place < len(args) else kwargs.get(name, self.defaults.get(name))
 
     def draws(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call of an operator that can draw does: in training, at a ratio that is not 0."""

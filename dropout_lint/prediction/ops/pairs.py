@@ -1,4 +1,4 @@
-"""Two tensors, element by element: quotients, choices, the larger of two, gates.
+"""Two tensors, element by element: norms written by hand, choices, the larger of two, gates.
 
 The larger of two independent normals (Clark 1961): with θ² = v_a + v_b and α = (m_a - m_b)/θ,
 E = m_a Φ(α) + m_b Φ(-α) + θφ(α) and E[·²] = (m_a² + v_a)Φ(α) + (m_b² + v_b)Φ(-α) + (m_a + m_b)θφ(α).
@@ -26,12 +26,11 @@ from dropout_lint.prediction.ops.base import (
 )
 from dropout_lint.prediction.ops.constant import is_unknown_mask
 from dropout_lint.prediction.ops.operands import inputs, pair_of, same_mask
-from dropout_lint.prediction.ops.powers import reciprocal
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
 from dropout_lint.prediction.state import MOMENTS_ALONE, State, align
 
-# --- division -------------------------------------------------------------------------------------------
+# --- norms by hand --------------------------------------------------------------------------------------
 
 STATISTICS = ("std", "var", "norm", "vector_norm", "sqrt", "rsqrt", "mean", "sum", "pow", "add", "clamp",
               "clamp_min", "square", "iadd", "amax", "max", "expand_as", "expand", "abs", "maximum",
@@ -79,31 +78,6 @@ def _made_by(node: fx.Node, family: set[fx.Node]) -> set[str] | None:
         names.add(name)
         pending.extend(inputs(one))
     return names if reached else None
-
-
-@function("div", "truediv", "idiv", "itruediv", "true_divide", "divide")
-def division(call: Call) -> State:
-    """a/b. By a statistic of a itself it is a norm written by hand; by another tensor a·(1/b)."""
-
-    left, right = (call.args[0], call.arg(1, "other")) if call.args else (0.0, 1.0)
-    if isinstance(right, (int, float)):
-        a = call.state(left)
-        return a.scaled(1.0 / float(right)) if right else a
-    if isinstance(right, Parameter) and not right.known:
-        return call.state(left)
-    whole = self_normalised(call)
-    if whole is not None:
-        return whole
-    a, b = pair_of(call)
-    return product(a, reciprocal(b))
-
-
-@function("rtruediv", "rdiv")
-def reversed_division(call: Call) -> State:
-    """Number / x."""
-    other = call.arg(1, "other", 1.0)
-    y = reciprocal(call.x)
-    return y.scaled(float(other)) if isinstance(other, (int, float)) else y
 
 
 def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first: bool = False) -> State:

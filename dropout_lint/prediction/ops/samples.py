@@ -59,7 +59,7 @@ def sizes_of(node: fx.Node) -> tuple[int, ...]:
 def draw(node: fx.Node, value: Any, spread: Tensor | None, apart: Sequence[int]) -> Any:
     info = node.meta.get("value")
     if isinstance(value, State) and isinstance(info, TensorInfo):
-        if not info.dtype.is_floating_point and not np.any(value.t_var):
+        if not info.dtype.is_floating_point and (_is_index(info, value) or not np.any(value.t_var)):
             tensor = any_indices(node, info)
             return Sample(tensor, _Always(tensor))
         if info.dtype == torch.bool:
@@ -75,6 +75,11 @@ def draw(node: fx.Node, value: Any, spread: Tensor | None, apart: Sequence[int])
     if isinstance(value, (tuple, list)) and any(isinstance(v, (State, TensorInfo)) for v in leaves(value)):
         raise Unrunnable("several tensors in one argument")
     return value
+
+
+def _is_index(info: TensorInfo, value: State) -> bool:
+    """Whether a tensor holds whole numbers that no noise reaches: places, whatever they were joined from."""
+    return info.dtype != torch.bool and not np.any(value.noise)
 
 
 def any_indices(node: fx.Node, info: TensorInfo) -> Tensor:
