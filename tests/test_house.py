@@ -51,16 +51,16 @@ def imports(module: str, *, top: bool) -> Iterator[str]:
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
 
 
-def needs_torch(module: str, seen: set[str] | None = None) -> bool:
-    """Whether importing `module` imports torch."""
+def is_heavy(module: str, seen: set[str] | None = None) -> bool:
+    """Whether importing `module` imports torch, or what comes with an extra."""
     seen = set() if seen is None else seen
     if module.partition(".")[0] != "dropout_lint":
-        return module.partition(".")[0] in {"torch", "torchvision", "libcst"}
+        return module.partition(".")[0] in {"torch", "torchvision", "libcst", "pygls"}
     if module in seen or module not in FILES:
         return False
     seen.add(module)
     parents = [module.rsplit(".", count)[0] for count in range(1, module.count("."))]
-    return any(needs_torch(name, seen) for one in (module, *parents) for name in imports(one, top=True))
+    return any(is_heavy(name, seen) for one in (module, *parents) for name in imports(one, top=True))
 
 
 def test_what_is_imported_inside_a_function_is_torch_or_an_extra() -> None:
@@ -69,7 +69,7 @@ def test_what_is_imported_inside_a_function_is_torch_or_an_extra() -> None:
             if name.partition(".")[0] != "dropout_lint":
                 assert name.partition(".")[0] in HEAVY, f"{module} imports {name} inside a function"
                 continue
-            late = needs_torch(name) and not needs_torch(module)
+            late = is_heavy(name) and not is_heavy(module)
             assert late or name in ("dropout_lint", module), (
                 f"{module} imports {name} inside a function without need"
             )

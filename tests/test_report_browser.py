@@ -1,7 +1,7 @@
 """The HTML report in a real browser: headless Chromium runs its script and says what came of it.
 
-axe-core (MPL-2.0, not part of this repository) is taken from where `AXE_CORE` says, else from npm's global
-packages: `npm install -g axe-core`.
+axe-core (MPL-2.0, not part of this repository) is taken from where `AXE_CORE` says, else from the package
+axe-core-python of the development install.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from html import escape, unescape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,20 +166,18 @@ addEventListener("load", async () => {
 
 def axe() -> Path | None:
     """The script of axe-core, None where it is not installed."""
-    given = os.environ.get("AXE_CORE")
-    npm = shutil.which("npm")
-    if given is None and npm is not None:
-        root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=False)
-        given = str(Path(root.stdout.strip()) / "axe-core" / "axe.min.js")
-    return Path(given) if given and Path(given).is_file() else None
+    package = find_spec("axe_core_python")
+    folder = Path(package.origin or "").parent if package else Path()
+    given = Path(os.environ.get("AXE_CORE", folder / "axe.min.js"))
+    return given if given.is_file() else None
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [420, 1400])
+@pytest.mark.parametrize("width", [420, 800, 1400])
 def test_axe_finds_nothing(theme: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = axe()
     if script is None:
-        pytest.skip("needs axe-core: npm install -g axe-core, or its axe.min.js in AXE_CORE")
+        pytest.skip("needs axe-core-python, or an axe.min.js named by AXE_CORE")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").write_text(SOURCE)
     page = render(everything(), "html", context())

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "fix": "Repair the findings of a target: shows the diff, --write writes it.",
     "measure": "Measure the shift at every norm on real batches.",
     "recalibrate": "Re-estimate batch-norm statistics as test mode sees them.",
+    "serve": "Show findings in an editor: a language server on stdin and stdout.",
     "rule": "Explain one rule, or list them all.",
 }
 

@@ -97,11 +97,21 @@ class Pool:
         return self
 
     def __exit__(self, *problem: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill the processes."""
         self.stop.set()
         for worker in self.workers:
             worker.end()
         if self.scratch is not None:  # a worker that is killed clears up nothing
             self.scratch.cleanup()
+
+    def warm(self) -> Pool:
+        """Start the processes, so that torch is loaded when they are needed; returns at once."""
+        for worker in self.workers:
+            worker.launch()
+        return self
 
     def lint(self, requests: Sequence[Request]) -> list[list[Outcome]]:
         """The outcomes of each request, in their order; a crash and a time-out are outcomes too."""
@@ -218,10 +228,11 @@ class Worker:
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
         self.process: subprocess.Popen[bytes] | None = None
+        self.ready = False
         self.pending = b""  # what came behind the last line that was read
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """The process, after it said that it is ready."""
+    def launch(self) -> subprocess.Popen[bytes]:
+        """The process, which may not be ready yet."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", SERVE],
@@ -230,9 +241,16 @@ class Worker:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
             )
-            self.pending = b""
-            self.read(None)
+            self.ready, self.pending = False, b""
         return self.process
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The process, after it said that it is ready."""
+        process = self.launch()
+        if not self.ready:
+            self.read(None)
+            self.ready = True
+        return process
 
     def send(self, request: Request) -> None:
         """Hand a request to the process, which is started where it does not run.

@@ -56,10 +56,10 @@ def fixed_report(
     report: Report, names: Sequence[str], settings: Settings, rules: RuleSet, pool: Pool | None
 ) -> Report:
     """The report with the source fix of each model that has findings, or a note why there is none."""
-    from dropout_lint.runs.edits import with_edits
-
     wanted = [target for target in report.targets if target.status != "error" and target.findings]
     if pool is None:
+        from dropout_lint.runs.edits import with_edits
+
         return _changed(report, [with_edits(target, settings, rules) for target in wanted])
     return _changed(report, pool.edit(_requests_for(wanted, names, settings)))
 
@@ -68,10 +68,10 @@ def measured_report(
     report: Report, names: Sequence[str], settings: Settings, rules: RuleSet, pool: Pool | None
 ) -> Report:
     """The report with each model measured, before and after the graph fix."""
-    from dropout_lint.runs.measure import validated
-
     wanted = [target for target in report.targets if target.status != "error" and target.skipped is None]
     if pool is None:
+        from dropout_lint.runs.measure import validated
+
         return _changed(report, [validated(target, settings, rules) for target in wanted])
     return _changed(report, pool.measure(_requests_for(wanted, names, settings)))
 

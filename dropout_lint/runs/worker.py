@@ -24,7 +24,8 @@ from dropout_lint.runs.processes import Answer, Request
 
 def serve() -> None:
     """The worker's side: answer requests until stdin ends."""
-    with os.fdopen(os.dup(1), "wb") as answers:
+    # who asked may be gone
+    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         torch.set_num_threads(1)
         answers.write(b"ready\n")

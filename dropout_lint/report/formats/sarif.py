@@ -14,7 +14,7 @@ from dropout_lint.config.installed import is_installed, short
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import names_of
 from dropout_lint.report.identity import key_of
-from dropout_lint.report.locations import primary, secondary, span
+from dropout_lint.report.locations import home, primary, secondary, span
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
 from dropout_lint.report.words import opening
@@ -162,18 +162,6 @@ def physical(place: Place, root: Path, name: str | None = None) -> Json:
         start, end = columns
         region = {"startLine": place.line, "startColumn": start, "endLine": place.line, "endColumn": end}
     return {"artifactLocation": artifact(place.file, root), "region": region}
-
-
-def home(target: str) -> Place | None:
-    """The top of the file that a target names, for findings of no line: code scanning refuses a log where a
-    result has no file. None where the target is an installed package's."""
-    name = target.partition("(")[0]
-    name = name.rpartition(":")[0] or name
-    file = Path(name) if name.endswith((".py", ".yaml", ".yml")) else Path(*name.split("."))
-    for found in (file, file.with_suffix(".py"), file / "__init__.py"):
-        if found.is_file():
-            return Place(file=str(found), line=1)
-    return None
 
 
 def artifact(file: str, root: Path) -> Json:
