@@ -1,0 +1,1 @@
+"""What the tool's own fixes do to test error: networks fixed by the command line and retrained."""
