@@ -76,6 +76,7 @@ class Noise(StrEnum):
     BLOCK = "block", Mask(over="block")
     UNIFORM = "uniform", Mask(variance=lambda beta: beta**2 / 3, symbol="β")
     GAUSSIAN = "gaussian", Mask(variance=lambda alpha: alpha, symbol="α")
+    GATE = "gate", Mask(over="sample", variance=lambda relative: relative, symbol="relative variance")
     ALPHA = "alpha", Mask(keeps_moments=True)
     FEATURE_ALPHA = "feature-alpha", Mask(over="channel", keeps_moments=True)
     ATTENTION = "attention", Mask(inside_layer=True)
@@ -98,7 +99,7 @@ class Noise(StrEnum):
 
     @property
     def drops(self) -> bool:
-        """Whether the mask is ever 0; Uout's and that of Gaussian dropout are spread around 1."""
+        """Whether the mask is ever 0; Uout's, a gate's and that of Gaussian dropout are spread around 1."""
         return self.mask.variance is None
 
     @property

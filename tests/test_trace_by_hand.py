@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import brute_force
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,13 @@ UNIFORM: dict[str, Mask] = {
     "shifted": lambda h: h * (torch.rand_like(h) + 0.5),
     "drawn": lambda h: h * torch.empty_like(h).uniform_(0.5, 1.5),
 }
+NORMAL: dict[str, Mask] = {
+    "speckle": lambda h: h * (1 + 0.5 * torch.randn_like(h)),
+    "drawn normal": lambda h: h * torch.empty_like(h).normal_(1.0, 0.5),
+    "by name": lambda h: h * (1 + torch.empty_like(h).normal_(std=0.5)),
+}
+SPECKLE = round((3 * 0.25) ** 0.5, 3)
+"""β of uniform noise with the variance of theirs."""
 
 
 class Net(nn.Module):
@@ -76,8 +84,9 @@ def measured(net: Net) -> float:
     [
         *((mask, Noise.ELEMENT, P) for mask in DROPPING.values()),
         *((mask, Noise.UNIFORM, 0.5) for mask in UNIFORM.values()),
+        *((mask, Noise.UNIFORM, SPECKLE) for mask in NORMAL.values()),
     ],
-    ids=[*DROPPING, *UNIFORM],
+    ids=[*DROPPING, *UNIFORM, *NORMAL],
 )
 def test_ratio_and_shift_of_a_mask_however_it_is_made(mask: Mask, noise: Noise, ratio: float) -> None:
     net = Net(mask)
@@ -100,9 +109,90 @@ def test_a_mask_by_hand_is_found_and_not_rewritten(name: str) -> None:
 
 
 def test_a_draw_that_no_quantile_stands_for_has_no_ratio() -> None:
-    net = Net(lambda h: h * (torch.rand_like(h) > torch.rand_like(h)))
+    net = Net(lambda h: h * (torch.rand_like(h) > torch.rand_like(h).cumsum(1)))
     (site,) = trace(net, Inputs((torch.randn(32, 8),))).dropouts
     assert site.spec.p != site.spec.p
+
+
+def test_a_mask_of_two_draws() -> None:
+    net = Net(lambda h: h * (torch.rand_like(h) > torch.rand_like(h)) * 2)
+    (site,) = trace(net, Inputs((torch.randn(32, 8),))).dropouts
+    assert (site.spec.p, len(site.sources)) == (pytest.approx(0.5, abs=0.002), 2)
+
+
+def ones(x: Tensor) -> list[int]:
+    return [len(x), *[1] * (x.dim() - 1)]
+
+
+def shake_shake(f: Tensor, g: Tensor) -> Tensor:
+    gate = torch.rand(ones(f))
+    return gate * f + (1 - gate) * g
+
+
+def shake_drop(f: Tensor, g: Tensor) -> Tensor:
+    b, alpha = torch.bernoulli(torch.full((1,), 0.7)), torch.empty(ones(f)).uniform_(-1, 1)
+    return (b + alpha - b * alpha) * f + g
+
+
+class Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, f: Tensor, g: Tensor) -> Tensor:
+        return shake_shake(f, g)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad
+
+
+Gate = Callable[[Tensor, Tensor], Tensor]
+GATES: dict[str, tuple[Gate, Gate]] = {
+    "shake-shake": (shake_shake, lambda f, g: 0.5 * f + 0.5 * g),
+    "shake-shake, summed in test mode": (shake_shake, lambda f, g: (f + g) / 2),
+    "shake-shake in a function of its own": (Function.apply, lambda f, g: 0.5 * (f + g)),
+    "shake-drop": (shake_drop, lambda f, g: 0.7 * f + g),
+    "a gate of mean 1": (lambda f, g: f * (0.5 + torch.rand(ones(f))) + g, lambda f, g: f + g),
+}
+
+
+class Gated(nn.Module):
+    """Two branches and a gate in a block, a norm behind it."""
+
+    def __init__(self, train: Gate, test: Gate) -> None:
+        super().__init__()
+        self.f, self.g, self.bn = nn.Linear(8, 16), nn.Linear(8, 16), nn.BatchNorm1d(16)
+        self.in_training, self.in_test = train, test
+
+    def forward(self, x: Tensor) -> Tensor:
+        f, g = self.f(x), self.g(x)
+        out: Tensor = self.bn(self.in_training(f, g) if self.training else self.in_test(f, g))
+        return out
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_random_gate_is_judged_by_its_mean_and_variance(name: str) -> None:
+    net = Gated(*GATES[name])
+    (shift,) = predict(trace(net, Inputs((torch.randn(32, 8),)))).norms
+    assert not shift.unknown
+    truth = brute_force.measured(net, torch.randn(2000, 8), 400 if name == "shake-drop" else 20)["bn"]
+    assert shift.delta_now == pytest.approx(truth, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    "test", [lambda f, g: f + g, lambda f, g: torch.lerp(f, g, 0.5)], ids=["another mean", "unseen"]
+)
+def test_a_gate_whose_test_mode_is_not_seen_is_unknown(test: Gate) -> None:
+    (shift,) = predict(trace(Gated(shake_shake, test), Inputs((torch.randn(32, 8),)))).norms
+    assert shift.delta is None and "rand" in shift.unknown[0]
+
+
+def test_a_sample_around_a_mean_is_no_dropout() -> None:
+    class Variational(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            out: Tensor = self.bn(h + torch.randn_like(h) * h.exp())
+            return out
+
+    assert not trace(Variational(lambda h: h), Inputs((torch.randn(32, 8),))).dropouts
 
 
 @pytest.mark.parametrize(("training", "codes"), [(None, ["DL101"]), (True, ["DL401"])])

@@ -97,7 +97,7 @@ class ShakeShake(Base):
         return self.bn(a * self.fc(x) + (1 - a) * self.fc2(x))
 
 
-@case(bn={"*torch.randn_like"})
+@case(bn={"torch.randn_like"})
 class Speckle(Base):
     def forward(self, x):
         h = self.fc(x)

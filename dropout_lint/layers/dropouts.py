@@ -22,11 +22,13 @@ class DropoutSpec:
     Attributes:
         kind: the class or function name, as the user wrote it (`Dropout2d`, `F.dropout`, `DropPath`).
         noise: what shares one draw of the mask.
-        p: drop ratio in [0, 1]; for Uout it is β, for Gaussian dropout α. NaN where it cannot be read.
+        p: drop ratio in [0, 1]; for Uout it is β, for Gaussian dropout α, for a gate its relative variance.
+            NaN where it cannot be read.
         inplace: whether it overwrites its input.
         channelwise: Uout only: one draw per channel instead of per element.
         rescales: what is kept is divided by the keep probability, so that the mean stays.
         kept: what kept values are multiplied by, where it is another number than `rescales` says.
+        scale: what values are multiplied by on average, in either mode: a random gate's mean.
         block: DropBlock only: how blocks are drawn, where it is known.
     """
 
@@ -38,6 +40,7 @@ class DropoutSpec:
     rescales: bool = True
     block: Block | None = None
     kept: float | None = None
+    scale: float = 1.0
 
     def at(self, shape: Sequence[int]) -> DropoutSpec:
         """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""

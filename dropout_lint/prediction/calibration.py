@@ -55,6 +55,7 @@ def measured(trace: Trace, dropouts: Iterable[DropoutSite]) -> dict[fx.Node, Sta
         if (
             source in masks
             and masks[source].spec.rescales
+            and masks[source].spec.scale == 1
             and source.args
             and isinstance(source.args[0], fx.Node)
         ):

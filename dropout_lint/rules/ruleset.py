@@ -12,7 +12,7 @@ from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
 from dropout_lint.rules.findings import Finding, Rule
 from dropout_lint.survey.facts import Facts, with_shift
-from dropout_lint.terms import SEVERITIES
+from dropout_lint.terms import SEVERITIES, Noise
 from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 APART = 0.05
 """A dropout's own channels are named beside the norm's where their Δ is lower by this much."""
-MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "shift")
+MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "shift", "ratio")
 """What a message may name besides the facts."""
 
 DEFAULT_THRESHOLD = 0.95
@@ -250,7 +250,11 @@ class _Formatter(string.Formatter):
 def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | None) -> str:
     """The rule's message with the facts, and the names in `MESSAGE_EXTRAS`, filled in."""
     known: dict[str, Any] = dict.fromkeys(MESSAGE_EXTRAS)
-    words = {"weight_layers": _weight_layers(facts), "shift": _shift(facts, threshold)}
+    words = {
+        "weight_layers": _weight_layers(facts),
+        "shift": _shift(facts, threshold),
+        "ratio": f"{Noise(facts.noise).mask.symbol} = {facts.p:g}" if facts.noise else None,
+    }
     return _Formatter().vformat(
         rule.message, (), known | asdict(facts) | words | names | {"threshold": threshold}
     )

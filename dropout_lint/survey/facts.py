@@ -24,7 +24,8 @@ class Facts:
         noise: what shares one draw of the mask (`element`, `channel`, `sample`, …).
         drops: the mask is 0 at times; that of Uout and of Gaussian dropout is spread around 1.
         whole_branch: one draw drops all that a residual branch holds of a sample, or a region of it.
-        p: drop ratio (β of Uout, α of Gaussian dropout); NaN where it cannot be read.
+        p: drop ratio (β of Uout, α of Gaussian dropout, a gate's relative variance); NaN where it cannot be
+            read.
         functional: a function call, or a module that is made in `forward`.
         inplace: it overwrites its input.
         inside: it lives inside an attention or recurrent node.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping
 
 from torch import fx
@@ -29,7 +31,8 @@ def arrivals(
         return {}
     sites: dict[fx.Node, list[DropoutSite]] = {}
     for site in dropouts:
-        sites.setdefault(site.source or site.node, []).append(site)
+        for node in site.sources or (site.node,):
+            sites.setdefault(node, []).append(site)
     beside = _beside(sight, sites)
     known = [tuple(sites.get(draw.node, ())) if draw.node is not None else () for draw in sight.draws]
     made = [
@@ -79,7 +82,7 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
     for place, draw in enumerate(sight.draws):
         if draw.node is not None and not any(site.node is draw.node for site in sites.get(draw.node, [])):
             raw[draw.node] = raw.get(draw.node, 0) | 1 << place
-    products = {site.node: site for of_draw in sites.values() for site in of_draw if site.source is not None}
+    products = {site.node: site for of_draw in sites.values() for site in of_draw if site.sources}
     beside: dict[fx.Node, int] = {}
     carried: dict[fx.Node, int] = {}
     for node in next(iter(sight.carried)).graph.nodes if sight.carried else ():
@@ -89,7 +92,7 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
             around = _inputs(node, beside)
         else:
             data = node.all_input_nodes[product.operand]
-            own = raw.get(product.source, 0) if product.source is not None else 0
+            own = functools.reduce(operator.or_, (raw.get(source, 0) for source in product.sources), 0)
             around = beside.get(data, 0) | (_inputs(node, beside) & ~own)
         bits = (around & carried[node]) | raw.get(node, 0) | sight.lost.get(node, 0)
         if bits:

@@ -15,8 +15,11 @@ from torch.nn import functional as F
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.traced import BY_HAND, TensorInfo, shape_of
 
-_RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset({torch.rand, torch.rand_like, torch.bernoulli})
-_RANDOM_METHODS = frozenset({"bernoulli", "bernoulli_", "uniform_"})
+_NORMAL = frozenset({"randn", "randn_like", "normal_"})
+_RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
+    {torch.rand, torch.rand_like, torch.bernoulli, torch.randn, torch.randn_like}
+)
+_RANDOM_METHODS = frozenset({"bernoulli", "bernoulli_", "uniform_", "normal_"})
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
 _PRODUCT_METHODS = frozenset({"mul", "mul_", "masked_fill", "masked_fill_"})
 _POOLS = ("max_pool",)
@@ -31,6 +34,8 @@ SAME = 0.005
 """Scales that differ by less than this part are the same."""
 DRAWS = 4000
 """Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
+STEPS = (0.0, (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1)
+"""Of a mask made of several draws, each goes round its quantiles in steps of its own (Kronecker sequence)."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,13 @@ class Mask:
     Attributes:
         spec: the dropout that it amounts to.
         operand: which of the product's input nodes is the activation.
-        source: the draw that the mask is made of.
+        sources: the draws that the mask is made of.
         scale: the node beside the product that divides by the keep probability.
     """
 
     spec: DropoutSpec
     operand: int
-    source: fx.Node
+    sources: tuple[fx.Node, ...]
     scale: fx.Node | None = None
 
 
@@ -73,10 +78,13 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
             if _is_product(user) and others and _same_or_wider(user, others):
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
                 noise = _noise(shape_of(node), shape_of(data), pooled)
-                spec = _amounts_to(multipliers(user, source, data), noise)
+                factors, sources = multipliers(user, source, data)
+                spec = _amounts_to(factors, noise)
+                if _name(source) in _NORMAL and math.isnan(spec.p):  # added, or a sample around a mean of 0
+                    continue
                 scale = _scale_beside(user, data, spec)
                 spec = spec if scale is None else replace(spec, rescales=True, kept=None)
-                found[user] = Mask(spec, user.all_input_nodes.index(data), source, scale)
+                found[user] = Mask(spec, user.all_input_nodes.index(data), sources, scale)
                 continue
             if _is_product(user) and others:
                 continue
@@ -98,10 +106,42 @@ def _amounts_to(factors: Tensor | None, noise: Noise) -> DropoutSpec:
         right = math.isclose(kept, 1 / (1 - dropped), rel_tol=SAME)
         return DropoutSpec(kind, noise, dropped, rescales=right, kept=None if right else kept)
     mean = float(factors.mean())
-    if not mean or noise not in (Noise.ELEMENT, Noise.CHANNEL):
+    if abs(mean) < SAME or noise not in (Noise.ELEMENT, Noise.CHANNEL, Noise.SAMPLE):
         return DropoutSpec(kind, noise, unknown)
-    beta = math.sqrt(3 * float(factors.var(correction=0))) / abs(mean)  # s = β²/3
-    return DropoutSpec(kind, Noise.UNIFORM, round(beta, 3), channelwise=noise is Noise.CHANNEL)
+    scale = 1.0 if math.isclose(mean, 1, rel_tol=SAME) else mean
+    relative = float(factors.var(correction=0)) / mean**2
+    if noise is Noise.SAMPLE:
+        return DropoutSpec(kind, Noise.GATE, round(relative, 3), scale=scale)
+    beta = math.sqrt(3 * relative)  # s = β²/3
+    return DropoutSpec(kind, Noise.UNIFORM, round(beta, 3), channelwise=noise is Noise.CHANNEL, scale=scale)
+
+
+def as_in_test(spec: DropoutSpec, product: fx.Node, test: fx.Graph | None) -> DropoutSpec:
+    """`spec` of a mask that is spread around `scale`, if the code of test mode multiplies by that as well.
+
+    It does where the same module's forward has a product with that number in test mode, and none is needed
+    for a mean of 1. Else nothing is known of it.
+    """
+    if spec.scale == 1:
+        return spec
+    numbers = [
+        factor
+        for node in (test.nodes if test is not None else ())
+        if node.meta.get("owner") == product.meta.get("owner") and (factor := _by_number(node)) is not None
+    ]
+    same = (number for number in numbers if math.isclose(number, spec.scale, rel_tol=SAME))
+    scale = next(same, None)
+    return replace(spec, p=math.nan) if scale is None else replace(spec, scale=scale)
+
+
+def _by_number(node: fx.Node) -> float | None:
+    """The number that a node multiplies by, None where it does something else."""
+    numbers = [value for value in node.args if isinstance(value, (int, float)) and value]
+    if node.op == "call_module" or len(node.args) != 2 or len(numbers) != 1:
+        return None
+    number = float(numbers[0])
+    by = {"mul": number, "rmul": number, "imul": number, "truediv": 1 / number, "div": 1 / number}
+    return by.get(_name(node))
 
 
 def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec) -> fx.Node | None:
@@ -109,17 +149,19 @@ def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec) -> fx.Node
     if spec.kept is None or not math.isclose(spec.kept, 1.0):
         return None
     for node in (*product.users, data) if len(product.users) == 1 else (data,):
-        number = node.args[1] if len(node.args) == 2 and node.op != "call_module" else None
-        if not isinstance(number, (int, float)) or not number or (node is data and len(data.users) > 1):
+        by = _by_number(node)
+        if by is None or (node is data and len(data.users) > 1):
             continue
-        by = {"mul": float(number), "truediv": 1 / number, "div": 1 / number}.get(_name(node), 0.0)
         if math.isclose(by, 1 / (1 - spec.p), rel_tol=SAME):
             return node
     return None
 
 
-def multipliers(product: fx.Node, source: fx.Node, data: fx.Node) -> Tensor | None:
-    """What `product` makes of a 1 in `data`, for a draw at each of `DRAWS` quantiles of its distribution.
+def multipliers(
+    product: fx.Node, source: fx.Node, data: fx.Node
+) -> tuple[Tensor | None, tuple[fx.Node, ...]]:
+    """What `product` makes of a 1 in `data`, for a draw at each of `DRAWS` quantiles of its distribution, and
+    the draws that it is made of: `source`, and those that join it on the way.
 
     The arithmetic between them is done once more, on a vector of quantiles: however a mask is compared,
     turned round, filled or scaled, its values and how often they come are seen. None where some step of it
@@ -127,17 +169,26 @@ def multipliers(product: fx.Node, source: fx.Node, data: fx.Node) -> Tensor | No
     """
     quantiles = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
     known: dict[fx.Node, Any] = {data: torch.ones(DRAWS, dtype=torch.float64)}
+    sources = [source]
 
     def of(node: fx.Node) -> Any:
         if node not in known:
-            known[node] = _drawn(node, of, quantiles) if node is source else _done(node, of)
+            if node is not source and is_random(node):
+                sources.append(node)
+            drawn = node in sources
+            known[node] = _drawn(node, of, turned(sources.index(node))) if drawn else _done(node, of)
         return known[node]
+
+    def turned(place: int) -> Tensor:
+        steps = torch.arange(DRAWS, dtype=torch.float64) + 0.5
+        return (steps * STEPS[place]) % 1 if place else quantiles
 
     try:
         result = of(product)
-    except Exception:  # an operation that needs its operands' shapes, or more than one draw
-        return None
-    return result.double() if isinstance(result, Tensor) and result.shape == quantiles.shape else None
+    except Exception:  # an operation that needs its operands' shapes, or too many draws
+        return None, tuple(sources)
+    taken = isinstance(result, Tensor) and result.shape == quantiles.shape
+    return (result.double() if taken else None), tuple(sources)
 
 
 def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Tensor:
@@ -152,9 +203,20 @@ def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Te
         keep = args[0] if args else of(node.all_input_nodes[0])
         return (quantiles < keep).double()
     if node.target == "uniform_":
-        low, high = (*args, 0.0, 1.0)[:2] if len(args) != 1 else (args[0], 1.0)
+        low, high = _number(node, 1, "from", 0.0), _number(node, 2, "to", 1.0)
         return low + (high - low) * quantiles
-    return quantiles
+    if _name(node) not in _NORMAL:
+        return quantiles
+    normal: Tensor = torch.special.ndtri(quantiles)
+    if node.target == "normal_":
+        return _number(node, 1, "mean", 0.0) + _number(node, 2, "std", 1.0) * normal
+    return normal
+
+
+def _number(node: fx.Node, place: int, name: str, default: float) -> float:
+    """A number among a node's arguments; a TypeError where it is none."""
+    value: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+    return float(value)
 
 
 def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
@@ -163,8 +225,8 @@ def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
     if isinstance(value, (bool, int, float)):
         return value
     name = _name(node)
-    if is_random(node) or node.op not in ("call_function", "call_method"):
-        raise ValueError("not worked out from this draw alone")
+    if node.op not in ("call_function", "call_method"):
+        raise ValueError("not worked out from draws alone")
     filled = _filled(name)
     if filled in ("ones", "zeros", "full"):
         given = [float(item) for item in (*node.args[1:], *node.kwargs.values()) if isinstance(item, float)]

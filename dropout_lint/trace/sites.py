@@ -18,7 +18,7 @@ from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
 from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, argument
-from dropout_lint.trace.noise_by_hand import find_masks
+from dropout_lint.trace.noise_by_hand import as_in_test, find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
 from dropout_lint.trace.trials import Behaviour
 
@@ -72,7 +72,7 @@ def dropout_sites(
 ) -> Iterator[DropoutSite]:
     """Every dropout call of `graph`, in the order of the data."""
     masks = find_masks(graph)
-    draws = {mask.source for mask in masks.values()}
+    draws = {source for mask in masks.values() for source in mask.sources}
     other_mode = Activity(eval_graph) if eval_graph is not None else None
     turns: dict[tuple[Any, ...], int] = {}
     mask_turns: Counter[tuple[Any, ...]] = Counter()
@@ -109,15 +109,16 @@ def dropout_sites(
             active = made.training
             in_eval = other_mode.of(node, turn, active) if other_mode else active
         elif node in masks:
-            spec, active = masks[node].spec, True
-            mask = masks[node]
-            common |= {"operand": mask.operand, "source": mask.source, "scale": mask.scale}
-            if functional_dropout(mask.source) is None:
+            mask, active = masks[node], True
+            spec = as_in_test(mask.spec, node, eval_graph)
+            common |= {"operand": mask.operand, "sources": mask.sources, "scale": mask.scale}
+            source = mask.sources[0]
+            if functional_dropout(source) is None:
                 in_eval = other_mode is not None and other_mode.multiplies_by_a_mask(node, mask_turns[key])
                 mask_turns[key] += 1
             else:  # the product is there in test mode too: what the mask is made of follows the mode
-                active = is_active(mask.source)
-                in_eval = other_mode.of(mask.source, 0, False) if other_mode else active
+                active = is_active(source)
+                in_eval = other_mode.of(source, 0, False) if other_mode else active
         else:
             spec = functional_dropout(node)
             if spec is None or node in draws:  # it makes a mask, and the product with that is the dropout

@@ -46,7 +46,7 @@ class DropoutSite:
         call_index: 0 for the first call of this module, 1 for the second, …
         operand: which of the node's input nodes it drops; 0 but for masks that are written by hand.
         scale: the node that divides by the keep probability, where a mask's product is divided outside of it.
-        source: the node that draws the mask of one that is written by hand; None for all others.
+        sources: the nodes that draw the mask of one that is written by hand; none for all others.
     """
 
     node: fx.Node
@@ -63,7 +63,7 @@ class DropoutSite:
     call_index: int = 0
     operand: int = 0
     scale: fx.Node | None = None
-    source: fx.Node | None = None
+    sources: tuple[fx.Node, ...] = ()
 
     @property
     def by_hand(self) -> bool:

@@ -1,8 +1,9 @@
 """Dropout in all its forms: one mask of mean 1 with two values, at probability π₀ and π₁.
 
 Derivation. x·m has the component x·m_j with probability π_j. Inverted dropout: m is 0 with probability p and
-1/k with probability k. Uout and Gaussian dropout: two values at 1 ± s^½ have the same mean and variance. The
-noise that the mask adds is s·E[x²], E[x²] taken in train mode, so it masks noise from further up as well.
+1/k with probability k. Uout, Gaussian dropout and random gates: two values at 1 ± s^½ have the same mean and
+variance. The noise that the mask adds is s·E[x²], E[x²] taken in train mode, so it masks noise from further
+up as well.
 What the mask is shared over decides how the noise adds up later: a channel's mask (Dropout2d) is the same at
 all positions, a sample's (DropPath) in all channels as well. The shared part of the noise is the part of
 E[x²] that is the same everywhere.
@@ -100,7 +101,7 @@ def drop(x: State, spec: DropoutSpec, row: int) -> State:
         np.array([getattr(draw, name) for draw in drawn])
         for name in ("probability", "factor", "shift", "fill")
     )
-    x = x.collapse()
+    x = x.collapse() if spec.scale == 1 else x.collapse().scaled(spec.scale)
     y = masked(x, prob, values, shared_over(spec), row)
     if not shift.any() and not fill.any():
         return y

@@ -127,9 +127,9 @@ def _draws(node: fx.Node, ledger: Ledger) -> tuple[Draw, ...]:
 def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
     """The tensors of which `node` is a function, element by element; None where it is none."""
     if node in ledger.sites:
-        drawn, operand = _draws(node, ledger), ledger.dropouts[ledger.sites[node]].operand
-        followed = drawn and not any(draw.fill for draw in drawn)
-        return node.all_input_nodes[operand : operand + 1] if followed else None
+        drawn, site = _draws(node, ledger), ledger.dropouts[ledger.sites[node]]
+        followed = drawn and not any(draw.fill for draw in drawn) and site.spec.scale == 1
+        return node.all_input_nodes[site.operand : site.operand + 1] if followed else None
     if node in ledger.silent:
         return list(inputs(node))[:1]
     if any(isinstance(value, (int, float)) and value < -HUGE for value in node.args):  # leaves positions out

@@ -78,7 +78,8 @@ class GraphRun:
         draws = self.draws[mode] or (site is not None and site.active_in_eval)
         if not draws and ((site is not None and not site.inside) or node in self._scales):
             source = node.all_input_nodes[0 if site is None else site.operand]
-            return given_for(source, node, args, kwargs)
+            value = given_for(source, node, args, kwargs)
+            return value if site is None or site.spec.scale == 1 else value * site.spec.scale
         if node in self._norms and node.target in NORMS:
             args = put(args, kwargs, NORMS[node.target].by_batch, False)
         if not draws and site is not None and node.target in RATIOS_INSIDE:
