@@ -55,6 +55,45 @@ def test_what_training_updates_twice_is_what_is_found(way: str) -> None:
     assert len(names) == (way not in ("plain", "sequential"))  # the last segment runs once
 
 
+class Careful(Checkpointed):
+    """It checkpoints where there is something to learn, as torchvision's DenseNet does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        if self.training and any(item.requires_grad for item in [x]):
+            return self.outside(checkpoint(self.block, x, use_reentrant=False))
+        return self.outside(self.block(x))
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_checkpoint_that_waits_for_gradients_is_found_where_there_are_any(learns: bool) -> None:
+    model = Careful(lambda block, x: x)
+    model.stem.requires_grad_(learns)
+    assert found(model) == [("DL504", "block.1")] * learns
+    model(X).sum().backward()  # type: ignore[no-untyped-call]
+    assert [norm.num_batches_tracked for norm in (model.block[1], model.outside)] == [1 + learns, 1]
+
+
+class Asks(Checkpointed):
+    """It does with gradients what a recording, which has none, cannot do, or need not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient)
+            x.retain_grad()
+            if self.how is torch.autograd.grad:
+                torch.autograd.grad(x.sum(), self.stem.weight, create_graph=True)
+        return self.outside(self.block(x))
+
+
+@pytest.mark.parametrize("how", [torch.autograd.grad, torch.relu])
+def test_what_a_model_does_with_gradients_does_not_hide_it(how: Callable[..., torch.Tensor]) -> None:
+    report = dl.lint(Asks(how), X)
+    assert report.target.status == "ok"
+    assert {item.norm for item in report.predictions} == {"block.1", "outside"}
+
+
 @pytest.mark.parametrize("momentum", [0.0, None])
 def test_norms_that_count_all_batches_alike_or_none_lose_nothing(momentum: float | None) -> None:
     assert not found(Checkpointed(WAYS["reentrant"], nn.BatchNorm1d(4, momentum=momentum)))

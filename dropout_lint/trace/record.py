@@ -12,6 +12,7 @@ from dropout_lint.guard.eager import eager
 from dropout_lint.guard.unloaded import unloaded
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
+from dropout_lint.trace.gradients import Gradients
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.observer import Sight
 from dropout_lint.trace.recorder import Recorder
@@ -45,19 +46,30 @@ def record(
     *,
     train: bool,
     follow_dispatch: bool = False,
+    gradients: bool = True,
 ) -> Recording:
     """Record one forward pass of `model`; the model is left as it was.
+
+    With `gradients` a tensor says of itself that it requires one where it would in training; a model that
+    asks for one then, which is not there, is recorded without.
 
     Raises:
         Exception: whatever the model's own code raises with these materials.
     """
     with staged(model, materials, train) as names, eager(), unloaded():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
-        recorder = Recorder(model, catalogue, materials, names)
-        recorder.run(inputs, follow_dispatch=follow_dispatch)
+        recorder = Recorder(model, catalogue, materials, names, Gradients(model, told=train and gradients))
+        try:
+            recorder.run(inputs, follow_dispatch=follow_dispatch)
+        except Exception:
+            if not recorder.gradients.answered:
+                raise
+            anew = {"follow_dispatch": follow_dispatch, "gradients": False}
+        else:
+            anew = {"follow_dispatch": True} if recorder.writer.lost and not follow_dispatch else {}
+    if anew:
+        return record(model, inputs, catalogue, materials, train=train, **{"gradients": gradients, **anew})
     writer = recorder.writer
-    if writer.lost and not follow_dispatch:
-        return record(model, inputs, catalogue, materials, train=train, follow_dispatch=True)
     notes = dict.fromkeys(writer.notes)
     if not writer.exact:
         notes["part of the model runs code that can't be followed; its results are tied to what went in"] = (

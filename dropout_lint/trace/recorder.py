@@ -14,12 +14,14 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.trace.frames import in_checkpoint
 from dropout_lint.trace.generators import watched
+from dropout_lint.trace.gradients import HOOKS, Gradients
 from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent_output
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
 from dropout_lint.trace.observer import Observer
@@ -55,10 +57,16 @@ class Recorder(TorchFunctionMode):
         training: node of a leaf module → its `training` flag at the call.
         observer: what the witness saw of each node.
         test_mode: node of a dropout or norm whose class has a forward of its own → what that does.
+        gradients: which tensors would require a gradient in training.
     """
 
     def __init__(
-        self, model: nn.Module, catalogue: Catalogue, materials: Materials, names: Mapping[int, str]
+        self,
+        model: nn.Module,
+        catalogue: Catalogue,
+        materials: Materials,
+        names: Mapping[int, str],
+        gradients: Gradients,
     ) -> None:
         super().__init__()
         self.model = model
@@ -68,6 +76,7 @@ class Recorder(TorchFunctionMode):
         self.made_in_forward: dict[fx.Node, nn.Module] = {}
         self.training: dict[fx.Node, bool] = {}
         self.test_mode: dict[fx.Node, Behaviour] = {}
+        self.gradients = gradients
         self._catalogue = catalogue
         self._materials = materials
         self._leaves = Leaves(model, catalogue)
@@ -285,6 +294,8 @@ class Recorder(TorchFunctionMode):
             return self._property(func, args)
         if name in ("size", "__len__") and isinstance(args[0], torch.Tensor):
             return self._size(args[0], func, args, kwargs)
+        if name in HOOKS and not args[0].requires_grad:
+            return RemovableHandle({})
         if name == "__iter__":
             return iter(self.__torch_function__(torch.Tensor.unbind, types, (args[0],)))
         if name in _VALUE_READS:
@@ -322,6 +333,8 @@ class Recorder(TorchFunctionMode):
         if attribute == "device":
             return torch.device("cpu") if self._materials.device.type == "meta" else func(*args)
         value = func(*args)
+        if attribute == "requires_grad" and not value:
+            return self.gradients.required(self.writer.bindings.lookup(tensor))
         if attribute in _TENSOR_PROPERTIES and isinstance(value, torch.Tensor) and value is not tensor:
             node = self.writer.graph.call_function(getattr, (self.writer.argument(tensor), attribute))
             self.writer.annotate(node, value)
