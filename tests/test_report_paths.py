@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -46,11 +45,6 @@ def test_no_format_holds_an_absolute_path(project: Path) -> None:
     installed = str(Path(sys.prefix))
     for name in FORMATS:
         text = (project / f"out.{name}").read_text()
-        if name == "sarif":
-            log = json.loads(text)
-            base = log["runs"][0]["originalUriBaseIds"].pop("%SRCROOT%")
-            assert base["uri"].endswith("/project/")  # where the rest is relative to
-            text = json.dumps(log)
         assert "src/zoo/plain.py" in text, name
         assert "near.py" in text or name in ("github",), name
         for absolute in (str(project), str(project.parent), installed):

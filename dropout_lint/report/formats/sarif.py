@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def render(report: Report, context: Context) -> str:
                 },
                 "invocations": [invocation(report)],
                 "originalUriBaseIds": {
-                    BASE: {"uri": root.as_uri().rstrip("/") + "/"},
+                    BASE: {"description": {"text": "the root of the repository"}},
                     PACKAGES: {"description": {"text": "where Python packages are installed"}},
                 },
                 "columnKind": "unicodeCodePoints",
@@ -165,12 +166,12 @@ def physical(place: Place, root: Path, name: str | None = None) -> Json:
 
 
 def artifact(file: str, root: Path) -> Json:
-    """A file, relative to the repository or to where packages are installed, where it lies in one of them."""
+    """A file, relative to the repository, or to where packages are installed if it lies there."""
     inside = path_in_repository(file, root)
     if inside is None and is_installed(file):
         return {"uri": quote(short(file)), "uriBaseId": PACKAGES}
     if inside is None:
-        return {"uri": quote(Path(file).as_posix())}
+        inside = os.path.relpath(Path(file).absolute(), root)
     return {"uri": Path("/", inside).as_uri().removeprefix("file:///"), "uriBaseId": BASE}
 
 
