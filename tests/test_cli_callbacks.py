@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from dropout_lint.errors import UsageError
 from dropout_lint.integrations import DropoutShiftWarning, MisplacedDropout, Start
 from dropout_lint.loading.compat import declare_missing_schemas
+from dropout_lint.loading.marks import marks_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning", "ignore:.*:DeprecationWarning")
 
@@ -114,6 +115,9 @@ def test_lightning_recalibrates_at_the_end(lightning: Any, tmp_path: Path) -> No
     net, callback = fit(lightning, True, tmp_path, on_findings="ignore", recalibrate=True)
     assert callback.recalibration is not None
     assert shift_of(net.layers) == pytest.approx(1, abs=0.01)
+    net.trainer.save_checkpoint(tmp_path / "end.ckpt")
+    state = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
+    assert marks_of(state) == marks_of(callback.recalibration.marked({})) != frozenset()
     callback.recalibration.undo()
     assert shift_of(net.layers) < 0.8
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import dropout_lint as dl
 from dropout_lint.cli import run
 from dropout_lint.errors import CheckpointError
 from dropout_lint.remedies.rewrite import rewrite_checkpoint
@@ -237,6 +238,24 @@ def test_marks_that_are_copied_along_after_more_training_are_not_believed(projec
     with safe_open("out.safetensors", framework="pt") as file:
         save_file(model.state_dict(), "more.safetensors", metadata=file.metadata())
     assert stale("more.safetensors", capsys)
+
+
+def test_what_is_saved_by_hand_after_recalibrating_in_python_can_say_so(project, capsys):
+    import shop
+
+    model = trained()
+    before = model.state_dict()
+    result = dl.recalibrate(model, shop.loader())
+    torch.save(model.state_dict(), "silent.pt")
+    torch.save(result.marked(model.state_dict()), "out.pt")
+    torch.save({"state_dict": result.marked(dict(model.state_dict()))}, "wrapped.pt")
+    save_file(model.state_dict(), "out.safetensors", metadata=result.metadata)
+    assert stale("silent.pt", capsys)
+    assert not any(stale(file, capsys) for file in ("out.pt", "wrapped.pt", "out.safetensors"))
+    shop.build().load_state_dict(torch.load("out.pt"), strict=True)
+    result.undo()
+    torch.save(result.marked(model.state_dict()), "undone.pt")
+    assert stale("undone.pt", capsys) and model.state_dict().keys() == before.keys()
 
 
 def test_norms_that_were_skipped_stay_stale(project, capsys):

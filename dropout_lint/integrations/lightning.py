@@ -62,3 +62,8 @@ class DropoutLint(Callback):  # type: ignore[misc, unused-ignore]  # Any where t
         """Re-estimate, on every process with its own data."""
         if self.recalibrate:
             self.recalibration = recalibrated(pl_module, trainer.train_dataloader, self.recalibrate_options)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Let a checkpoint that is saved after that say so."""
+        if self.recalibration is not None:
+            checkpoint["state_dict"] = self.recalibration.marked(checkpoint["state_dict"])

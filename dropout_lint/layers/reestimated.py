@@ -17,10 +17,11 @@ def digest(tensor: torch.Tensor) -> str:
     return blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
 
 
-def mark_reestimated(norm: nn.Module) -> None:
-    """Note that a norm's running variance is that of test mode (`dropout_lint.recalibrate`)."""
+def mark_reestimated(norm: nn.Module) -> str:
+    """Note that a norm's running variance is that of test mode (`dropout_lint.recalibrate`); its digest."""
     variance: Any = norm.running_var
-    norm.__dict__[_MARK] = digest(variance)
+    mark = norm.__dict__[_MARK] = digest(variance)
+    return mark
 
 
 def is_reestimated(norm: nn.Module | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import STANDARD
 from dropout_lint.layers.reestimated import mark_reestimated
+from dropout_lint.loading.marks import KEY, marked, marks_of, read_marks, written
 from dropout_lint.measurement.batches import Picker, to_device
 from dropout_lint.measurement.streaming import all_reduce_moments
 from dropout_lint.remedies.batches import device_for, rereadable
@@ -73,6 +75,8 @@ class Recalibration:
         metric_before: what the metric said before, None without a metric.
         metric_after: what it said after.
         notes: things to say aloud, such as batches that differ so much that one pass is not exact.
+        metadata: what says in a safetensors file that these variances were taken with dropout off, as
+            `safetensors.torch.save_file(model.state_dict(), file, metadata=result.metadata)`.
     """
 
     moved: tuple[NormMove, ...]
@@ -84,11 +88,21 @@ class Recalibration:
     metric_before: float | None = None
     metric_after: float | None = None
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     _saved: tuple[tuple[nn.Module, str, Tensor], ...] = field(default=(), repr=False)
 
     def undo(self) -> None:
         """Put every changed buffer back, bit for bit, wherever the model has been moved since."""
         _write(self._saved)
+
+    def marked(self, state: Mapping[str, Any]) -> OrderedDict[str, Any]:
+        """`model.state_dict()` for `torch.save`, which says that these variances were taken with dropout off.
+
+        The mark is in the attribute in which torch keeps the versions of modules, which loading passes over,
+        strict or not; `dropout-lint --checkpoint` reads it, and calls these norms stale no more (DL501). It
+        holds while the variances stay, bit by bit.
+        """
+        return marked(state, marks_of(state) | read_marks(self.metadata.get(KEY)))
 
     def __str__(self) -> str:
         width = max([len(move.name) for move in self.moved] + [4])
@@ -144,7 +158,9 @@ def recalibrate(
         group: the ranks to merge over, by default all of them.
 
     Returns:
-        What moved, and `undo()`.
+        What moved, `undo()`, and how to save it so that it is known again: a state dict that is saved by hand
+        does not say how its statistics were taken, so that the linter calls them stale. Save
+        `result.marked(model.state_dict())` instead, or give safetensors `result.metadata`.
 
     Raises:
         UsageError: the model is no module, an unknown method, device or name in `skip`, a model without
@@ -189,13 +205,12 @@ def recalibrate(
     )
     try:
         _write(new)
-        for norm, _, _ in new:
-            mark_reestimated(norm)
+        marks = {mark_reestimated(norm) for norm, _, _ in new}
         after = _score(metric, model)
     except BaseException:
         report.undo()
         raise
-    return replace(report, metric_after=after)
+    return replace(report, metric_after=after, metadata={KEY: written(marks)})
 
 
 def _choose(
