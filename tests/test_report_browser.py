@@ -120,7 +120,7 @@ addEventListener("load", () => {
   while (walk.nextNode()) {
     const holder = walk.currentNode.parentElement;
     const scrolls = innerWidth > 600 && holder.closest(".code, .scroll, pre");
-    const drawn = holder.closest("script, .drawing, .hidden, .skip, svg");
+    const drawn = holder.closest("script, .hidden, .skip, svg");
     if (!walk.currentNode.data.trim() || drawn || scrolls) continue;
     const range = document.createRange();
     range.selectNodeContents(walk.currentNode);
