@@ -397,10 +397,11 @@ def test_an_attention_mask_is_no_pattern() -> None:
 
 
 class LastState(nn.Module):
-    """An LSTM's last hidden state: a tuple inside a tuple."""
+    """An LSTM's last hidden state, a tuple inside a tuple; of sequences of many lengths, which are packed."""
 
-    def __init__(self) -> None:
+    def __init__(self, packed: bool) -> None:
         super().__init__()
+        self.packed = packed
         self.stem = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU())
         self.drop, self.lstm, self.norm = (
             nn.Dropout(0.5),
@@ -409,9 +410,14 @@ class LastState(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.lstm(self.drop(self.stem(x)))[1][0][-1])  # type: ignore[no-any-return]
+        y = self.drop(self.stem(x))
+        if self.packed:
+            lengths = torch.arange(len(x)) % 8 + 9
+            y = nn.utils.rnn.pack_padded_sequence(y, lengths, batch_first=True, enforce_sorted=False)
+        return self.norm(self.lstm(y)[1][0][-1])  # type: ignore[no-any-return]
 
 
-def test_the_last_state_of_an_lstm() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_last_state_of_an_lstm(packed: bool) -> None:
     torch.manual_seed(0)
-    check(LastState(), smooth(256, 32, 16).transpose(1, 2).contiguous())
+    check(LastState(packed), smooth(256, 32, 16).transpose(1, 2).contiguous())

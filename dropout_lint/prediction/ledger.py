@@ -194,15 +194,19 @@ def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledg
             trains = isinstance(tensor, nn.Parameter)
             return Parameter(tensor.to("meta"), tensor) if trains and not ledger.real else Parameter(tensor)
         return tensor
+    if isinstance(node.target, type):  # an object of these parts
+        named = fx.map_arg(node.kwargs, env.get)
+        return named | {Attribute(name): part for name, part in named.items()} or fx.map_arg(
+            node.args, env.get
+        )
     return _part(node, env, value)
 
 
 def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledger) -> Call | None:
     """The node with its arguments worked out, None where it is no operation on tensors."""
     value = node.meta.get("value")
-    if node.op in ("placeholder", "get_attr") or not (
-        isinstance(value, torch.Tensor) or first_shape(value) is not None
-    ):
+    made = node.op in ("placeholder", "get_attr") or isinstance(node.target, type)
+    if made or not (isinstance(value, torch.Tensor) or first_shape(value) is not None):
         return None
     module = module_of(trace.model, node)
     if module is not None and not ledger.real:

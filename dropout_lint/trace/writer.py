@@ -117,7 +117,7 @@ class Writer:
                 return type(value)(*items)
             if not hasattr(value, "_fields"):
                 return tuple(items)
-            return self._made(type(value), tuple(items), {})  # its own constructor (PackedSequence)
+            return self._made(value, tuple(items), {})  # its own constructor (PackedSequence)
         if isinstance(value, list):
             return [self.argument(item) for item in value]
         if isinstance(value, slice):
@@ -130,21 +130,21 @@ class Writer:
             entries = {key: self.argument(item) for key, item in value.items()}
             if type(value) is dict:
                 return entries
-            return self._made(type(value), (), entries)
+            return self._made(value, (), entries)
         fields = getattr(type(value), "__dataclass_fields__", None)
         if fields is not None:
             items = {
                 name: self.argument(getattr(value, name)) for name, field in fields.items() if field.init
             }
-            return self._made(type(value), (), items)
+            return self._made(value, (), items)
         if tensors_in(getattr(value, "__dict__", None)):
             self.exact = False
             self.notes.append(f"tensors inside a {type(value).__name__} are not followed through the output")
         return self.graph.get_attr(self._constant(value))
 
-    def _made(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-        node = self.graph.call_function(cls, args, kwargs)
-        self.annotate(node, None)
+    def _made(self, value: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        node = self.graph.call_function(type(value), args, kwargs)
+        self.annotate(node, value)
         return node
 
     def _device_node(self) -> fx.Node:

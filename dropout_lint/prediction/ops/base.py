@@ -177,8 +177,8 @@ class Call:
         rows = len(self.ledger.dropouts)
         if isinstance(value, Parameter):
             return parameter_state(value, rows)
-        if isinstance(value, (tuple, list)):
-            return next((item for item in value if isinstance(item, State)), constant(0.0, rows))
+        if isinstance(value, (tuple, list, dict)):
+            return next(_states(value), constant(0.0, rows))
         return constant(float(value) if isinstance(value, (int, float)) else 0.0, rows)
 
     def states(self) -> list[State]:
