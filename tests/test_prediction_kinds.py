@@ -12,6 +12,7 @@ import torch
 from brute_force import measured, predicted, untrained
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dropout_lint.prediction.ops import base
 
@@ -191,6 +192,34 @@ def test_a_fault_of_a_rule_shows_here_and_is_no_figure_for_users(monkeypatch: py
     monkeypatch.delenv("DROPOUT_LINT_RAISE")
     shift = untrained(model, x[:4])["norm"]
     assert shift.approximate == ("tanh",)
+    assert shift.delta == pytest.approx(measured(model, x)["norm"], abs=0.05)
+
+
+DROPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "one mask for each step": lambda h: F.dropout(h, 0.4),
+    "one mask for all steps": lambda h: h * h.new_empty(len(h), 1, h.shape[2]).bernoulli_(0.6) / 0.6,
+}
+
+
+@pytest.mark.parametrize("name", DROPS)
+@pytest.mark.parametrize("sort", [True, False])
+def test_a_sequence_that_was_packed_is_a_sequence(name: str, sort: bool) -> None:
+    lengths = torch.cat([torch.tensor([9]), torch.randint(1, 10, (ROWS // 4 - 1,))])
+    lengths = lengths if sort else lengths.sort(descending=True).values
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.norm = nn.LSTM(WIDTH, 16, batch_first=True), nn.BatchNorm1d(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            packed = pack_padded_sequence(x, lengths[: len(x)], batch_first=True, enforce_sorted=not sort)
+            h, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            return self.norm((DROPS[name](h) if self.training else h).transpose(1, 2))  # type: ignore[no-any-return]
+
+    model, x = Recurrent(), torch.randn(ROWS // 4, 9, WIDTH)
+    shift = untrained(model, x)["norm"]
+    assert not shift.unknown
     assert shift.delta == pytest.approx(measured(model, x)["norm"], abs=0.05)
 
 

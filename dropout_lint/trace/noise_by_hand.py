@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.traced import BY_HAND, TensorInfo, shape_of
+from dropout_lint.trace.traced import BY_HAND, TensorInfo, made_of, shape_of
 
 _NORMAL = frozenset({"randn", "randn_like", "normal_"})
 _RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
@@ -310,6 +310,11 @@ def _data_dependent(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _only_borrows_shape(node: fx.Node) -> bool:
-    return _name(node).startswith(
+    name = _name(node)
+    if name.startswith(
         ("new_", "rand_like", "randn_like", "zeros_like", "ones_like", "empty_like", "full_like")
-    ) or (not isinstance(node.meta.get("value"), (TensorInfo, tuple, list, dict)))
+    ):
+        return True
+    value = node.meta.get("value")
+    holds = made_of(node) or (value is None and name == "getitem")  # an object, or a part of one
+    return not holds and not isinstance(value, (TensorInfo, tuple, list, dict))
