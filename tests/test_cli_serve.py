@@ -172,6 +172,25 @@ def test_what_fails_is_told_where_it_stands_and_goes_when_it_is_mended(project: 
         assert not [item for item in editor.aside if item.get("method") == "window/logMessage"]
 
 
+def test_a_folder_is_linted_file_by_file(project: Path) -> None:
+    (project / "nets").mkdir()
+    (project / "nets" / "one.py").write_text(NET)
+    (project / "nets" / "two.py").write_text(OTHER)
+    (project / "nets" / "runs.py").write_text(
+        "import torch\n\ntorch.zeros(1, requires_grad=True).backward()\n1 / 0\n"
+    )
+    (project / "nets" / "needs.py").write_text(
+        "import nowhere_at_all\nfrom torch import nn\n\nclass A(nn.Linear): ...\n"
+    )
+    table(project, 'targets = [{ target = "nets", ignore = ["DL102"] }]')
+    with Editor(project) as editor:
+        editor.open("nets/one.py")
+        assert set(editor.linted()) == {"nets/one.py", "nets/two.py"}
+        editor.save("nets/one.py", NET.replace("p=0.5", "p=0.0"))
+        assert set(editor.linted()) == {"nets/two.py"}
+        assert len(list(project.glob("built-*"))) == 1
+
+
 def test_without_pygls_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['pygls'] = None; from dropout_lint.cli import main; main()"
     done = subprocess.run(

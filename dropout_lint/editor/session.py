@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 import msgspec
 
-from dropout_lint.config import Loaded, load
+from dropout_lint.config import Loaded, Settings, load
+from dropout_lint.config.settings import TargetSettings
 from dropout_lint.errors import DropoutLintError
 from dropout_lint.loading.roots import set_roots
 from dropout_lint.report.outcome import Outcome
@@ -20,8 +22,6 @@ from dropout_lint.runs.check import Run, active_in, assemble, read_baseline, rul
 from dropout_lint.runs.failures import internal
 from dropout_lint.runs.processes import Pool
 from dropout_lint.runs.spread import fixed_report, kept, linted
-
-WRITES: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,26 @@ class Project:
     rules: RuleSet
     run: Run
     left: int
+
+
+def parts_of(settings: Settings, files_of: Callable[[str], list[str]]) -> dict[str, Settings]:
+    """What is linted by itself, under which settings: the configured targets, and of a folder its files.
+
+    In a folder it is no error that a file holds no model, or needs what is not installed.
+    """
+    found: dict[str, Settings] = {}
+    for item in settings.targets:
+        target = item if isinstance(item, TargetSettings) else TargetSettings(target=item)
+        if not Path(target.target).is_dir():
+            found[target.target] = settings
+            continue
+        files = files_of(target.target)
+        parts: list[str | TargetSettings] = [
+            msgspec.structs.replace(target, target=file, optional=True) for file in files
+        ]
+        inside = msgspec.structs.replace(settings, targets=parts, allow_empty=True)
+        found |= dict.fromkeys(files, inside)
+    return found
 
 
 class Session:
@@ -105,24 +125,25 @@ class Session:
         loaded = load(self.config)
         set_roots(loaded.roots)
         settings, rules = loaded.settings, rules_of(loaded.settings)
-        names = list(dict.fromkeys(settings.target_names()))
-        fresh = kept(names, settings, WRITES)
-        before = {name: self._results[name] for name in names if name in self._results}
-        self._results = before | fresh
-        left = [name for name in names if name not in fresh]
+        parts = parts_of(settings, lambda folder: self._warm(loaded).files(folder, settings))
+        fresh = kept(parts)
+        # what is being linted is told as it was; all in the order of the targets
+        known = self._results | fresh
+        self._results = {name: known.get(name, []) for name in parts}
+        left = [name for name in parts if name not in fresh]
         self._tell(number, loaded, rules, len(left))
         while left:
             group, left = left[: settings.jobs], left[settings.jobs :]
             with self._processes(number, loaded, more=bool(left)) as pool:
-                outcomes = linted(group, settings, WRITES, pool) if pool is not None else []
+                outcomes = linted({name: parts[name] for name in group}, pool) if pool is not None else {}
                 if pool is None or pool.stop.is_set():
                     return
-            self._results.update(zip(group, outcomes, strict=True))
+            self._results.update(outcomes)
             self._tell(number, loaded, rules, len(left))
 
     def _tell(self, number: int, loaded: Loaded, rules: RuleSet, left: int) -> None:
         settings = loaded.settings
-        outcomes = [outcome for name in settings.target_names() for outcome in self._results.get(name, ())]
+        outcomes = [outcome for found in self._results.values() for outcome in found]
         run = assemble(
             outcomes,
             active_in(rules, settings),

@@ -46,7 +46,8 @@ class Request(msgspec.Struct, frozen=True):
         settings: the settings of all targets.
         cache_dir: where results are kept; None to keep none.
         written: files that the run writes, which a result does not depend on.
-        task: what is wanted: its findings, or fixes or measurements for what was `found`.
+        task: what is wanted: its findings, or fixes or measurements for what was `found`; or the files of a
+            folder that are worth importing.
         found: models of the target that were linted already.
         scratch: where the files of the proofs go.
         threads: how many a measurement may use.
@@ -56,7 +57,7 @@ class Request(msgspec.Struct, frozen=True):
     settings: Settings
     cache_dir: str | None = None
     written: frozenset[str] = frozenset()
-    task: Literal["lint", "fix", "measure"] = "lint"
+    task: Literal["lint", "fix", "measure", "list"] = "lint"
     found: list[TargetInfo] = []
     scratch: str | None = None
     threads: int = 1
@@ -65,7 +66,8 @@ class Request(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What came of it, of fixes one answer for each model; `memory` is the highest resident size in bytes."""
 
-    outcomes: list[Outcome]
+    outcomes: list[Outcome] = []
+    files: list[str] = []
     memory: int = 0
 
 
@@ -116,6 +118,15 @@ class Pool:
     def lint(self, requests: Sequence[Request]) -> list[list[Outcome]]:
         """The outcomes of each request, in their order; a crash and a time-out are outcomes too."""
         return self._spread(requests, self._lint)
+
+    def files(self, folder: str, settings: Settings) -> list[str]:
+        """The files of a folder that may hold models; nothing is imported for that.
+
+        Raises:
+            Died, Stopped: there is no answer.
+        """
+        self.workers[0].send(Request(folder, settings, task="list"))
+        return self.workers[0].answer(None).files
 
     def edit(self, requests: Sequence[Request]) -> list[TargetInfo]:
         """The models that each request has `found`, with the edits that fix them.

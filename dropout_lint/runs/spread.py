@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -29,27 +29,32 @@ def way_of(names: Sequence[str], settings: Settings, written: frozenset[str], po
     """How the targets are linted: from the cache where it still holds, in processes where asked for."""
     if pool is None:
         return Cache(Path(settings.cache_dir), written).wrap(lint_target) if settings.cache else lint_target
-    results = kept(names, settings, written)
-    missing = [name for name in names if name not in results]
-    results.update(zip(missing, linted(missing, settings, written, pool), strict=True))
+    wanted = dict.fromkeys(names, settings)
+    results = kept(wanted, written)
+    missing = {name: settings for name in wanted if name not in results}
+    results.update(linted(missing, pool, written))
     return lambda target, *_: results[target]
 
 
-def kept(names: Sequence[str], settings: Settings, written: frozenset[str]) -> dict[str, list[Outcome]]:
-    """What the cache has of some targets that still holds."""
-    if not settings.cache:
-        return {}
-    cache = Cache(Path(settings.cache_dir), written)
-    found = {name: cache.load(cache_key(name, settings)) for name in names}
+def kept(wanted: Mapping[str, Settings], written: frozenset[str] = frozenset()) -> dict[str, list[Outcome]]:
+    """What the cache has of some targets, each under its settings, that still holds."""
+    found = {
+        name: Cache(Path(settings.cache_dir), written).load(cache_key(name, settings))
+        for name, settings in wanted.items()
+        if settings.cache
+    }
     return {name: outcomes for name, outcomes in found.items() if outcomes is not None}
 
 
 def linted(
-    names: Sequence[str], settings: Settings, written: frozenset[str], pool: Pool
-) -> list[list[Outcome]]:
-    """The outcomes of each target, linted in processes, which keep them; none where the pool was stopped."""
-    cache_dir = settings.cache_dir if settings.cache else None
-    return pool.lint([Request(name, settings, cache_dir, written) for name in names])
+    wanted: Mapping[str, Settings], pool: Pool, written: frozenset[str] = frozenset()
+) -> dict[str, list[Outcome]]:
+    """The outcomes of targets, each under its settings, linted in processes, which keep them."""
+    requests = [
+        Request(name, settings, settings.cache_dir if settings.cache else None, written)
+        for name, settings in wanted.items()
+    ]
+    return dict(zip(wanted, pool.lint(requests), strict=True))
 
 
 def fixed_report(

@@ -12,6 +12,8 @@ import msgspec
 import torch
 
 from dropout_lint.fixes.source.prover import shared
+from dropout_lint.loading.folder import Passed, python_files
+from dropout_lint.loading.importing import shown
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.runs.cache import Cache
 from dropout_lint.runs.check import Lint, rules_of
@@ -31,13 +33,21 @@ def serve() -> None:
         answers.write(b"ready\n")
         answers.flush()
         for line in sys.stdin.buffer:
-            for outcomes in answers_to(msgspec.json.decode(line, type=Request)):
-                answers.write(msgspec.json.encode(Answer(outcomes, memory())) + b"\n")
+            for answer in answers_to(msgspec.json.decode(line, type=Request)):
+                answers.write(msgspec.json.encode(answer) + b"\n")
                 answers.flush()
 
 
-def answers_to(request: Request) -> Iterator[list[Outcome]]:
-    """What came of a lint; or each model that was found, with its edits or measured."""
+def answers_to(request: Request) -> Iterator[Answer]:
+    """What came of a lint; each model that was found, with its edits or measured; the files of a folder."""
+    if request.task == "list":
+        yield Answer(files=[shown(file) for file in python_files(Path(request.target), Passed())])
+        return
+    for outcomes in _outcomes(request):
+        yield Answer(outcomes, memory=memory())
+
+
+def _outcomes(request: Request) -> Iterator[list[Outcome]]:
     if request.task == "lint":
         yield lint(request)
         return
