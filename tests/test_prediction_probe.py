@@ -129,6 +129,32 @@ def test_a_checkpoint_tells_delta_on_its_own_data(
     assert sum(errors) / len(errors) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("build", "data"),
+    [(dense, lambda: classes(12)), (images, drawings)],
+    ids=["dense", "images"],
+)
+def test_shares_are_what_removals_do_to_the_trained_network(
+    build: Callable[[], nn.Module], data: Callable[[], tuple[Tensor, Tensor]]
+) -> None:
+    torch.manual_seed(5)
+    x, labels = data()
+    model = fitted(build(), x, labels)
+    shifts = [shift for shift in predicted(model, x[:4]).norms if shift.probed and len(shift.shares) > 1]
+    assert shifts
+    with_all = measured(model, x, passes=8)
+    raised = {}
+    for name in shifts[-1].shares:
+        changed = copy.deepcopy(model)
+        changed.get_submodule(name).p = 0.0  # type: ignore[assignment]
+        raised[name] = measured(changed, x, passes=8)
+    for shift in shifts:
+        logs = {name: math.log(raised[name][shift.norm] / with_all[shift.norm]) for name in shift.shares}
+        truth = {name: log / sum(logs.values()) for name, log in logs.items()}
+        assert sum(shift.shares.values()) == pytest.approx(1)
+        assert shift.shares == pytest.approx(truth, abs=0.12), shift.norm
+
+
 def test_integer_inputs_are_any_and_the_run_is_still_nearer_than_moments() -> None:
     torch.manual_seed(3)
     x, labels = sequences()

@@ -65,7 +65,7 @@ def predict(
     if chosen == "checkpoint":
         ledger = kept(trace, real=True, trained=True, shares=shares)
         if finite(ledger):
-            seen = probe(trace, _probed(trace, ledger), probe_at_most)
+            seen = probe(trace, _probed(trace, ledger), probe_at_most, _causes(ledger) if shares else ())
             norms = tuple(shift_at(site, ledger, "checkpoint", seen.get(site.node)) for site in trace.norms)
             prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
             found = with_unknowns(trace, prediction, ledger)
@@ -89,6 +89,18 @@ def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
         if site.spec.shifts and site.node in ledger.noisy and not exact:
             found[site.node] = site
     return found
+
+
+def _causes(ledger: Ledger) -> list[str]:
+    """Dropouts, by name, whose shares are to be told apart: those of norms that another reaches too."""
+    found: dict[str, None] = {}
+    for _, causes in ledger.shifts.values():
+        names = dict.fromkeys(
+            drop.name for drop, part in zip(ledger.dropouts, causes, strict=True) if part > 0
+        )
+        if len(names) > 1:
+            found |= names
+    return list(found)
 
 
 def _expected(
@@ -166,6 +178,8 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
         for name, part in zip(names, noise, strict=True):
             if part > 0:
                 shares[name] = shares.get(name, 0.0) + float(part) / total
+        if seen is not None:
+            shares = seen.shares_beside(shares)
     return NormShift(
         site.name,
         site.node.name,

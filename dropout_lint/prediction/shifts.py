@@ -20,7 +20,8 @@ class NormShift:
         basis: what the number was worked out from.
         shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1. Each is the log
             of the factor by which its removal would raise Δ, with all statistics estimated anew, against that
-            of the others: two dropouts with a norm between them make Δ a product.
+            of the others: two dropouts with a norm between them make Δ a product. Of a trained network that
+            is run, each dropout was taken out of the run.
         fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
             share of the noise there.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,16 +28,22 @@ class GraphRun:
         trace: a graph that computes what the model computes.
         draws: for each mode, whether its dropouts drop.
         at_norm: is given such a norm and its input in each mode, and returns what is to be normalised.
+        off: dropouts, by name, that drop in no mode. The others draw as they do beside them.
     """
 
     def __init__(
-        self, trace: Trace, draws: Sequence[bool], at_norm: Callable[[NormSite, Beside], Beside]
+        self,
+        trace: Trace,
+        draws: Sequence[bool],
+        at_norm: Callable[[NormSite, Beside], Beside],
+        off: Collection[str] = (),
     ) -> None:
         self.trace = trace
         self.draws = draws
         self._at_norm = at_norm
+        self._off = off
         self._dropouts = {site.node: site for site in trace.dropouts if site.active_in_train}
-        self._scales = {site.scale for site in trace.dropouts if site.scale is not None}
+        self._scales = {site.scale: site for site in trace.dropouts if site.scale is not None}
         self._norms = {site.node: site for site in trace.norms if site.spec.shifts}
 
     def run(self, inputs: Mapping[fx.Node, Any]) -> None:
@@ -75,19 +81,27 @@ class GraphRun:
         args: tuple[Any, ...] = fx.map_arg(node.args, lambda source: env[source][mode])
         kwargs: dict[str, Any] = dict(fx.map_arg(node.kwargs, lambda source: env[source][mode]))
         site = self._dropouts.get(node)
+        owner = self._scales.get(node, site)
+        off = owner is not None and owner.name in self._off
         draws = self.draws[mode] or (site is not None and site.active_in_eval)
-        if not draws and ((site is not None and not site.inside) or node in self._scales):
+        if owner is not None and (off or not draws) and not (site is not None and site.inside):
+            if site is not None and draws:  # what it draws is what comes before the others' draws
+                self._tried(node, args, kwargs, True)
             source = node.all_input_nodes[0 if site is None else site.operand]
             value = given_for(source, node, args, kwargs)
             return value if site is None or site.spec.scale == 1 else value * site.spec.scale
         if node in self._norms and node.target in NORMS:
             args = put(args, kwargs, NORMS[node.target].by_batch, False)
-        if not draws and site is not None and node.target in RATIOS_INSIDE:
+        drops = site is not None and draws and not off
+        if site is not None and not drops and node.target in RATIOS_INSIDE:
             args = put(args, kwargs, RATIOS_INSIDE[node.target], 0.0)
-        if site is not None:  # in place, a draw would change what the others drop
+        return self._tried(node, args, kwargs, drops)
+
+    def _tried(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], drops: bool) -> Any:
+        if node in self._dropouts:  # in place, a draw would change what the others drop
             args, kwargs = replaced(args, Tensor.clone), replaced(kwargs, Tensor.clone)
         try:
-            return self._computed(node, args, kwargs, training=site is not None and draws)
+            return self._computed(node, args, kwargs, training=drops)
         except Exception as error:  # the user's operations, on inputs that the user did not give
             raise Unrunnable(f"{type(error).__name__}: {error}") from error
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -26,12 +26,16 @@ from dropout_lint.prediction.probe.recovered import (
     recovered,
     widened,
 )
-from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Imposed, Seen
+from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Anew, Imposed, Seen
 from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import NormSite, Trace, module_of, shape_of
 
 DRAWS = 24
 """Of the masks, beside test mode: what the mean over them still has of whole samples' masks is small then."""
+FEW_DRAWS = 4
+"""Of the masks with a dropout off: Δ is compared with that under the same masks with all on."""
+LEAST_DELTA = 1e-9
+"""Of which a logarithm is taken."""
 ROWS, FEW, MOST_ROWS = 16, 64, 256
 """Samples, at the least; at the least while a round of recovery can be saved instead; and at the most."""
 VALUES = 2048
@@ -48,7 +52,12 @@ BACKWARD = 2
 Result = TypeVar("Result")
 
 
-def probe(trace: Trace, norms: Mapping[fx.Node, NormSite], at_most: float = AT_MOST) -> dict[fx.Node, Seen]:
+def probe(
+    trace: Trace,
+    norms: Mapping[fx.Node, NormSite],
+    at_most: float = AT_MOST,
+    without: Collection[str] = (),
+) -> dict[fx.Node, Seen]:
     """Norm node → what a run showed there.
 
     The model is left as it was. Sums are made on one thread, so that they come out alike on every machine.
@@ -57,16 +66,22 @@ def probe(trace: Trace, norms: Mapping[fx.Node, NormSite], at_most: float = AT_M
         trace: a trained model.
         norms: the calls of norms that Δ is asked for.
         at_most: multiplications that it may cost; `math.inf` for as many as it takes.
+        without: dropouts, by name, whose removal is tried as well, where that costs no more again.
 
     Returns:
         nothing where the graph is not the whole model, where it would cost more, or where it does not run.
     """
 
     def observed(plan: _Plan) -> dict[fx.Node, Seen]:
-        imposed = Imposed(plan.statistics)
+        values, imposed = plan.recovered(trace), Imposed(plan.statistics)
         with torch.no_grad():
-            GraphRun(trace, [True] * DRAWS + [False], imposed).run(plan.recovered(trace))
-        return imposed.seen
+            GraphRun(trace, [True] * DRAWS + [False], imposed).run(values)
+            runs = (len(without) + 1) * (FEW_DRAWS + 1)
+            raised = _raised(trace, imposed, values, without) if runs * plan.one_pass <= at_most else {}
+        return {
+            node: replace(seen, raised={name: log[node] for name, log in raised.items()})
+            for node, seen in imposed.seen.items()
+        }
 
     found = _first(trace, at_most, observed) if norms else None
     if found is None or not all(math.isfinite(seen.delta) for seen in found.values()):
@@ -92,13 +107,33 @@ def recovered_inputs(trace: Trace, at_most: float = AT_MOST) -> Inputs | None:
     return Inputs(values[:args], kwargs, origin="recovered from the statistics of the model's norms")
 
 
+def _raised(
+    trace: Trace, imposed: Imposed, values: Values, names: Collection[str]
+) -> dict[str, dict[fx.Node, float]]:
+    """Dropout → norm node → log of the factor by which its removal raises Δ, with new statistics."""
+
+    def logs(*off: str) -> dict[fx.Node, float]:
+        seed_everything(1, next(iter(imposed.corrections.values())).mean.device)
+        anew = Anew(imposed.statistics, imposed.corrections)
+        GraphRun(trace, [True] * FEW_DRAWS + [False], anew, off).run(values)
+        return {node: math.log(max(delta, LEAST_DELTA)) for node, delta in anew.deltas.items()}
+
+    with_all = logs() if names else {}
+    return {name: {node: log - with_all[node] for node, log in logs(name).items()} for name in names}
+
+
 @dataclass(frozen=True)
 class _Plan:
-    """What inputs are recovered from: values that say their shapes, the norms' statistics, and how long."""
+    """What inputs are recovered from: values that say their shapes, the norms' statistics, and how long.
+
+    Attributes:
+        one_pass: what running the graph on them costs, in multiplications.
+    """
 
     values: Values
     statistics: Statistics
     rounds: int
+    one_pass: float
 
     def recovered(self, trace: Trace) -> Values:
         return recovered(trace, self.values, self.statistics, self.rounds)
@@ -148,9 +183,13 @@ def _plans(trace: Trace, at_most: float) -> Iterator[_Plan]:
     least = math.ceil(LEAST_VALUES / _positions(shifting))
     rows = min(wanted, affordable)
     if rows >= max(ROWS, least) and (wide := widened(trace, traced, rows)) is not None:
-        yield _Plan(wide, statistics, rounds)
+        yield _Plan(wide, statistics, rounds, _one_pass(trace, rows / samples))
     if affordable >= samples >= least:
-        yield _Plan(traced, statistics, rounds)
+        yield _Plan(traced, statistics, rounds, _one_pass(trace, 1.0))
+
+
+def _one_pass(trace: Trace, more: float) -> float:
+    return cost(trace) * more + calls(trace)
 
 
 def _affordable(trace: Trace, rounds: int, at_most: float, samples: int) -> int:
