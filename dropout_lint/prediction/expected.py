@@ -5,6 +5,8 @@ the variance is `gain` times what weights without direction would leave, Σ w²�
 has no direction that weights could learn and stays Σ w²·noise, exactly so behind a mask's first layer;
 deeper, and for masks of whole samples, some of it goes along (`State.amplified_share`). So Δ is nearer to 1
 behind a trained layer than behind an untrained one, the more so the more layers lie between mask and norm.
+What it adds up is smooth over positions: neighbours behind a trained layer are more alike (`smoothed`), so
+that pooling, which averages noise, leaves the data as they are.
 
 The constants are fitted on the trained networks of `benchmarks/prediction`, tuning set only, each network
 counting the same, by the mean and the root mean square of the error in Δ.
@@ -14,6 +16,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from dropout_lint.prediction.quadrature import Array
 
 TYPICAL_FAN_IN = 288.0
 """Fan-in of the layer that `Training.strength` is stated for, a 3×3 kernel over 32 channels."""
@@ -27,6 +31,8 @@ LAST = 2.0
 """Factor for the last weight layer: there, features are what the loss asks for."""
 REACH = 5.0
 """Weight layers from the output over which that factor falls to its e-th root."""
+SMOOTH = 0.22
+"""How far a layer of large gain makes neighbours alike: what they differ by falls to its e^-SMOOTH."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,14 @@ class Training:
         if taps == 1:
             gain *= FLAT if flat else POINT
         return max(gain * math.exp(math.log(LAST) * math.exp(-after / REACH)), 1.0)
+
+
+def smoothed(rho: Array, gain: float) -> Array:
+    """Correlation of the data between positions behind a layer of this gain, `rho` with untrained weights: in
+    proportion to what training adds to the variance.
+    """
+    result: Array = 1 - (1 - rho) * math.exp(-SMOOTH * (1 - 1 / gain))
+    return result
 
 
 TYPICAL = Training(3.5)

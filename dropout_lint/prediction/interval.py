@@ -3,15 +3,16 @@
 Its ends are Δ after weak and after strong training (`expected`), so that it is as wide as training matters to
 the norm: little where the mask feeds it, more with every weight layer between. They are moved apart by what
 the ledger itself misses, which is more above: in the last layers test mode can raise what channels have in
-common, and Δ with it. The constants are fitted as those of `expected` are: the interval holds in 90 % of the
-norms of the tuning set, each network counting the same.
+common, and Δ with it. By how much is chosen so that the interval holds in 90 % of the norms of networks that
+the constants of `expected` were not fitted on, the twelve of `benchmarks/prediction`; on those that they were
+fitted on it holds in 93 %.
 """
 
 from __future__ import annotations
 
-BELOW = 0.09
+BELOW = 0.11
 """How far the lower end is moved down."""
-ABOVE = 0.13
+ABOVE = 0.16
 """How far the upper end is moved up."""
 FULL_SHIFT = 0.1
 """Where the shift is smaller than this, the ends are moved in proportion."""

@@ -34,6 +34,7 @@ import numpy.typing as npt
 import torch
 
 from dropout_lint.prediction.correlation import between, mean_correlation
+from dropout_lint.prediction.expected import smoothed
 from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.kernel import Taps, apply, powers, responses, squares
 from dropout_lint.prediction.parts import replace
@@ -323,5 +324,6 @@ def _trained(y: State, x: State, learned: float) -> State:
     part = np.divide(amplifies, noise, out=np.zeros_like(noise), where=noise > 0)
     y = replace(y, covariance_growth=np.minimum(y.covariance_growths, x.withheld))
     z = amplified(y, np.full(y.groups, learned), y.data, y.noise * part[:, None])
+    z = replace(z, rho=smoothed(z.rho, learned))
     before, now = float(y.counts @ y.train_var), float(z.counts @ z.train_var)
     return z.scaled(math.sqrt(before / now)) if now > 0 else z
