@@ -183,6 +183,7 @@ def test_sarif_has_rules_results_fixes_suppressions_and_repository_paths(here: P
     result = run["results"][0]
     assert rules[result["ruleIndex"]]["id"] == result["ruleId"] == "DL101"
     assert rules[result["ruleIndex"]]["help"]["markdown"].startswith("# DL101")
+    assert json.dumps(rules).count("## Why it hurts") == len(rules)
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"] == {"uri": "model.py", "uriBaseId": "%SRCROOT%"}
     assert place["region"] == {"startLine": 7, "startColumn": 24, "endLine": 7, "endColumn": 38}
