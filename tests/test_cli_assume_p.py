@@ -12,6 +12,7 @@ from dropout_lint.cli import run
 
 NETS = """
 from torch import nn
+from torch.nn.functional import dropout
 
 
 class Scheduled(nn.Module):
@@ -29,6 +30,16 @@ class Scheduled(nn.Module):
 
 
 built = Scheduled()
+
+
+class ByCall(nn.Module):
+    def __init__(self, p=0.0, training=None):
+        super().__init__()
+        self.line, self.bn = nn.Linear(4, 64), nn.BatchNorm1d(64)
+        self.p, self.acts = p, training
+
+    def forward(self, x):
+        return self.bn(dropout(self.line(x), self.p, self.training if self.acts is None else self.acts))
 
 
 class Plain(nn.Sequential):
@@ -66,7 +77,21 @@ def test_it_is_linted_at_another_and_is_0_again_afterwards(capsys: pytest.Captur
     assert (same["delta"], same["path"]) == (finding["delta"], finding["path"])
     assert found(capsys, "nets:built", "--no-cache")["findings"] == []
     unchanged = found(capsys, "nets:Scheduled(p=0.1)", "--assume-p", "0.2")["notes"]
-    assert unchanged == ["no dropout module has ratio 0, so that --assume-p changes nothing"]
+    assert unchanged == ["no dropout has ratio 0, so that --assume-p changes nothing"]
+
+
+def test_a_call_of_a_function_may_have_such_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "1 dropout has ratio 0 (@nets.py:30)"
+    target = found(capsys, "nets:ByCall")
+    assert target["findings"] == []
+    assert f"{name}: `--assume-p 0.2` lints as if it were another" in target["notes"]  # type: ignore[operator]
+    at = found(capsys, "nets:ByCall", "--assume-p", "0.2")
+    assert f"{name}: linted as if it were 0.2 (--assume-p)" in at["notes"]  # type: ignore[operator]
+    (finding,) = at["findings"]  # type: ignore[misc]
+    (same,) = found(capsys, "nets:ByCall(p=0.2)")["findings"]  # type: ignore[misc]
+    assert (same["delta"], same["dropout"]) == (finding["delta"], finding["dropout"])
+    never = found(capsys, "nets:ByCall(training=False)")["notes"]
+    assert not [note for note in never if "ratio 0" in note]  # type: ignore[attr-defined]
 
 
 def test_a_targets_own_table_may_say_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,8 @@ NORMS: Mapping[Any, NormArguments] = {
         (1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"), (5, "use_input_stats")
     ),
 }
+RATIO: Argument = (1, "p")
+"""Of functions that are dropouts."""
 RATIOS_INSIDE: Mapping[Any, Argument] = {
     F.scaled_dot_product_attention: (4, "dropout_p"),
     F.multi_head_attention_forward: (10, "dropout_p"),

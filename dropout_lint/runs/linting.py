@@ -16,7 +16,7 @@ from dropout_lint.fixes.source.engine import draft_source
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
-from dropout_lint.layers.assumed import dropping, idle
+from dropout_lint.layers.assumed import idle
 from dropout_lint.loading.resolving import resolve
 from dropout_lint.report.convert import place, target_info
 from dropout_lint.report.outcome import Outcome
@@ -99,17 +99,16 @@ def lint_built(
 
 def _at_rate(built: Built, options: Options, own: Settings) -> Outcome:
     """Lint a model with the ratio that the settings assume where its dropouts have none; said in a note."""
+    with idle(built.model, options.catalogue, own.assume_p) as found:
+        outcome = lint_built(built, options, own.fail_on, draft_source)
+    told = _of_ratio_0(found.names)
     if own.assume_p is None:
-        outcome = lint_built(built, options, own.fail_on, draft_source)
-        names = list(idle(built.model, options.catalogue))
         shifting = any(item.shifts for item in outcome.info.predictions)
-        note = f"{_of_ratio_0(names)}: `--assume-p 0.2` lints as if it were another" if shifting else ""
-        return _noted(outcome, [note] if names and note else [])
-    with dropping(built.model, options.catalogue, own.assume_p) as (names, fixed):
-        outcome = lint_built(built, options, own.fail_on, draft_source)
-    notes = [f"{_of_ratio_0(names)}: linted as if it were {own.assume_p:g} (--assume-p)"] if names else []
-    notes += [f"{_of_ratio_0(fixed)} that cannot be set: judged as it is"] if fixed else []
-    return _noted(outcome, notes or ["no dropout module has ratio 0, so that --assume-p changes nothing"])
+        note = f"{told}: `--assume-p 0.2` lints as if it were another"
+        return _noted(outcome, [note] if found.names and shifting else [])
+    notes = [f"{told}: linted as if it were {own.assume_p:g} (--assume-p)"] if found.names else []
+    notes += [f"{_of_ratio_0(found.fixed)} that cannot be set: judged as it is"] if found.fixed else []
+    return _noted(outcome, notes or ["no dropout has ratio 0, so that --assume-p changes nothing"])
 
 
 def _of_ratio_0(names: list[str]) -> str:

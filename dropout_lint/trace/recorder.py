@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
+from dropout_lint.layers.assumed import idle_call
 from dropout_lint.trace.frames import in_checkpoint
 from dropout_lint.trace.generators import watched
 from dropout_lint.trace.gradients import HOOKS, Gradients
@@ -26,7 +27,7 @@ from dropout_lint.trace.leaves import SHAPE_KEEPING_FUNCTIONS, Leaves, recurrent
 from dropout_lint.trace.materials import Materials, ValueRead, device_constructors
 from dropout_lint.trace.observer import Observer
 from dropout_lint.trace.origins import Origins
-from dropout_lint.trace.sites import functional_dropout, inner_dropout, is_active
+from dropout_lint.trace.sites import functional_dropout, functional_name, inner_dropout, is_active
 from dropout_lint.trace.sizes import Comparison, SizeInt
 from dropout_lint.trace.trials import Behaviour, Trials
 from dropout_lint.trace.values import describe, tensors_in
@@ -362,6 +363,8 @@ class Recorder(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        dropout = is_dropout_function(func)
+        idle, args = idle_call(args, kwargs) if dropout else (None, args)
         run, run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)
         versions = [tensor._version for tensor in tensors]
         came, since = self.observer.read(tensors), len(self.witness.draws)
@@ -381,7 +384,6 @@ class Recorder(TorchFunctionMode):
             tensor for tensor, version in zip(tensors, versions, strict=True) if tensor._version != version
         ]
         found = tensors_in(result)
-        dropout = is_dropout_function(func)
         if not changed and (not found or (len(found) == 1 and any(found[0] is tensor for tensor in tensors))):
             # what is contiguous here need not be so with other materials
             if not (found and (dropout or name == "contiguous")):
@@ -396,6 +398,8 @@ class Recorder(TorchFunctionMode):
                 result
             )  # so that a use of the input after an in-place dropout is told apart
         self.writer.annotate(node, result, column=dropout or name in _HOLDING_FUNCTIONS)
+        if idle is not None and is_active(node):
+            idle.met(functional_name(node))
         if name in _REMEMBERING:
             node.meta["recomputed"] = in_checkpoint()
         self.observer.note(node, since, came, [*found, *changed], operation_name(func, name))

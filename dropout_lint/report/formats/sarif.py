@@ -75,7 +75,10 @@ def descriptor(rule: Rule) -> Json:
         "name": "".join(part.capitalize() for part in rule.name.split("-")),
         "shortDescription": {"text": rule.name.replace("-", " ")},
         "fullDescription": {"text": what},
-        "help": {"text": f"{what} More: dropout-lint rule {rule.code}", "markdown": f"# {rule.code} {rule.name}\n\n{text}"},
+        "help": {
+            "text": f"{what} More: dropout-lint rule {rule.code}",
+            "markdown": f"# {rule.code} {rule.name}\n\n{text}",
+        },
         "defaultConfiguration": {"level": LEVELS[rule.severity], "enabled": rule.severity != "off"},
         "properties": {"tags": ["pytorch", "dropout"], "source": rule.source},
     }
