@@ -114,6 +114,16 @@ class NoInput(nn.Module):
         return self.table.weight * 2
 
 
+class ChannelsLast(Classifier):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(-1, 1))
+
+
+class FilterBanks(Classifier):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.unsqueeze(1))
+
+
 def conv(channels: int, rank: int = 2, **more: Any) -> nn.Module:
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](channels, 4, 3, **more)
 
@@ -124,6 +134,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "cifar, fixed by its head": (lambda: Classifier(conv(3), nn.Flatten(), nn.Linear(4 * 30 * 30, 10)), 5),
     "wave": (lambda: Classifier(conv(1, 1)), 1),
     "many channels over time": (lambda: Classifier(conv(40, 1)), 1),
+    "steps of features": (lambda: ChannelsLast(conv(40, 1)), 2),
+    "image, channels last": (lambda: ChannelsLast(conv(3)), 16),
+    "filter banks": (lambda: FilterBanks(conv(1), nn.Flatten(2), nn.Linear(126 * 78, 2)), 16),
     "volume": (lambda: Classifier(conv(1, 3)), 1),
     "vector": (lambda: Classifier(nn.Linear(13, 4), nn.BatchNorm1d(4)), 1),
     "flattened digits": (lambda: Classifier(nn.Flatten(), nn.Linear(784, 10)), 1),

@@ -145,10 +145,7 @@ def _for_convolution(model: nn.Module, leaf: nn.Module, rank: int) -> Iterator[t
         for size in SEEDS:
             yield _float(BATCH, channels, *[size] * rank)
     if rank == 1:
-        for length in WAVES if channels == 1 else LENGTHS:
-            yield _float(BATCH, channels, length)
-        if channels == 1:
-            yield _float(BATCH, WAVES[0])
+        yield from _signals(channels)
     elif rank == 3:
         sizes = CUBES if channels in (2, 3) else CUBES[2:] + CUBES[:2]
         for size3 in sizes:
@@ -156,11 +153,30 @@ def _for_convolution(model: nn.Module, leaf: nn.Module, rank: int) -> Iterator[t
     else:
         inception = "inception" in type(model).__name__.lower()
         yield from _images(channels, (299, *SQUARES) if inception else SQUARES)
-        if channels == 3:
-            yield _float(BATCH, channels, 16, 112, 112)
-            yield _float(BATCH, 8, channels, 224, 224)
-        if channels == 1:
-            yield _float(BATCH, 128, 64)
+        yield from _other_planes(channels)
+
+
+def _signals(channels: int) -> Iterator[torch.Tensor]:
+    """Steps of channels, or of features that `forward` transposes; waves."""
+    for length in WAVES if channels == 1 else LENGTHS:
+        yield _float(BATCH, channels, length)
+        if channels > 1 and length in LENGTHS[:2]:
+            yield _float(BATCH, length, channels)
+    if channels == 1:
+        yield _float(BATCH, WAVES[0])
+
+
+def _other_planes(channels: int) -> Iterator[torch.Tensor]:
+    """What a 2-D convolution sees besides square images: videos, filter banks, channels that come last."""
+    if channels == 3:
+        yield _float(BATCH, channels, 16, 112, 112)
+        yield _float(BATCH, 8, channels, 224, 224)
+    if channels == 1:
+        for features in (64, 80, 40):
+            yield _float(BATCH, 128, features)
+    else:
+        for side in SQUARES[:2]:
+            yield _float(BATCH, side, side, channels)
 
 
 def _for_norm(leaf: nn.modules.batchnorm._NormBase) -> Iterator[torch.Tensor]:
