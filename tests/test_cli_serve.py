@@ -191,6 +191,15 @@ def test_a_folder_is_linted_file_by_file(project: Path) -> None:
         assert len(list(project.glob("built-*"))) == 1
 
 
+def test_a_project_without_targets_is_left_alone(project: Path) -> None:
+    (project / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    with Editor(project) as editor:
+        message = editor.wait(lambda message: message.get("method") == "window/logMessage")
+        assert message["params"]["message"].startswith("no target is configured")
+        assert editor.leave() == 0
+        assert not editor.aside and editor.arrived.empty()  # no message on the screen
+
+
 def test_without_pygls_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['pygls'] = None; from dropout_lint.cli import main; main()"
     done = subprocess.run(

@@ -86,12 +86,12 @@ class Server:
     def show(self, project: Project) -> None:
         """Publish what was found so far."""
         self.publish(problems_of(project))
-        if not project.loaded.settings.targets:
-            self.say(NO_TARGET)
-        elif not project.left:
-            summary = project.run.report.summary
-            models = count(len(project.run.report.targets), "model")
-            text = f"linted {models}: {counts(summary) or 'nothing found'}"
+        if not project.left:
+            report = project.run.report
+            text = (
+                f"linted {count(len(report.targets), 'model')}: {counts(report.summary) or 'nothing found'}"
+            )
+            text = text if project.loaded.settings.targets else NO_TARGET  # a project may have no use for it
             self.language.window_log_message(lsp.LogMessageParams(lsp.MessageType.Info, text))
 
     def refuse(self, problem: DropoutLintError) -> None:
