@@ -30,7 +30,7 @@ from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
 from dropout_lint.terms import Noise
 from dropout_lint.trace.noise_by_hand import is_random
-from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, made_of, module_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, module_of
 
 DECAY = 5.0
 """Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
@@ -254,8 +254,6 @@ def _dropped(call: Call, site: DropoutSite) -> State:
 
 def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
     """`value`, or what was worked out for a container or object inside another."""
-    if made_of(node):
-        return tuple(env.get(part) for part in made_of(node))
     name = function_name(node.target)
     if name in ("getitem", "getattr") and isinstance(node.args[0], fx.Node):
         whole, step = env.get(node.args[0]), node.args[1]

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.traced import BY_HAND, TensorInfo, made_of, shape_of
+from dropout_lint.trace.traced import BY_HAND, TensorInfo, shape_of
 
 _NORMAL = frozenset({"randn", "randn_like", "normal_"})
 _RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
@@ -316,5 +316,5 @@ def _only_borrows_shape(node: fx.Node) -> bool:
     ):
         return True
     value = node.meta.get("value")
-    holds = made_of(node) or (value is None and name == "getitem")  # an object, or a part of one
+    holds = value is None and name == "getitem"  # an object that another one holds
     return not holds and not isinstance(value, (TensorInfo, tuple, list, dict))

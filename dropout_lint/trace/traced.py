@@ -235,12 +235,6 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return value.shape if isinstance(value, TensorInfo) else None
 
 
-def made_of(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The parts of a tuple with a class of its own, as a packed sequence is; none of any other node."""
-    target: Any = node.target
-    return tuple(node.all_input_nodes) if isinstance(target, type) and issubclass(target, tuple) else ()
-
-
 def is_held(value: Any) -> bool:
     """Whether a value is a node that reads a parameter, a buffer or a constant."""
     return isinstance(value, fx.Node) and value.op == "get_attr"

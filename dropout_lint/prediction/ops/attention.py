@@ -37,7 +37,7 @@ from dropout_lint.prediction.ops.resampling import filtered
 from dropout_lint.prediction.ops.softmax import energy, softmax_of
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
-from dropout_lint.prediction.state import State, constant, fresh
+from dropout_lint.prediction.state import State, fresh
 
 
 def window_of(call: Call, length: int) -> tuple[int, ...]:
@@ -387,13 +387,6 @@ def _one_step(kind: str, seen: State, relu: bool) -> State:
     gate = pointwise(seen, SIGMOID)
     new = product(gate, pointwise(seen, TANH))
     return product(gate, pointwise(new, TANH)) if kind == "lstm" else new
-
-
-@function("pack_padded_sequence")
-def packed(call: Call) -> Any:
-    """The steps of (N, T, C) or (T, N, C) that are no padding, as (steps, C); how many belong together."""
-    features = call.in_shape[-1]
-    return replace(call.x.on(2, features), axis=1), constant(0.0, len(call.ledger.dropouts))
 
 
 @module("RNNBase", "RNNCellBase")

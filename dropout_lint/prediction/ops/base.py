@@ -19,7 +19,7 @@ from torch import fx, nn
 from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
-from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, made_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
 
 
 class NoRule(Exception):
@@ -154,11 +154,10 @@ class Call:
     @property
     def in_shape(self) -> tuple[int, ...]:
         """Shape of the first tensor argument, () where it is unknown."""
-        for source in self.node.all_input_nodes:
-            for node in made_of(source) or (source,):
-                shape = first_shape(node.meta.get("value"))
-                if shape is not None:
-                    return shape
+        for node in self.node.all_input_nodes:
+            shape = first_shape(node.meta.get("value"))
+            if shape is not None:
+                return shape
         return ()
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
