@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dropout_lint.cli import run
 from dropout_lint.prediction.interval import interval
 from fixtures import densenet, mlp_bn, preresnet
+from fixtures.noise import DropPath, Uout
 
 unit = st.floats(0.01, 1.4)
 
@@ -45,6 +47,27 @@ def test_at_every_norm_of_a_network(name: str, p: float) -> None:
     for shift in prediction.norms:
         assert shift.interval is not None
         assert shift.interval[0] <= shift.delta <= shift.interval[1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("noise", "most"),
+    [
+        (nn.Dropout(0.1), 0.9),
+        (nn.Dropout1d(0.3), 0.7),
+        (Uout(0.5), 1 / (1 + 0.25 / 3)),
+        (nn.AlphaDropout(0.1), math.inf),  # it moves what it drops to where moments stay
+        (DropPath(0.1), math.inf),  # a batch holds few of its draws
+    ],
+)
+def test_no_training_raises_delta_above_what_a_mask_alone_leaves(noise: nn.Module, most: float) -> None:
+    """Directly in front of the norm Δ = v/(v + s(c² + v)): at most 1/(1 + s), for data of mean 0."""
+    model = nn.Sequential(nn.Conv1d(8, 16, 1), noise, nn.BatchNorm1d(16), nn.Conv1d(16, 4, 1))
+    (shift,) = predicted(model, torch.randn(4, 8, 6)).norms
+    assert shift.interval is not None
+    assert shift.delta is not None
+    low, high = shift.interval
+    assert low < shift.delta <= high
+    assert high == pytest.approx(most) if math.isfinite(most) else high > shift.delta + 0.05
 
 
 def test_layers_between_soften_the_shift_of_trained_networks_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -19,7 +20,7 @@ from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import with_unknowns
 from dropout_lint.terms import NOT_FINITE, Basis
-from dropout_lint.trace.traced import NormSite, Trace
+from dropout_lint.trace.traced import DropoutSite, NormSite, Trace
 
 
 def predict(
@@ -80,15 +81,32 @@ def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
     """The norms behind dropout whose Δ a run tells better than the file: that of case (a), where one dropout
     stands between all that is without noise and the norm, the file tells exactly (Li et al. 2019, Eq. 6).
     """
-    found = {}
-    for site in trace.norms:
-        source = site.source
-        exact = (
-            source is not None and source in ledger.sites and ledger.noisy.isdisjoint(source.all_input_nodes)
-        )
-        if site.spec.shifts and site.node in ledger.noisy and not exact:
-            found[site.node] = site
-    return found
+    return {
+        site.node: site
+        for site in trace.norms
+        if site.spec.shifts and site.node in ledger.noisy and _only_mask(site, ledger) is None
+    }
+
+
+def _only_mask(site: NormSite, ledger: Ledger) -> DropoutSite | None:
+    """The dropout that stands between all that is without noise and the norm: Li's case (a)."""
+    source = site.source
+    if source is None or source not in ledger.sites or not ledger.noisy.isdisjoint(source.all_input_nodes):
+        return None
+    mask = ledger.dropouts[ledger.sites[source]]
+    return None if mask.inside else mask
+
+
+def _at_most(site: NormSite, ledger: Ledger) -> float:
+    """What Δ cannot be above, whatever is trained. In case (a), of data of mean c and variance v and masks of
+    mean 1 and variance s, Δ = v / (v + s(c² + v)) (Li et al. 2019, Eq. 6): that is 1 / (1 + s) for c = 0.
+    """
+    mask = _only_mask(site, ledger)
+    if mask is None or mask.spec.mask_mean != 1 or mask.spec.noise.mask.keeps_moments:
+        return math.inf
+    if mask.spec.noise.whole_branch:  # a batch holds few of its draws, and sees less of their variance
+        return math.inf
+    return 1 / (1 + mask.spec.mask_variance)
 
 
 def _causes(ledger: Ledger) -> list[str]:
@@ -130,7 +148,7 @@ def _expected(
         norms.append(
             replace(
                 shift,
-                interval=interval(delta, *ends) if ends else None,
+                interval=interval(delta, *ends, at_most=_at_most(site, ledger)) if ends else None,
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )

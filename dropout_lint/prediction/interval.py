@@ -10,6 +10,8 @@ fitted on it holds in 93 %.
 
 from __future__ import annotations
 
+import math
+
 BELOW = 0.11
 """How far the lower end is moved down."""
 ABOVE = 0.16
@@ -20,10 +22,13 @@ NONE = 1e-9
 """A shift below this is none."""
 
 
-def interval(delta: float, weak: float, strong: float) -> tuple[float, float]:
-    """Ends around `delta`, from Δ with weak and with strong training; (1, 1) where there is no noise."""
+def interval(delta: float, weak: float, strong: float, at_most: float = math.inf) -> tuple[float, float]:
+    """Ends around `delta`, from Δ with weak and with strong training; (1, 1) where there is no noise.
+
+    `at_most`: what Δ cannot be above, whatever is trained.
+    """
     low, high = min(delta, weak, strong), max(delta, weak, strong)
     if max(1 - low, high - 1) < NONE:
         return 1.0, 1.0
     moved = min(max(1 - low, high - 1) / FULL_SHIFT, 1.0)
-    return max(low - BELOW * moved, 0.0), high + ABOVE * moved
+    return max(low - BELOW * moved, 0.0), max(min(high + ABOVE * moved, at_most), delta)
