@@ -24,9 +24,9 @@ unit = st.floats(0.01, 1.4)
 
 @given(unit, unit, unit)
 def test_the_interval_holds_delta(delta: float, weak: float, strong: float) -> None:
-    low, high = interval(delta, weak, strong)
+    low, high = interval(delta, math.inf, weak, strong)
     assert 0 <= low <= delta <= high
-    assert interval(1.0, 1.0, 1.0) == (1.0, 1.0)
+    assert interval(1.0, math.inf, 1.0, 1.0) == (1.0, 1.0)
 
 
 @settings(max_examples=12, deadline=None)

@@ -145,10 +145,11 @@ def _expected(
             norms.append(shift)
             continue
         delta, *ends = (delta_at(site, other) for other in (ledger, *bounds))
+        most = _at_most(site, ledger)
         norms.append(
             replace(
                 shift,
-                interval=interval(delta, *ends, at_most=_at_most(site, ledger)) if ends else None,
+                interval=interval(delta, most, *ends) if ends else None,
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )

@@ -10,8 +10,6 @@ fitted on it holds in 93 %.
 
 from __future__ import annotations
 
-import math
-
 BELOW = 0.11
 """How far the lower end is moved down."""
 ABOVE = 0.16
@@ -22,13 +20,13 @@ NONE = 1e-9
 """A shift below this is none."""
 
 
-def interval(delta: float, weak: float, strong: float, at_most: float = math.inf) -> tuple[float, float]:
+def interval(delta: float, most: float, weak: float, strong: float) -> tuple[float, float]:
     """Ends around `delta`, from Δ with weak and with strong training; (1, 1) where there is no noise.
 
-    `at_most`: what Δ cannot be above, whatever is trained.
+    `most`: what Δ cannot be above, whatever is trained.
     """
     low, high = min(delta, weak, strong), max(delta, weak, strong)
     if max(1 - low, high - 1) < NONE:
         return 1.0, 1.0
     moved = min(max(1 - low, high - 1) / FULL_SHIFT, 1.0)
-    return max(low - BELOW * moved, 0.0), max(min(high + ABOVE * moved, at_most), delta)
+    return max(low - BELOW * moved, 0.0), max(min(high + ABOVE * moved, most), delta)
