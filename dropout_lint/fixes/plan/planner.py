@@ -7,7 +7,6 @@ other noise (Uout) and less of it are for people to choose, and so is one dropou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +14,12 @@ from torch import fx
 
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.amounts import HALF, Amounts
-from dropout_lint.fixes.plan.anchors import anchors_for, positions_of
 from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
+from dropout_lint.fixes.plan.ladder import Ladder
 from dropout_lint.fixes.plan.merging import at_place, merge, rivals
 from dropout_lint.fixes.plan.steps import DELETING, Action, Anchor, Skipped, Step, Weighed
-from dropout_lint.fixes.plan.trials import Remaining, Trials
+from dropout_lint.fixes.plan.trials import Outcome, Remaining, Trials
+from dropout_lint.fixes.plan.weighing import ALTERNATIVES, weighed
 from dropout_lint.fixes.plan.words import (
     BETTER_OFF,
     advice_for,
@@ -34,8 +34,6 @@ from dropout_lint.terms import SEVERITIES, Strategy
 from dropout_lint.trace.traced import DropoutSite, shape_of
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
-LADDER: tuple[Action, ...] = ("move", "reduce", "uout")
-ALTERNATIVES: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
 WORTH = 0.02
 """A fix has to bring the worst norm that its findings speak of nearer to Δ = 1 by this much, or to the
 threshold, and the model's worst norm no further from it: less is within what the prediction can tell."""
@@ -58,15 +56,6 @@ class Plan:
     before: Analysis
     after: Analysis
     weighed: tuple[Weighed, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A set of steps with what comes of it: Δ at the norms that shift, and what is left."""
-
-    steps: tuple[Step, ...]
-    deltas: Mapping[str, float]
-    left: tuple[Remaining, ...]
 
 
 class Planner:
@@ -99,9 +88,8 @@ class Planner:
         self.strategy = strategy
         self.threshold = trials.before.options.threshold
         self.beta = beta
-        self.barred = frozenset(barred)
         self.compare = compare
-        self.ladder = LADDER if uout else LADDER[:-1]
+        self.ladder = Ladder(trials.flow, strategy, barred, uout)
         self.skipped: list[Skipped] = []
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
@@ -135,27 +123,10 @@ class Planner:
             others = {option: self._carry_out(option, False) for option in ALTERNATIVES}
         left = self._left_over(outcome, too_little, others)
         after = self.trials.analysis(outcome.steps)
-        weighed = self._weighed(outcome, others) if others else ()
+        rows = weighed(self.flow, list(self.cases.values()), outcome, others) if others else ()
         erased = {step.site.name for step in outcome.steps if step.action in DELETING}
         told = [item for item in self.skipped if item.dropout not in erased]
-        return Plan(outcome.steps, (*told, *left), self.before, after, weighed)
-
-    def _weighed(self, outcome: Outcome, others: Mapping[Action, Outcome]) -> tuple[Weighed, ...]:
-        """What was chosen, and what each strategy alone would come to."""
-        done = {step.action for step in outcome.steps}
-        chosen: Action = next((name for name in ("reduce", "uout", "remove") if name in done), "move")
-        rows = {**others, chosen: outcome} if outcome.steps else dict(others)
-        return tuple(
-            Weighed(
-                name,
-                self._kept(one.steps),
-                min(one.deltas.values(), default=None),
-                len(one.left),
-                chosen=one is outcome,
-            )
-            for name in ALTERNATIVES
-            if (one := rows.get(name)) is not None
-        )
+        return Plan(outcome.steps, (*told, *left), self.before, after, rows)
 
     def _without_what_does_not_help(self, outcome: Outcome) -> Outcome:
         """Take back the steps of dropouts that are still found: what does not help is not done.
@@ -257,40 +228,12 @@ class Planner:
             and all(item.node is not node for item in one.left)
         }
 
-    def _kept(self, steps: Sequence[Step]) -> float:
-        """Share of the found dropouts' mask variance that still reaches the loss.
-
-        One that is merged into another is gone; noise of single elements in front of a pooling over n
-        positions is averaged, and 1/n of its variance is left.
-        """
-        total = kept = 0.0
-        by_node = {step.site.node: step for step in steps}
-        for node, case in self.cases.items():
-            variance = case.site.spec.mask_variance
-            if not math.isfinite(variance):
-                continue
-            total += variance
-            step = by_node.get(node)
-            if step is None or step.action == "repair":
-                kept += variance
-            elif step.action == "uout":
-                kept += min(variance, (step.value or 0.0) ** 2 / 3)
-            elif step.action in ("move", "reduce"):
-                stays = variance if step.value is None else step.value / (1 - step.value)
-                averaged = step.anchor is not None and not case.site.spec.noise.channelwise
-                kept += stays / (positions_of(self.flow, step.anchor) if averaged and step.anchor else 1)
-        return kept / total if total else 1.0
-
     # one strategy
 
     def _carry_out(self, strategy: Action, ladder: bool) -> Outcome:
         """Steps for one strategy; a dropout that is still found goes on to its next place or strategy."""
         for case in self.cases.values():
-            case.tried = 0
-            case.action = self._first(case, strategy, ladder)
-            case.anchors = self._anchors(case, ladder) if case.action == "move" else []
-            if case.action == "move" and not case.anchors:
-                self._advance(case, ladder)
+            self.ladder.begin(case, strategy, ladder)
         best: Outcome | None = None
         for _ in range(ROUNDS):
             outcome = self._outcome(self._steps(ladder))
@@ -299,59 +242,11 @@ class Planner:
             if not outcome.left:
                 break
             left = [self.cases[item.node] for item in outcome.left if item.node in self.cases]
-            advanced = [self._advance(case, ladder) for case in left]
+            advanced = [self.ladder.advance(case, ladder) for case in left]
             if not any(advanced):
                 break
         assert best is not None
         return best
-
-    def _anchors(self, case: Case, ladder: bool) -> list[Anchor]:
-        found = anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
-        return [anchor for anchor in found if ladder or not anchor.settles]
-
-    def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
-        if not case.places:
-            return None if (case.site.node.name, "repair") in self.barred else "repair"
-        wanted = strategy
-        if ladder:
-            wanted = case.first_rule_fix if case.movable else "reduce"
-        return wanted if self._allowed(case, wanted) else self._next(case, wanted, ladder)
-
-    def _allowed(self, case: Case, action: Action) -> bool:
-        if (case.site.node.name, action) in self.barred or (case.site.inside and action != "repair"):
-            return False
-        if action == "uout":
-            return case.site.spec.noise.drops and not case.site.spec.noise.whole_sample
-        return action != "move" or case.site.spec.noise.movable
-
-    def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:
-        """What comes after an action that does not help: on the ladder, and a repair at its end."""
-        if ladder and action in self.ladder:
-            for later in self.ladder[self.ladder.index(action) + 1 :]:
-                if self._allowed(case, later):
-                    return later
-        mends = case.repairs and action != "repair" and self._allowed(case, "repair")
-        return "repair" if mends else None
-
-    def _advance(self, case: Case, ladder: bool) -> bool:
-        """Send a dropout to its next place or strategy; False where there is none."""
-        if case.action == "move" and case.tried + 1 < len(case.anchors):
-            case.tried += 1
-            return True
-        if case.action is None or case.action == "repair":
-            return False
-        case.action = self._next(case, case.action, ladder)
-        return case.action is not None
-
-    def _give_way(self, case: Case) -> None:
-        """Send a dropout that does not go to its place to where it is better off, or to its next strategy."""
-        later = [
-            number for number in range(case.tried + 1, len(case.anchors)) if case.anchors[number].settles
-        ]
-        if later:
-            case.tried = later[0]
-        else:
-            case.action = self._next(case, "move", ladder=True)
 
     def _steps(self, ladder: bool) -> tuple[Step, ...]:
         steps: list[Step] = []
@@ -372,7 +267,7 @@ class Planner:
         crowded = self._crowded(moving) if ladder else []
         if crowded:
             for case in crowded:
-                self._give_way(case)
+                self.ladder.give_way(case)
             return self._steps(ladder)
         steps += self._moves(moving)
         steps += self.amounts.uouts(self._doing("uout"), steps, self.beta)
@@ -380,7 +275,7 @@ class Planner:
         reductions = self.amounts.reductions(lowered, steps, least=HALF if ladder else 0.0)
         if ladder and lowered and not reductions:  # even the least ratio is too much: on to what comes next
             for case in lowered:
-                self._advance(case, ladder)
+                self.ladder.advance(case, ladder)
             return self._steps(ladder)
         return (*steps, *reductions)
 

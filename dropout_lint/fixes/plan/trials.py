@@ -35,6 +35,15 @@ class Remaining:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """A set of steps with what comes of it: Δ at the norms that shift, and what is left."""
+
+    steps: tuple[Step, ...]
+    deltas: Mapping[str, float]
+    left: tuple[Remaining, ...]
+
+
+@dataclass(frozen=True)
 class _Carried:
     """Steps that were carried out, with all that they brought: too large to be kept for every set."""
 

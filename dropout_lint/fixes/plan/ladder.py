@@ -1,0 +1,88 @@
+"""What is tried for a dropout, and what comes next where that does not help."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dropout_lint.fixes.plan.anchors import anchors_for
+from dropout_lint.fixes.plan.case import Case
+from dropout_lint.fixes.plan.steps import Action, Anchor
+from dropout_lint.graph.ancestry import Ancestry
+from dropout_lint.terms import Strategy
+
+LADDER: tuple[Action, ...] = ("move", "reduce", "uout")
+
+
+class Ladder:
+    """The order in which strategies are tried.
+
+    Args:
+        flow: the graph.
+        strategy: what the user asked for.
+        barred: (node name of a dropout call, action) pairs that the caller cannot carry out.
+        uout: `auto` may end in Uout, where nothing else helps.
+    """
+
+    def __init__(
+        self, flow: Ancestry, strategy: Strategy, barred: Collection[tuple[str, str]], uout: bool
+    ) -> None:
+        self.flow = flow
+        self.strategy = strategy
+        self.barred = frozenset(barred)
+        self.rungs = LADDER if uout else LADDER[:-1]
+
+    def begin(self, case: Case, strategy: Action, ladder: bool) -> None:
+        """Put a dropout at its first place or strategy: with `ladder` that which its rules name."""
+        case.tried = 0
+        case.action = self._first(case, strategy, ladder)
+        case.anchors = self._anchors(case, ladder) if case.action == "move" else []
+        if case.action == "move" and not case.anchors:
+            self.advance(case, ladder)
+
+    def _anchors(self, case: Case, ladder: bool) -> list[Anchor]:
+        found = anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
+        return [anchor for anchor in found if ladder or not anchor.settles]
+
+    def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
+        if not case.places:
+            return None if (case.site.node.name, "repair") in self.barred else "repair"
+        wanted = strategy
+        if ladder:
+            wanted = case.first_rule_fix if case.movable else "reduce"
+        return wanted if self._allowed(case, wanted) else self._next(case, wanted, ladder)
+
+    def _allowed(self, case: Case, action: Action) -> bool:
+        if (case.site.node.name, action) in self.barred or (case.site.inside and action != "repair"):
+            return False
+        if action == "uout":
+            return case.site.spec.noise.drops and not case.site.spec.noise.whole_sample
+        return action != "move" or case.site.spec.noise.movable
+
+    def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:
+        """What comes after an action that does not help: on the ladder, and a repair at its end."""
+        if ladder and action in self.rungs:
+            for later in self.rungs[self.rungs.index(action) + 1 :]:
+                if self._allowed(case, later):
+                    return later
+        mends = case.repairs and action != "repair" and self._allowed(case, "repair")
+        return "repair" if mends else None
+
+    def advance(self, case: Case, ladder: bool) -> bool:
+        """Send a dropout to its next place or strategy; False where there is none."""
+        if case.action == "move" and case.tried + 1 < len(case.anchors):
+            case.tried += 1
+            return True
+        if case.action is None or case.action == "repair":
+            return False
+        case.action = self._next(case, case.action, ladder)
+        return case.action is not None
+
+    def give_way(self, case: Case) -> None:
+        """Send a dropout that does not go to its place to where it is better off, or to its next strategy."""
+        later = [
+            number for number in range(case.tried + 1, len(case.anchors)) if case.anchors[number].settles
+        ]
+        if later:
+            case.tried = later[0]
+        else:
+            case.action = self._next(case, "move", ladder=True)
