@@ -441,3 +441,19 @@ def test_an_operation_without_a_rule_is_told_in_the_report() -> None:
     report = dl.lint(Scattering(), torch.randn(4, 8))
     told = "Δ is approximate behind cumsum (2 times): there is no rule for what it makes of noise"
     assert told in report.target.notes
+
+
+def test_the_result_of_an_operation_without_a_rule_may_be_empty() -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.drop, self.bn = nn.Linear(8, 8), nn.Dropout(0.4), nn.BatchNorm1d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.drop(self.first(x))
+            out: Tensor = self.bn(x + torch.combinations(x[0, :1], 2).sum())
+            return out
+
+    (shift,) = dl.lint(Pairs(), torch.randn(4, 8)).predictions
+    assert shift.delta is None
+    assert [line.partition(" ")[2] for line in shift.unknown] == ["combinations (its result is empty)"]

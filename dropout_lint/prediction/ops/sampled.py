@@ -288,6 +288,8 @@ def _moments(
         raise Unrunnable("its result is complex")
     if drawn[0].test.layout != torch.strided:
         raise Unrunnable("its result is sparse")
+    if not drawn[0].test.numel():
+        raise Unrunnable("its result is empty")
     loudest = max(
         states, key=lambda s: (float(s.noise.sum()), float(s.t_var.sum())), default=constant(0.0, rows)
     )
