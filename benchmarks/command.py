@@ -24,12 +24,17 @@ class Said(NamedTuple):
     err: str
 
 
-def run(folder: Path, *words: str) -> Said:
-    """`dropout-lint` with these words, in a folder: a fork, since each start anew would import torch anew."""
+def run(folder: Path, *words: str, limit: float | None = None) -> Said:
+    """`dropout-lint` with these words, in a folder: a fork, since each start anew would import torch anew.
+
+    What takes longer than `limit` seconds is stopped: its status is negative.
+    """
     with tempfile.TemporaryDirectory() as kept:
         out, err = Path(kept, "out"), Path(kept, "err")
         process = FORK.Process(target=_command, args=(folder, words, out, err))
         process.start()
+        process.join(limit)
+        process.kill()
         process.join()
         return Said(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 

@@ -1,0 +1,92 @@
+"""One lint of one model, as the command line reports it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..command import run
+from ..prediction.work import code
+from .targets import Target
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One finding.
+
+    Attributes:
+        delta: predicted at its norm, None where it has none or it is unknown.
+        where: file and line of the dropout.
+    """
+
+    code: str
+    severity: str
+    delta: float | None
+    where: str
+
+
+class Linted(msgspec.Struct, frozen=True):
+    """One model.
+
+    Attributes:
+        status: `ok`, `partial` or `error`.
+        worst: predicted Δ farthest from 1 over its norms, as a ratio; None where no dropout reaches one.
+        trouble: what kept the tool from an answer.
+    """
+
+    package: str
+    name: str
+    rates: str
+    status: str
+    worst: float | None
+    findings: tuple[Found, ...]
+    trouble: str = ""
+
+    @property
+    def loud(self) -> tuple[Found, ...]:
+        """What fails a run: warnings and errors."""
+        return tuple(found for found in self.findings if found.severity != "info")
+
+
+ASKED = ("--output-format", "json", "--exit-zero", "--no-cache")
+
+
+def lint(target: Target, cache: Path, limit: int) -> Linted:
+    """`check` of a model, cached for the same source of the tool."""
+    key = hashlib.sha1(f"{target.name} {code()}".encode()).hexdigest()[:12]
+    file = cache / f"{key}.json"
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=Linted)
+    said = run(cache, "check", target.name, *ASKED, limit=limit)
+    try:
+        (answer,) = json.loads(said.out)["targets"]
+        done = _linted(target, answer)
+    except ValueError:  # no report came
+        why = said.err[-200:] if said.status >= 0 else f"longer than {limit} s"
+        done = Linted(target.package, target.name, target.rates, "error", None, (), why)
+    file.write_bytes(msgspec.json.encode(done))
+    return done
+
+
+def _linted(target: Target, answer: dict[str, Any]) -> Linted:
+    deltas = [norm["delta"] for norm in answer["predictions"] if norm["shifts"] and norm["shares"]]
+    known = [min(delta, 1 / delta) for delta in deltas if delta]
+    return Linted(
+        target.package,
+        target.name,
+        target.rates,
+        answer["status"],
+        min(known, default=None),
+        tuple(map(_finding, answer["findings"])),
+        (answer["error"] or "").splitlines()[0] if answer["error"] else "",
+    )
+
+
+def _finding(finding: dict[str, Any]) -> Found:
+    dropout = finding["dropout"] or {}
+    place = dropout.get("call") or dropout.get("location")
+    where = f"{place['file']}:{place['line']}" if place else dropout.get("name", "")
+    return Found(finding["code"], finding["severity"], finding["delta"], where)
