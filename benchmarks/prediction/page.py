@@ -210,9 +210,9 @@ def for_readme(found: Mapping[str, Sequence[Judged]], verdicts: Sequence[Verdict
     return "\n".join(lines)
 
 
-def into_readme(text: str) -> None:
+def into_readme(text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put the paragraph between the README's marks."""
-    start, end = MARKS
+    start, end = marks
     whole = README.read_text(encoding="utf-8")
     before, rest = whole.split(start, 1)
     after = rest.split(end, 1)[1]

@@ -2,6 +2,7 @@
 
     python -m benchmarks.retrain_fixed run       train what the cache lacks (an hour and a half of one core)
     python -m benchmarks.retrain_fixed run --only wide_resnet --ratios 0.5
+    python -m benchmarks.retrain_fixed run --longer      some at p = 0.5 with four times the epochs
     python -m benchmarks.retrain_fixed page      tables, plot and diffs, from what is in the cache
 
 Each network of `networks/` is trained as its authors wrote it; with what `dropout-lint fix --write` makes of
@@ -23,9 +24,10 @@ import torch
 
 from . import page
 from .rows import rows
-from .subjects import RATIOS, SUBJECTS
+from .subjects import LONGER, RATIOS, SUBJECTS
 from .work import Work, jobs
 
+LONGEST = (LONGER, (0.5,), 3)
 CACHE = Path(__file__).with_name("cache")
 
 
@@ -40,6 +42,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="comma-separated networks")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="default: 0.1 0.3 0.5")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--longer", action="store_true", help="the same with more epochs, for some of them")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps trainings and fixes")
     parser.add_argument("--packages", type=Path, help="folder with further packages (mlxtend, aeon)")
     options = parser.parse_args(argv)
@@ -49,7 +52,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"no such network: {', '.join(unknown)} (one of {', '.join(SUBJECTS)})")
     if options.seeds < 1 or not all(0 < p < 1 for p in options.ratios):
         parser.error("--seeds should be at least 1, and --ratios between 0 and 1")
-    options.subjects = [SUBJECTS[name] for name in names]
+    subjects = [SUBJECTS[name] for name in names]
+    options.asked = LONGEST if options.longer else (subjects, options.ratios, options.seeds)
     return options
 
 
@@ -60,17 +64,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.packages:
         sys.path.append(str(options.packages.absolute()))
     work = Work(options.cache.absolute(), cached_only=options.what == "page")
-    asked = (options.subjects, options.ratios, options.seeds)
     if options.what == "run":
-        for job in jobs(*asked):
+        for job in jobs(*options.asked):
             done = work.outcome(job)
             shown = "nothing to train" if done is None else f"{done.error:6.2f} %  {done.seconds:4.1f} s"
             print(f"{job.subject.name:12s} {job.arm:13s} p {job.p:<4g} seed {job.seed}  {shown}", flush=True)
-    found = rows(work, *asked)
+    found = rows(work, *options.asked)
     if options.what == "run":
         print(page.settings_table(found))
     else:
-        page.save(found)
+        page.save(found, rows(work, *LONGEST))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def _chance(p: float) -> str:
 
 
 def by_word(rows: Sequence[Row], shift: Callable[[Row], float]) -> str:
-    """What each word for a Δ cost."""
+    """What each word for a Δ cost, and in how many settings clearly."""
 
     def word(row: Row) -> str:
         return severity_of_shift(shift(row))
@@ -67,9 +67,9 @@ def by_word(rows: Sequence[Row], shift: Callable[[Row], float]) -> str:
     lines = []
     for name in in_order(map(word, rows)):
         chosen = [row for row in rows if word(row) == name]
-        clear = sum(lost(row).clear and lost(row).value > 0 for row in chosen)
-        lines.append((name, len(chosen), *(_spread(chosen, cost) for cost in COSTS.values()), clear))
-    return table(("word", "settings", *COSTS, "clearly worse than no dropout"), lines)
+        spreads = [_spread(chosen, cost) for cost in COSTS.values()]
+        lines.append((name, len(chosen), *spreads, *_verdicts(chosen)))
+    return table(("word", "settings", *COSTS, *VERDICTS), lines)
 
 
 def _spread(rows: Sequence[Row], cost: Callable[[Row], Mean]) -> str:
@@ -81,16 +81,21 @@ def _spread(rows: Sequence[Row], cost: Callable[[Row], Mean]) -> str:
 
 
 def by_threshold(rows: Sequence[Row]) -> str:
-    """Which settings a threshold would pass, and what they cost."""
+    """Which settings a threshold would pass, which it would tell of, and what becomes of them."""
     lines = []
     for threshold in THRESHOLDS:
         passed = [row for row in rows if row.predicted >= threshold]
         told = [row for row in rows if row.predicted < threshold]
-        lines.append((f"{threshold:.2f}", len(passed), *map(_harmed, (passed, told)), len(told)))
-    return table(
-        ("threshold", "passed", "of these clearly shifted", "of the others clearly shifted", "others"), lines
-    )
+        lines.append((f"{threshold:.2f}", len(passed), *_verdicts(passed), len(told), *_verdicts(told)))
+    return table(("threshold", "passed", *VERDICTS, "told of", *VERDICTS), lines)
 
 
-def _harmed(rows: Sequence[Row]) -> str:
-    return str(sum(healed(row).clear and healed(row).value > 0 for row in rows))
+VERDICTS = ("worse than no dropout", "better", "`recalibrate` helps")
+"""By more than two standard errors."""
+
+
+def _verdicts(rows: Sequence[Row]) -> tuple[int, int, int]:
+    """How many settings each of `VERDICTS` is true of."""
+    clear = [lost(row).value for row in rows if lost(row).clear]
+    worse = sum(value > 0 for value in clear)
+    return worse, len(clear) - worse, sum(healed(row).clear and healed(row).value > 0 for row in rows)

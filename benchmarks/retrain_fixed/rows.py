@@ -112,6 +112,7 @@ class Row:
             "network": self.subject.name,
             "field": self.subject.field,
             "data": self.subject.data,
+            "epochs": self.subject.epochs,
             "p": self.p,
             "predicted": self.fix.before.deltas,
             "findings": [[f.code, f.severity, f.dropout, f.delta] for f in self.fix.before.findings],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,10 @@ _ALL = (
 )
 SUBJECTS = {subject.name: subject for subject in _ALL}
 RATIOS = (0.1, 0.3, 0.5)
+
+TIMES = 4
+LONGER = tuple(
+    dataclasses.replace(SUBJECTS[name], epochs=TIMES * SUBJECTS[name].epochs)
+    for name in ("densenet_bc", "mobilenet", "vgg_bn", "tdnn")
+)
+"""Those that lose the most, with more epochs: does it go away?"""
