@@ -5,7 +5,7 @@
 
 torchvision and timm are the extra `zoo`; what the environment lacks is taken from --packages. A lint that is
 in --cache is not done again, unless the tool's source has changed. Without --only and --match it writes
-benchmarks/results/audit.md.
+benchmarks/results/audit.md; with --cached-only of what the cache holds, and the page says how much that is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from .linted import lint
+from .linted import kept, lint
 from .page import counts, report
 from .targets import targets
 
@@ -31,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=["torchvision", "timm", "transformers"])
     parser.add_argument("--match", default="", help="models whose target holds this")
+    parser.add_argument("--cached-only", action="store_true", help="leave out what the cache lacks")
     parser.add_argument("--packages", type=Path, help="folder with further packages")
     parser.add_argument("--cache", type=Path, default=Path(__file__).with_name("cache"))
     parser.add_argument("--limit", type=int, default=180, help="seconds for one model")
@@ -39,16 +40,23 @@ def main() -> None:
     if options.packages:
         sys.path.append(str(options.packages.absolute()))
     options.cache.mkdir(parents=True, exist_ok=True)
+    asked = [
+        target
+        for target in targets()
+        if options.only in (None, target.package) and options.match in target.name
+    ]
     rows = []
-    for target in targets():
-        if options.only in (None, target.package) and options.match in target.name:
+    for target in asked:
+        row = kept(target, options.cache)
+        if row is None and not options.cached_only:
             row = lint(target, options.cache.absolute(), options.limit)
+        if row is not None:
             rows.append(row)
             told = row.trouble or f"worst Δ {row.worst}, {len(row.loud)} errors and warnings"
             print(f"{target.name}: {told}", flush=True)
     print(counts(rows))
     if not options.only and not options.match:
-        PAGE.write_text(report(rows), encoding="utf-8")
+        PAGE.write_text(report(rows, len(asked)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,12 +54,14 @@ class Linted(msgspec.Struct, frozen=True):
 ASKED = ("--output-format", "json", "--exit-zero", "--no-cache")
 
 
+def kept(target: Target, cache: Path) -> Linted | None:
+    """An earlier lint of this model by the same source of the tool."""
+    file = _file(target, cache)
+    return msgspec.json.decode(file.read_bytes(), type=Linted) if file.exists() else None
+
+
 def lint(target: Target, cache: Path, limit: int) -> Linted:
-    """`check` of a model, cached for the same source of the tool."""
-    key = hashlib.sha1(f"{target.name} {code()}".encode()).hexdigest()[:12]
-    file = cache / f"{key}.json"
-    if file.exists():
-        return msgspec.json.decode(file.read_bytes(), type=Linted)
+    """`check` of a model, kept in a folder."""
     said = run(cache, "check", target.name, *ASKED, limit=limit)
     try:
         (answer,) = json.loads(said.out)["targets"]
@@ -67,8 +69,12 @@ def lint(target: Target, cache: Path, limit: int) -> Linted:
     except ValueError:  # no report came
         why = said.err[-200:] if said.status >= 0 else f"longer than {limit} s"
         done = Linted(target.package, target.name, target.rates, "error", None, (), why)
-    file.write_bytes(msgspec.json.encode(done))
+    _file(target, cache).write_bytes(msgspec.json.encode(done))
     return done
+
+
+def _file(target: Target, cache: Path) -> Path:
+    return cache / f"{hashlib.sha1(f'{target.name} {code()}'.encode()).hexdigest()[:12]}.json"
 
 
 def _linted(target: Target, answer: dict[str, Any]) -> Linted:

@@ -23,11 +23,11 @@ shipped, and with rates that papers train with where a model takes them (torchvi
 0.1; timm: `drop_rate` 0.2 as of DenseNet and EfficientNet, `drop_path_rate` 0.1 as of DeiT and ConvNeXt-T).
 {versions}. Δ is what is expected of the trained network, from shapes alone.
 
-Made by `python -m benchmarks.audit`.
+Made by `python -m benchmarks.audit`, of whose {asked} lints {lints} stand here.
 """
 
 
-def report(rows: Sequence[Linted]) -> str:
+def report(rows: Sequence[Linted], asked: int) -> str:
     """The page as Markdown."""
     packages = dict.fromkeys(("torch", *(row.package for row in rows)))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
@@ -40,7 +40,7 @@ def report(rows: Sequence[Linted]) -> str:
         "\n\n".join(
             part
             for part in (
-                HEAD.format(transformers=count, versions=versions).rstrip(),
+                HEAD.format(transformers=count, versions=versions, lints=len(rows), asked=asked).rstrip(),
                 "## How many",
                 counts(rows),
                 notes,

@@ -23,17 +23,22 @@ class Mean(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether it is more than two standard errors from 0."""
-        return self.seeds > 1 and abs(self.value) > 2 * self.error
+        """Whether it is more than two standard errors from 0; with less than three seeds nothing is."""
+        return self.seeds > 2 and abs(self.value) > 2 * self.error
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.error:.2f}" if self.seeds else "–"
+        return self._text(f"{self.value:.2f}")
 
     @property
     def signed(self) -> str:
         """For differences; bold where it is clear."""
-        text = f"{self.value:+.2f} ± {self.error:.2f}" if self.seeds else "–"
+        text = self._text(f"{self.value:+.2f}")
         return f"**{text}**" if self.clear else text
+
+    def _text(self, value: str) -> str:
+        if self.seeds < 2:
+            return f"{value} (one seed)" if self.seeds else "–"
+        return f"{value} ± {self.error:.2f}"
 
 
 def mean(values: Sequence[float]) -> Mean:
