@@ -70,6 +70,20 @@ def test_no_training_raises_delta_above_what_a_mask_alone_leaves(noise: nn.Modul
     assert high == pytest.approx(most) if math.isfinite(most) else high > shift.delta + 0.05
 
 
+def test_intervals_behind_alpha_dropout_hold_what_loud_data_lead_to() -> None:
+    """Each takes the variance of data that are large to a²k of it, in training alone."""
+    p, alpha = 0.3, -1.7580993408473766
+    keeps = 1 / (1 + p * alpha**2)  # a²k, with a² = 1 / (k(1 + pα²))
+    model = nn.Sequential(
+        nn.Linear(16, 32), nn.SELU(), nn.AlphaDropout(p), nn.Linear(32, 32), nn.BatchNorm1d(32), nn.SELU(),
+        nn.AlphaDropout(p), nn.Linear(32, 32), nn.BatchNorm1d(32), nn.Linear(32, 4),
+    )  # fmt: skip
+    ends = [shift.interval for shift in predicted(model, torch.randn(4, 16)).norms]
+    for number, end in enumerate(ends, 1):
+        assert end is not None
+        assert end[1] == pytest.approx(keeps**-number + 0.16, abs=0.01)
+
+
 def test_layers_between_soften_the_shift_of_trained_networks_alone() -> None:
     after = []
     for count in (1, 2, 3):

@@ -16,6 +16,7 @@ from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import delta_at, finite, kept
 from dropout_lint.prediction.ops import Ledger
+from dropout_lint.prediction.ops.dropout import draws
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import with_unknowns
@@ -121,6 +122,20 @@ def _causes(ledger: Ledger) -> list[str]:
     return list(found)
 
 
+def _of_loud_data(site: NormSite, ledger: Ledger) -> list[float]:
+    """Δ behind alpha dropout, where training has made the data loud; how loud, shapes do not tell.
+
+    Test mode leaves out x·m + b altogether, whose variance is E[m²] = a²k of the data's where they are large
+    against b (Klambauer et al. 2017, Sec. 2, "alpha dropout"): that is less than 1, and each multiplies.
+    """
+    factors = [
+        1 / sum(draw.probability * draw.factor**2 for draw in draws(mask.spec))
+        for mask, noise in zip(ledger.dropouts, ledger.noise_at.get(site.node, ()), strict=False)
+        if noise > 0 and mask.spec.noise.mask.keeps_moments and mask.spec.p < 1
+    ]
+    return [math.prod(factors)] if factors else []
+
+
 def _expected(
     trace: Trace, initial: str | None, *, unusable: bool, intervals: bool, shares: bool
 ) -> Prediction:
@@ -145,7 +160,7 @@ def _expected(
             norms.append(shift)
             continue
         delta, *ends = (delta_at(site, other) for other in (ledger, *bounds))
-        most = _at_most(site, ledger)
+        most, ends = _at_most(site, ledger), ends and [*ends, *_of_loud_data(site, ledger)]
         norms.append(
             replace(
                 shift,

@@ -20,12 +20,13 @@ NONE = 1e-9
 """A shift below this is none."""
 
 
-def interval(delta: float, most: float, weak: float, strong: float) -> tuple[float, float]:
-    """Ends around `delta`, from Δ with weak and with strong training; (1, 1) where there is no noise.
+def interval(delta: float, most: float, *others: float) -> tuple[float, float]:
+    """Ends around `delta`, from Δ with weak and with strong training and whatever else it may turn out to be;
+    (1, 1) where there is no noise.
 
     `most`: what Δ cannot be above, whatever is trained.
     """
-    low, high = min(delta, weak, strong), max(delta, weak, strong)
+    low, high = min(delta, *others), max(delta, *others)
     if max(1 - low, high - 1) < NONE:
         return 1.0, 1.0
     moved = min(max(1 - low, high - 1) / FULL_SHIFT, 1.0)
