@@ -47,7 +47,6 @@ TRANSFORMERS = [
     "TextNetForImageClassification",
     "BitForImageClassification",
     "SegformerForSemanticSegmentation",
-    "BeitForSemanticSegmentation(out_indices=[3, 5, 7, 11])",
     "Data2VecVisionForSemanticSegmentation",
     "DPTForSemanticSegmentation",
     "GLPNForDepthEstimation",
