@@ -213,3 +213,49 @@ def test_a_model_that_kills_its_process_is_told(project: Path) -> None:
     assert done.returncode == 2
     assert "kills.py:Net: the process that fixed it was ended by signal 9" in done.stderr
     assert "wrote net.py" in done.stderr and (project / "kills.py").read_text() == killer
+
+
+TWINS = textwrap.dedent(
+    """\
+    import torch
+    from torch import nn
+
+    example_inputs = (torch.randn(4, 3, 8, 8),)
+
+
+    class Block(nn.Module):
+        def __init__(self, inner, outer, p):
+            super().__init__()
+            self.conv = nn.Conv2d(inner, outer, 3)
+            self.norm = nn.BatchNorm2d(outer)
+            self.drop = DROP
+
+        def forward(self, x):
+            return self.drop(self.norm(self.conv(x)).relu())
+
+
+    class Net(nn.Module):
+        def __init__(self, p=0.5):
+            super().__init__()
+            self.one, self.two = Block(3, 8, p), Block(8, 8, p)
+            self.head = nn.Conv2d(8, 4, 4)
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x))).flatten(1)
+    """
+)
+
+
+@pytest.mark.parametrize("drop", ["nn.Dropout(p)", "nn.Dropout(p if inner == 3 else 0)"], ids=["both", "one"])
+def test_a_strategy_that_is_named_for_source_writes_there(project: Path, drop: str) -> None:
+    """The second dropout is right, and the line that makes the wrong one makes both."""
+    (project / "net.py").write_text(TWINS.replace("DROP", drop))
+    told = dropout_lint("fix", "net.py:Net", cwd=project)
+    assert told.stdout == ""
+    assert "strategy" in told.stderr
+    for strategy in ("uout", "reduce", "remove", "move"):
+        wrote = dropout_lint("fix", "--strategy", strategy, "net.py:Net", cwd=project).stdout != ""
+        if f"`--strategy {strategy}` would" in told.stderr:
+            assert wrote, strategy
+        elif f'`dl.fix(…, strategy="{strategy}")` would' in told.stderr:
+            assert not wrote, strategy

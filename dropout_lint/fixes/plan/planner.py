@@ -7,7 +7,7 @@ other noise (Uout) and less of it are for people to choose, and so is one dropou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -69,6 +69,7 @@ class Planner:
         barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
         compare: work out what the other strategies would do, to tell it.
         uout: `auto` may end in Uout, where nothing else helps.
+        writable: whether steps can be written where the caller writes them, in source.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Planner:
         barred: Collection[tuple[str, str]] = (),
         compare: bool = True,
         uout: bool = False,
+        writable: Callable[[Sequence[Step]], bool] = lambda _: True,
     ) -> None:
         self.trials = trials
         self.flow = trials.flow
@@ -89,6 +91,7 @@ class Planner:
         self.threshold = trials.before.options.threshold
         self.beta = beta
         self.compare = compare
+        self.writable = writable
         self.ladder = Ladder(trials.flow, strategy, barred, uout)
         self.skipped: list[Skipped] = []
         self.cases: dict[fx.Node, Case] = {}
@@ -213,7 +216,8 @@ class Planner:
         unanswered, advice = advice_for(first, self.strategy)
         if others and case.places:
             useful = self._useful(case.site.node, others)
-            advice = what_would(useful) if useful else nothing_would(codes)
+            in_graph = {option for option in useful if not self.writable(others[option].steps)}
+            advice = what_would(useful, in_graph) if useful else nothing_would(codes)
         return Skipped(case.site.name, codes, reason or unanswered, advice)
 
     def _useful(self, node: fx.Node, others: Mapping[Action, Outcome]) -> dict[Action, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from torch import fx
@@ -85,12 +85,16 @@ def taken_place(site: DropoutSite, anchor: Anchor, others: Sequence[DropoutSite]
     )
 
 
-def what_would(worst: Mapping[Action, float]) -> str:
-    """Which strategies would answer a finding that `auto` leaves, as advice."""
+def what_would(worst: Mapping[Action, float], in_graph: Collection[Action] = ()) -> str:
+    """Which strategies would answer a finding that `auto` leaves, as advice; those `in_graph` source cannot
+    say.
+    """
     how = {"move": "would, with one dropout for all"}
-    ways = [
-        f"`--strategy {name}` {how.get(name, 'would')} (worst Δ {delta:.2f})" for name, delta in worst.items()
-    ]
+    ways = []
+    for name, delta in worst.items():
+        what = f'`dl.fix(…, strategy="{name}")`' if name in in_graph else f"`--strategy {name}`"
+        alone = ", in the graph alone" if name in in_graph else ""
+        ways.append(f"{what} {how.get(name, 'would')}{alone} (worst Δ {delta:.2f})")
     return "; ".join(ways) + ": they change the noise itself, so that is for you to decide"
 
 

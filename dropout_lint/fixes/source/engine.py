@@ -136,10 +136,13 @@ def fix_source(
         batches=batches,
     )
 
+    sources = Sources(analysis.trace)
+
     def plan(barred: Collection[tuple[str, str]]) -> Plan:
         return Planner(
             trials,
             found,
+            writable=_Search(sources, found, plan, False, vendor_uout).writable,
             strategy=strategy,
             beta=beta,
             barred=barred,
@@ -150,7 +153,7 @@ def fix_source(
     prover = prover or shared()
     with prover.originals() as original:
         auto = strategy == "auto"
-        search = _Search(Sources(analysis.trace), found, plan, auto, vendor_uout)
+        search = _Search(sources, found, plan, auto, vendor_uout)
         return search.run(prover, original, blank)
 
 
@@ -191,6 +194,14 @@ class _Search:
     barred: set[tuple[str, str]] = field(default_factory=set)
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def writable(self, steps: Sequence[Step]) -> bool:
+        """Whether source can say these steps."""
+        try:
+            self._changes(steps)
+        except (CannotExpress, DropoutLintError):
+            return False
+        return True
 
     def draft(self) -> Plan:
         """The first plan that can be written, without any proof."""
