@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -12,16 +11,16 @@ import torch
 from torch import fx, nn
 
 from dropout_lint.errors import UsageError
+from dropout_lint.prediction.bounds import at_most, of_loud_data, only_mask
 from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import delta_at, finite, kept
 from dropout_lint.prediction.ops import Ledger
-from dropout_lint.prediction.ops.dropout import draws
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import with_unknowns
 from dropout_lint.terms import NOT_FINITE, Basis
-from dropout_lint.trace.traced import DropoutSite, NormSite, Trace
+from dropout_lint.trace.traced import NormSite, Trace
 
 
 def predict(
@@ -85,29 +84,8 @@ def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
     return {
         site.node: site
         for site in trace.norms
-        if site.spec.shifts and site.node in ledger.noisy and _only_mask(site, ledger) is None
+        if site.spec.shifts and site.node in ledger.noisy and only_mask(site, ledger) is None
     }
-
-
-def _only_mask(site: NormSite, ledger: Ledger) -> DropoutSite | None:
-    """The dropout that stands between all that is without noise and the norm: Li's case (a)."""
-    source = site.source
-    if source is None or source not in ledger.sites or not ledger.noisy.isdisjoint(source.all_input_nodes):
-        return None
-    mask = ledger.dropouts[ledger.sites[source]]
-    return None if mask.inside else mask
-
-
-def _at_most(site: NormSite, ledger: Ledger) -> float:
-    """What Δ cannot be above, whatever is trained. In case (a), of data of mean c and variance v and masks of
-    mean 1 and variance s, Δ = v / (v + s(c² + v)) (Li et al. 2019, Eq. 6): that is 1 / (1 + s) for c = 0.
-    """
-    mask = _only_mask(site, ledger)
-    if mask is None or mask.spec.mask_mean != 1 or mask.spec.noise.mask.keeps_moments:
-        return math.inf
-    if mask.spec.noise.whole_branch:  # a batch holds few of its draws, and sees less of their variance
-        return math.inf
-    return 1 / (1 + mask.spec.mask_variance)
 
 
 def _causes(ledger: Ledger) -> list[str]:
@@ -120,20 +98,6 @@ def _causes(ledger: Ledger) -> list[str]:
         if len(names) > 1:
             found |= names
     return list(found)
-
-
-def _of_loud_data(site: NormSite, ledger: Ledger) -> list[float]:
-    """Δ behind alpha dropout, where training has made the data loud; how loud, shapes do not tell.
-
-    Test mode leaves out x·m + b altogether, whose variance is E[m²] = a²k of the data's where they are large
-    against b (Klambauer et al. 2017, Sec. 2, "alpha dropout"): that is less than 1, and each multiplies.
-    """
-    factors = [
-        1 / sum(draw.probability * draw.factor**2 for draw in draws(mask.spec))
-        for mask, noise in zip(ledger.dropouts, ledger.noise_at.get(site.node, ()), strict=False)
-        if noise > 0 and mask.spec.noise.mask.keeps_moments and mask.spec.p < 1
-    ]
-    return [math.prod(factors)] if factors else []
 
 
 def _expected(
@@ -160,7 +124,7 @@ def _expected(
             norms.append(shift)
             continue
         delta, *ends = (delta_at(site, other) for other in (ledger, *bounds))
-        most, ends = _at_most(site, ledger), ends and [*ends, *_of_loud_data(site, ledger)]
+        most, ends = at_most(site, ledger), ends and [*ends, *of_loud_data(site, ledger)]
         norms.append(
             replace(
                 shift,
