@@ -458,15 +458,16 @@ def test_what_is_advised_answers_the_finding() -> None:
             for strategy in ("move", "uout", "reduce", "remove"):
                 if f"--strategy {strategy}" in left.advice:
                     fixed = fix_graph(analyse_trace(before), strategy=strategy)  # type: ignore[arg-type]
-                    assert not {left.codes} & {item.codes for item in fixed.skipped}
+                    unanswered = {(item.dropout, item.codes) for item in fixed.skipped}
+                    assert (left.dropout, left.codes) not in unanswered
 
 
 def test_other_noise_is_advised_and_written_where_it_is_asked_for() -> None:
-    before = traced("fixtures.vgg_bn:build(feature_dropout=0.3)")
+    before = traced("fixtures.mlp_bn:build")
     left = fix_graph(analyse_trace(before)).skipped
-    assert len(left) == 3 and all("--strategy uout" in item.advice for item in left)
+    assert len(left) == 2 and all("--strategy uout" in item.advice for item in left)
     fixed = fix_graph(analyse_trace(before), strategy="uout")
-    assert [item.action for item in fixed.applied] == ["uout"] * 3 and not fixed.skipped
+    assert [item.action for item in fixed.applied] == ["uout"] * 2 and not fixed.skipped
     assert codes(fixed.model, before.inputs) == []
 
 

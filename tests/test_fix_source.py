@@ -149,7 +149,7 @@ def test_what_source_cannot_say_is_explained(tmp_path: Path) -> None:
 
 def test_uout_is_written_only_where_it_is_asked_for() -> None:
     assert not fixed("uout_is_advised_where_nothing_else_helps").changes
-    stack = fix("fixtures.vgg_bn:build(feature_dropout=0.3)")
+    stack = fix("fixtures.tdnn:build")
     assert stack.skipped and all("--strategy uout" in left.advice for left in stack.skipped)
     assert {item.action for item in fixed("uout_as_asked_for").applied} == {"uout"}
     assert "Uout" not in fixed("inherited_block").diff

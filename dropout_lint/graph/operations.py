@@ -93,6 +93,7 @@ OPERATIONS = _table(
     ),
     (Kind.PLAIN, "take take_along_dim constant_pad_nd pad fold unfold index_add index_copy index_fill"),
     (Kind.PLAIN, "index_put masked_select scatter scatter_add tril triu fill zero"),
+    (Kind.PLAIN, "pack_padded_sequence pad_packed_sequence"),
     # the data as they are
     (Kind.PLAIN, "alias as_tensor bfloat16 broadcast_to channel_shuffle checkpoint clone copy"),
     (Kind.PLAIN, "contiguous_format cpu cuda data detach diagonal double dropout_off expand expand_as flip"),
