@@ -146,6 +146,26 @@ def test_what_is_run_on_samples_is_said_and_is_the_same_each_time() -> None:
     assert first.norms[0].approximate == ("kthvalue",) and first.fallbacks == {"kthvalue": 1}
 
 
+class Normed(nn.Module):
+    """A layer without a rule, under a name of the user's own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.drop, self.mix, self.norm = nn.Dropout(0.5), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.add_module(name, nn.CrossMapLRN2d(2))
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.mix(getattr(self, self.name)(self.drop(x))))  # type: ignore[no-any-return]
+
+
+def test_a_layer_of_a_private_name_is_run_on_samples_as_any_other() -> None:
+    """Private operations of torch are not, since they may end the process; a user's names tell nothing."""
+    plain, private = (predicted(Normed(name), torch.randn(4, 8, 6, 6)).norms[0] for name in ("lrn", "_lrn"))
+    assert plain.delta is not None and private.delta == plain.delta
+    assert private.approximate == ("CrossMapLRN2d",)
+
+
 def test_each_source_keeps_its_own_noise_through_samples() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
