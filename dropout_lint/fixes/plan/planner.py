@@ -193,7 +193,7 @@ class Planner:
         """What no step answers, and what a milder rule says of a dropout that is better off where it goes."""
         steps = {step.site.node: step for step in outcome.steps}
         still = {item.node for item in outcome.left}
-        left = []
+        left: list[tuple[Case, tuple[str, ...], str | None]] = []
         for node, case in self.cases.items():
             step = steps.get(node)
             codes = tuple(code for code in case.codes if step is None or code not in step.codes)
@@ -206,17 +206,22 @@ class Planner:
             elif node not in still and node not in too_little:
                 continue
             if codes:
-                left.append(self._skipped(case, codes, reason, others))
-        return left
+                left.append((case, codes, reason))
+        in_graph = {option for option, one in others.items() if left and not self.writable(one.steps)}
+        return [self._skipped(*item, others, in_graph) for item in left]
 
     def _skipped(
-        self, case: Case, codes: tuple[str, ...], reason: str | None, others: Mapping[Action, Outcome]
+        self,
+        case: Case,
+        codes: tuple[str, ...],
+        reason: str | None,
+        others: Mapping[Action, Outcome],
+        in_graph: Collection[Action],
     ) -> Skipped:
         first = next((item for item in case.findings if item.rule.code == codes[0]), case.findings[0])
         unanswered, advice = advice_for(first, self.strategy)
         if others and case.places:
             useful = self._useful(case.site.node, others)
-            in_graph = {option for option in useful if not self.writable(others[option].steps)}
             advice = what_would(useful, in_graph) if useful else nothing_would(codes)
         return Skipped(case.site.name, codes, reason or unanswered, advice)
 

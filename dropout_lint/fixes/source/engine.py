@@ -136,13 +136,11 @@ def fix_source(
         batches=batches,
     )
 
-    sources = Sources(analysis.trace)
-
     def plan(barred: Collection[tuple[str, str]]) -> Plan:
         return Planner(
             trials,
             found,
-            writable=_Search(sources, found, plan, False, vendor_uout).writable,
+            writable=search.writable,
             strategy=strategy,
             beta=beta,
             barred=barred,
@@ -150,10 +148,9 @@ def fix_source(
             uout=vendor_uout,
         ).plan()
 
+    search = _Search(Sources(analysis.trace), found, plan, strategy == "auto", vendor_uout)
     prover = prover or shared()
     with prover.originals() as original:
-        auto = strategy == "auto"
-        search = _Search(sources, found, plan, auto, vendor_uout)
         return search.run(prover, original, blank)
 
 
