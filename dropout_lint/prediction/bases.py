@@ -124,11 +124,11 @@ def _expected(
             norms.append(shift)
             continue
         delta, *ends = (delta_at(site, other) for other in (ledger, *bounds))
-        most, ends = at_most(site, ledger), ends and [*ends, *of_loud_data(site, ledger)]
+        around = interval(delta, at_most(site, ledger), *ends, *of_loud_data(site, ledger))
         norms.append(
             replace(
                 shift,
-                interval=interval(delta, most, *ends) if ends else None,
+                interval=around if intervals else None,
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )

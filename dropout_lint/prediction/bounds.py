@@ -25,20 +25,23 @@ def at_most(site: NormSite, ledger: Ledger) -> float:
     mask = only_mask(site, ledger)
     if mask is None or mask.spec.mask_mean != 1 or mask.spec.noise.mask.keeps_moments:
         return math.inf
-    if mask.spec.noise.whole_branch:  # a batch holds few of its draws, and sees less of their variance
-        return math.inf
-    return 1 / (1 + mask.spec.mask_variance)
+    few = mask.spec.noise.whole_branch  # of its draws in a batch, which sees less of their variance
+    return math.inf if few else 1 / (1 + mask.spec.mask_variance)
 
 
 def of_loud_data(site: NormSite, ledger: Ledger) -> list[float]:
     """Δ behind alpha dropout, where training has made the data loud; how loud, shapes do not tell.
 
-    Test mode leaves out x·m + b altogether, whose variance is E[m²] = a²k of the data's where they are large
-    against b (Klambauer et al. 2017, Sec. 2, "alpha dropout"): that is less than 1, and each multiplies.
+    In training x·m + b has the variance E[m²] = a²k of the data's, where they are large against b (Klambauer
+    et al. 2017, Sec. 2, "New Dropout Technique"): that is less than 1, test mode leaves it out, and each
+    multiplies.
     """
-    factors = [
-        1 / sum(draw.probability * draw.factor**2 for draw in draws(mask.spec))
-        for mask, noise in zip(ledger.dropouts, ledger.noise_at.get(site.node, ()), strict=False)
+    noises = ledger.noise_at.get(site.node)
+    if noises is None:
+        return []
+    second = [
+        sum(draw.probability * draw.factor**2 for draw in draws(mask.spec))
+        for mask, noise in zip(ledger.dropouts, noises, strict=True)
         if noise > 0 and mask.spec.noise.mask.keeps_moments and mask.spec.p < 1
     ]
-    return [math.prod(factors)] if factors else []
+    return [1 / math.prod(second)] if second else []

@@ -26,7 +26,7 @@ def interval(delta: float, most: float, *others: float) -> tuple[float, float]:
 
     `most`: what Δ cannot be above, whatever is trained.
     """
-    low, high = min(delta, *others), max(delta, *others)
+    low, high = min((delta, *others)), max((delta, *others))
     if max(1 - low, high - 1) < NONE:
         return 1.0, 1.0
     moved = min(max(1 - low, high - 1) / FULL_SHIFT, 1.0)

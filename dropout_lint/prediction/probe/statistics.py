@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ MOST_GAIN = 4.0
 """Largest factor for a channel's signal: some see next to nothing."""
 HALF = 0.5
 """Mismatch at which a run counts for as much as the moments do."""
+LEAST_VARIANCE = 1e-12
+"""Of what is divided by, at the least."""
 LEAST_VALUES = 64
 """Values of a channel that its moments are taken from, at the least."""
 
@@ -28,14 +31,19 @@ class Seen:
 
     Attributes:
         delta: Var_test / running variance, both as means over channels.
-        raised: dropout → log of the factor by which its removal raises that; empty where it was not tried.
         mismatch: how far the signal was from what the norms up to here remember before it was given that:
             the largest mean over channels of |log of the ratio of the variances|.
+        raised: dropout → log of the factor by which its removal raises Δ; empty where it was not tried.
     """
 
     delta: float
     mismatch: float
     raised: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        """Whether its figures are figures: values may have been too large to be squared."""
+        return all(map(math.isfinite, (self.delta, *self.raised.values())))
 
     def beside(self, moments: float) -> float:
         """Δ by the run and by `moments`: the less the recovered inputs excite the network as its data did,
@@ -74,16 +82,13 @@ class Correction:
 
     def applied(self, parts: Parts) -> Beside:
         """The corrected input in each mode."""
-        centre, mean, gain, kept = (one.view(parts.shape) for one in self._columns)
+        columns = (self.centre, self.mean, self.gain, self.kept)
+        centre, mean, gain, kept = (column.view(parts.shape) for column in columns)
         test = (parts.test - centre) * gain + mean
         if parts.quiet:
             return (test,) * (len(parts.draws) + 1)
         signal = (parts.signal - centre) * gain + mean
         return (*(signal + (draw - parts.signal) * kept for draw in parts.draws), test)
-
-    @property
-    def _columns(self) -> tuple[Tensor, ...]:
-        return self.centre, self.mean, self.gain, self.kept
 
 
 class Parts:
@@ -137,7 +142,7 @@ class Imposed:
         mean, variance = self.statistics[site.node]
         parts = Parts(site, beside, len(mean))
         room = torch.maximum(variance - parts.noise, LEAST_SIGNAL * variance)
-        ratio = room / parts.own.clamp(min=1e-12)
+        ratio = room / parts.own.clamp(min=LEAST_VARIANCE)
         gain = ratio.sqrt().clamp(max=MOST_GAIN)
         kept = ((variance - room) / parts.noise.clamp(min=1e-30)).clamp(0, 1).sqrt()
         self.mismatch = max(self.mismatch, float((ratio.log().abs() * variance).sum() / variance.sum()))
@@ -166,7 +171,7 @@ class Anew:
         mean, variance = self.statistics[site.node]
         parts, correction = Parts(site, beside, len(mean)), self.corrections[site.node]
         seen = parts.own.clamp(min=0) * correction.gain.square() + parts.noise * correction.kept.square()
-        seen = seen.clamp(min=1e-12)
+        seen = seen.clamp(min=LEAST_VARIANCE)
         self.deltas[site.node] = float((parts.tested * correction.gain.square()).mean() / seen.mean())
         scale = (variance / seen).sqrt()
         anew = Correction(parts.centre, mean, correction.gain * scale, correction.kept * scale)

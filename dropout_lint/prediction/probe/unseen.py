@@ -26,7 +26,7 @@ from dropout_lint.prediction.probe.recovered import (
     recovered,
     widened,
 )
-from dropout_lint.prediction.probe.statistics import LEAST_VALUES, Anew, Imposed, Seen
+from dropout_lint.prediction.probe.statistics import LEAST_VALUES, LEAST_VARIANCE, Anew, Imposed, Seen
 from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import NormSite, Trace, module_of, shape_of
 
@@ -43,8 +43,6 @@ VALUES = 2048
 is for all of a sample's, there are more samples."""
 AT_MOST = 1e11
 """Multiplications that a report may spend on it: some three seconds of one core."""
-LEAST_VARIANCE = 1e-12
-"""That a norm is taken to remember, at the least: it is divided by."""
 MOST_VALUES = 10**8
 """Numbers that the result of one operation may hold, all modes together."""
 BACKWARD = 2
@@ -84,7 +82,7 @@ def probe(
         }
 
     found = _first(trace, at_most, observed) if norms else None
-    if found is None or not all(math.isfinite(seen.delta) for seen in found.values()):
+    if found is None or not all(seen.finite for seen in found.values()):
         return {}
     return {node: seen for node, seen in found.items() if node in norms}
 
