@@ -166,6 +166,17 @@ def test_a_layer_of_a_private_name_is_run_on_samples_as_any_other() -> None:
     assert private.approximate == ("CrossMapLRN2d",)
 
 
+def test_a_private_operation_on_indices_is_not_run_on_samples() -> None:
+    """With others than it trusts it may end the process."""
+
+    def put(h: Tensor) -> Tensor:
+        rows = h.transpose(0, 1)
+        return torch._index_put_impl_(torch.zeros_like(rows), (ORDER,), rows).transpose(0, 1)
+
+    (shift,) = predicted(Net(put), torch.randn(4, POINTS * WIDTH)).norms
+    assert shift.delta is None and "private" in shift.unknown[0]
+
+
 def test_each_source_keeps_its_own_noise_through_samples() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
