@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.traced import BY_HAND, TensorInfo, shape_of
+from dropout_lint.trace.traced import BY_HAND, TensorInfo, argument_of, shape_of
 
 _NORMAL = frozenset({"randn", "randn_like", "normal_"})
 _RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
@@ -203,20 +203,15 @@ def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Te
         keep = args[0] if args else of(node.all_input_nodes[0])
         return (quantiles < keep).double()
     if node.target == "uniform_":
-        low, high = _number(node, 1, "from", 0.0), _number(node, 2, "to", 1.0)
+        low, high = float(argument_of(node, (1, "from"), 0.0)), float(argument_of(node, (2, "to"), 1.0))
         return low + (high - low) * quantiles
     if _name(node) not in _NORMAL:
         return quantiles
     normal: Tensor = torch.special.ndtri(quantiles)
     if node.target == "normal_":
-        return _number(node, 1, "mean", 0.0) + _number(node, 2, "std", 1.0) * normal
+        mean, deviation = argument_of(node, (1, "mean"), 0.0), argument_of(node, (2, "std"), 1.0)
+        return float(mean) + float(deviation) * normal
     return normal
-
-
-def _number(node: fx.Node, place: int, name: str, default: float) -> float:
-    """A number among a node's arguments; a TypeError where it is none."""
-    value: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-    return float(value)
 
 
 def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:

@@ -59,16 +59,25 @@ def record(
     with staged(model, materials, train) as names, eager(), unloaded():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
         recorder = Recorder(model, catalogue, materials, names, Gradients(model, told=train and gradients))
+        asked = follow_dispatch, gradients
         try:
             recorder.run(inputs, follow_dispatch=follow_dispatch)
         except Exception:
             if not recorder.gradients.answered:
                 raise
-            anew = {"follow_dispatch": follow_dispatch, "gradients": False}
+            gradients = False
         else:
-            anew = {"follow_dispatch": True} if recorder.writer.lost and not follow_dispatch else {}
-    if anew:
-        return record(model, inputs, catalogue, materials, train=train, **{"gradients": gradients, **anew})
+            follow_dispatch = follow_dispatch or recorder.writer.lost
+    if (follow_dispatch, gradients) != asked:
+        return record(
+            model,
+            inputs,
+            catalogue,
+            materials,
+            train=train,
+            follow_dispatch=follow_dispatch,
+            gradients=gradients,
+        )
     writer = recorder.writer
     notes = dict.fromkeys(writer.notes)
     if not writer.exact:

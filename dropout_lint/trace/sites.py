@@ -17,9 +17,9 @@ from dropout_lint.guard.wrappers import bare
 from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
-from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, argument
+from dropout_lint.layers.signatures import NORMS, RATIO, RATIOS_INSIDE, Argument
 from dropout_lint.trace.noise_by_hand import as_in_test, find_masks
-from dropout_lint.trace.traced import DropoutSite, NormSite, module_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, argument_of, module_of
 from dropout_lint.trace.trials import Behaviour
 
 _NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
@@ -201,12 +201,11 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
     function: Any = node.target
     if function in FUNCTIONS:
         kind, noise = FUNCTIONS[function]
-        ratio = _number(node, "beta" if noise is Noise.UNIFORM else "p", 1, 0.5)
-        channelwise = bool(_value(node, "channelwise", 3, False)) if noise is Noise.UNIFORM else False
-        return DropoutSpec(kind, noise, ratio, bool(_value(node, "inplace", 3, False)), channelwise)
+        ratio = _number(node, RATIO, 0.5)
+        channelwise = bool(argument_of(node, (3, "channelwise"), False)) if noise is Noise.UNIFORM else False
+        return DropoutSpec(kind, noise, ratio, bool(argument_of(node, (3, "inplace"), False)), channelwise)
     if function in RATIOS_INSIDE:
-        position, name = RATIOS_INSIDE[function]
-        p = _number(node, name, position, 0.0)
+        p = _number(node, RATIOS_INSIDE[function], 0.0)
         return DropoutSpec(f"F.{function.__name__}", Noise.ATTENTION, p) if p else None
     return None
 
@@ -223,8 +222,8 @@ def _functional_norm(node: fx.Node) -> NormSpec:
     kind = f"F.{getattr(node.target, '__name__', family)}"
     if node.target in NORMS:
         arguments = NORMS[node.target]
-        tracks = argument(node.args, node.kwargs, arguments.mean, None) is not None
-        by_batch = family != "batch" or bool(argument(node.args, node.kwargs, arguments.by_batch, False))
+        tracks = argument_of(node, arguments.mean) is not None
+        by_batch = family != "batch" or bool(argument_of(node, arguments.by_batch))
         momentum = _momentum(node) if tracks else None
         return NormSpec(kind, family, tracks=tracks, frozen=tracks and not by_batch, momentum=momentum)
     return NormSpec(kind, family, tracks=False)
@@ -232,7 +231,7 @@ def _functional_norm(node: fx.Node) -> NormSpec:
 
 def _momentum(node: fx.Node) -> float | None:
     """Of `F.batch_norm` and `F.instance_norm`, None where it is a tensor."""
-    momentum = _number(node, "momentum", 6, 0.1)
+    momentum = _number(node, (6, "momentum"), 0.1)
     return None if math.isnan(momentum) else momentum
 
 
@@ -252,13 +251,12 @@ def is_active(node: fx.Node) -> bool:
     known = FUNCTIONS.get(node.target) if callable(node.target) else None
     if known is not None:
         kind = known[0]
-        name, position = ("train", 2) if kind.startswith("torch.") else ("training", 2)
-        return bool(_value(node, name, position, TRAINING_DEFAULT.get(kind, True)))
+        flag = "train" if kind.startswith("torch.") else "training"
+        return bool(argument_of(node, (2, flag), TRAINING_DEFAULT.get(kind, True)))
     if node.target is F.scaled_dot_product_attention:
-        position, ratio = RATIOS_INSIDE[F.scaled_dot_product_attention]
-        return _number(node, ratio, position, 0.0) > 0
+        return _number(node, RATIOS_INSIDE[node.target], 0.0) > 0
     if node.target is F.multi_head_attention_forward:
-        return bool(_value(node, "training", 13, True))
+        return bool(argument_of(node, (13, "training"), True))
     return True
 
 
@@ -268,14 +266,8 @@ def _call_key(node: fx.Node) -> tuple[Any, ...]:
     return node.meta.get("owner", ""), call, target
 
 
-def _value(node: fx.Node, name: str, position: int, default: Any) -> Any:
-    if name in node.kwargs:
-        return node.kwargs[name]
-    return node.args[position] if position < len(node.args) else default
-
-
-def _number(node: fx.Node, name: str, position: int, default: float) -> float:
-    value = _value(node, name, position, default)
+def _number(node: fx.Node, place: Argument, default: float) -> float:
+    value = argument_of(node, place, default)
     return float(value) if isinstance(value, (int, float)) else float("nan")
 
 

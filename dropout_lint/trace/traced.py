@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, NormSpec
-from dropout_lint.layers.signatures import NORMS, argument
+from dropout_lint.layers.signatures import NORMS, Argument, argument
 from dropout_lint.trace.sizes import Comparison
 
 
@@ -96,7 +96,7 @@ class NormSite:
     @property
     def source(self) -> fx.Node | None:
         """The node whose value it normalises."""
-        given = argument(self.node.args, self.node.kwargs, (0, "input"), None)
+        given = argument_of(self.node, (0, "input"))
         return given if isinstance(given, fx.Node) else next(iter(self.node.all_input_nodes), None)
 
 
@@ -201,10 +201,7 @@ class Trace:
         if module is not None:
             found = [getattr(module, name, None) for name in ("running_mean", "running_var")]
         elif (arguments := NORMS.get(site.node.target)) is not None:
-            given = [
-                argument(site.node.args, site.node.kwargs, one, None)
-                for one in (arguments.mean, arguments.variance)
-            ]
+            given = [argument_of(site.node, one) for one in (arguments.mean, arguments.variance)]
             found = [self.held(str(one.target)) if is_held(one) else None for one in given]
         else:
             return None
@@ -233,6 +230,11 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Shape of the tensor that `node` returned, or None where it returned no single tensor."""
     value = node.meta.get("value")
     return value.shape if isinstance(value, TensorInfo) else None
+
+
+def argument_of(node: fx.Node, place: Argument, default: Any = None) -> Any:
+    """The value of one of a node's arguments, wherever the caller put it."""
+    return argument(node.args, node.kwargs, place, default)
 
 
 def is_held(value: Any) -> bool:
