@@ -111,9 +111,9 @@ def _transposed(module: nn.Module) -> bool:
 
 def shapes_for(model: nn.Module, leaf: nn.Module) -> Iterator[torch.Tensor]:
     """Inputs that `leaf` takes, likeliest size first."""
-    kernel = getattr(leaf, "kernel_size", None)
-    if isinstance(kernel, tuple) and isinstance(getattr(leaf, "in_channels", None), int):
-        yield from _for_convolution(model, leaf, len(kernel))
+    kernel, channels = getattr(leaf, "kernel_size", None), getattr(leaf, "in_channels", None)
+    if isinstance(kernel, tuple) and isinstance(channels, int):
+        yield from _for_convolution(model, leaf, channels or 3, len(kernel))  # a lazy layer says 0
     elif isinstance(leaf, nn.modules.batchnorm._NormBase):
         yield from _for_norm(leaf)
     elif isinstance(leaf, (nn.Embedding, nn.EmbeddingBag)):
@@ -139,8 +139,7 @@ def shapes_for(model: nn.Module, leaf: nn.Module) -> Iterator[torch.Tensor]:
         yield from _for_features(leaf.in_features)
 
 
-def _for_convolution(model: nn.Module, leaf: nn.Module, rank: int) -> Iterator[torch.Tensor]:
-    channels: int = leaf.in_channels or 3  # type: ignore[assignment]  # a lazy layer says 0
+def _for_convolution(model: nn.Module, leaf: nn.Module, channels: int, rank: int) -> Iterator[torch.Tensor]:
     if _transposed(leaf):
         for size in SEEDS:
             yield _float(BATCH, channels, *[size] * rank)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 # optional and absent where types are checked; either of the two packages has the class
 try:
-    from lightning.pytorch.callbacks import Callback  # type: ignore[import-not-found, unused-ignore]
+    from lightning.pytorch.callbacks import Callback  # type: ignore[import-not-found, unused-ignore]  # see above
 except ImportError:
-    from pytorch_lightning.callbacks import (  # type: ignore[import-not-found, no-redef, assignment, unused-ignore]
+    from pytorch_lightning.callbacks import (  # type: ignore[import-not-found, no-redef, assignment, unused-ignore]  # see above
         Callback,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 # optional and absent where types are checked
-from transformers import TrainerCallback  # type: ignore[import-not-found, unused-ignore]
+from transformers import TrainerCallback  # type: ignore[import-not-found, unused-ignore]  # see above
 
 from dropout_lint.integrations import OnFindings, Start, recalibrated
 

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType
@@ -51,11 +51,11 @@ def _watched() -> Iterator[None]:
             self.__dict__[_MARK] = place
             born.append(weakref.ref(self))
 
-    nn.Module.__init__ = init  # type: ignore[method-assign]
+    nn.Module.__init__ = init  # type: ignore[method-assign]  # exchanged while this lasts
     try:
         yield
     finally:
-        nn.Module.__init__ = original  # type: ignore[method-assign]
+        nn.Module.__init__ = original  # type: ignore[method-assign]  # as it was
         for reference in born:
             module = reference()
             if module is not None:
@@ -78,7 +78,7 @@ def _remember(module: nn.Module) -> None:
     if place is None:
         return
     key = id(module)
-    _known[key] = (weakref.ref(module, lambda gone, key=key: _drop(key, gone)), place)  # type: ignore[misc]
+    _known[key] = (weakref.ref(module, partial(_drop, key)), place)
 
 
 def _drop(key: int, gone: weakref.ref[nn.Module]) -> None:

@@ -50,14 +50,14 @@ def plain_python() -> Iterator[list[Any]]:
     before = os.environ.get("TORCHDYNAMO_DISABLE")
     scripted = bool(jit._enabled)
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    jit.disable()  # type: ignore[no-untyped-call, unused-ignore]
+    jit.disable()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
     torch.jit.trace = watched
     try:
         yield in_train
     finally:
         torch.jit.trace = trace
         if scripted:
-            jit.enable()  # type: ignore[no-untyped-call, unused-ignore]
+            jit.enable()  # type: ignore[no-untyped-call, unused-ignore]  # untyped in some torch
         if before is None:
             os.environ.pop("TORCHDYNAMO_DISABLE", None)
         else:
@@ -128,9 +128,9 @@ def _declare() -> None:
 
     boxes = import_module("torchvision.ops.boxes")
 
-    setattr(boxes, "_assert_has_ops", lambda: None)  # noqa: B010
+    setattr(boxes, "_assert_has_ops", lambda: None)  # noqa: B010 - a name that types do not know
     # torchvision's own Python stand-in gathers every sample of every region at once: tens of gigabytes
-    setattr(import_module("torchvision.ops.roi_align"), "_roi_align", _roi_align)  # noqa: B010
+    setattr(import_module("torchvision.ops.roi_align"), "_roi_align", _roi_align)  # noqa: B010 - as above
 
 
 def _nms(dets: Any, scores: Any, iou_threshold: float) -> Any:

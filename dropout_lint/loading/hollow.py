@@ -174,11 +174,11 @@ def parameters_on_meta() -> Iterator[None]:
             param = known[1]
         original(self, name, param)
 
-    nn.Module.register_parameter = register_parameter  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_parameter  # type: ignore[method-assign]  # while this lasts
     try:
         yield
     finally:
-        nn.Module.register_parameter = original  # type: ignore[method-assign]
+        nn.Module.register_parameter = original  # type: ignore[method-assign]  # as it was
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import MeasureError
 from dropout_lint.measurement.predicted import predicted_deltas
@@ -84,9 +84,9 @@ def plot(
         ) from error
 
 
-def _line(axes: object, pairs: Sequence[tuple[int, float]], **style: object) -> None:
+def _line(axes: Any, pairs: Sequence[tuple[int, float]], **style: object) -> None:
     if pairs:
-        axes.plot(*zip(*pairs, strict=True), **style)  # type: ignore[attr-defined]
+        axes.plot(*zip(*pairs, strict=True), **style)
 
 
 def _ratio_bounds(interval: tuple[float, float] | None) -> tuple[float, float]:

@@ -178,14 +178,14 @@ def _ask(
     """Run the norm so that its running statistics become those of this batch; they are put back later."""
     mean, variance = module.running_mean, module.running_var
     assert isinstance(mean, Tensor) and isinstance(variance, Tensor)
-    momentum = module.momentum
-    module.momentum = 1.0  # type: ignore[assignment]
+    norm: Any = module
+    momentum, norm.momentum = norm.momentum, 1.0
     mean.data.zero_()  # whatever they held (NaN, too) is multiplied by 1 - momentum
     variance.data.zero_()
     try:
         out = forward(*args, **kwargs)
     finally:
-        module.momentum = momentum
+        norm.momentum = momentum
     count = value.numel() // value.shape[1]
     return out, (variance.double() * ((count - 1) / count), mean.double(), count)
 

@@ -265,8 +265,9 @@ def _write(module: nn.Module, name: str, values: Tensor) -> None:
 def expected_batches(batches: Batches) -> int | None:
     """Batches of this rank, where the loader knows its length."""
     length = math.inf
+    source: Any = batches.source
     with suppress(TypeError):
-        length = len(batches.source)  # type: ignore[arg-type]
+        length = len(source)
     if batches.shard:
         length = length / batches.world
     if batches.limit is not None:

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -35,18 +37,15 @@ def module_switches(model: nn.Module, catalogue: Catalogue) -> list[Switch]:
         spec = catalogue.dropout(module)
         if spec is not None:
             if spec.is_noisy:
-                found.append(Switch(name, lambda module=module: _passing(module)))  # type: ignore[misc]
+                found.append(Switch(name, partial(_passing, module)))
         elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) and module.dropout > 0:
-            found.append(Switch(name, lambda module=module: _without_inner(module)))  # type: ignore[misc]
+            found.append(Switch(name, partial(_without_inner, module)))
     return found
 
 
 def functional_switches(model: nn.Module, catalogue: Catalogue, sites: Sequence[str]) -> list[Switch]:
     """One switch for each functional dropout whose name is in `sites`."""
-    return [
-        Switch(site, lambda site=site: FunctionalDropouts(model, catalogue, off=site))  # type: ignore[misc]
-        for site in sites
-    ]
+    return [Switch(site, partial(FunctionalDropouts, model, catalogue, off=site)) for site in sites]
 
 
 @contextmanager
@@ -70,9 +69,9 @@ def _passing(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _without_inner(module: nn.Module) -> Iterator[None]:
+def _without_inner(module: nn.MultiheadAttention | nn.RNNBase) -> Iterator[None]:
     held = module.dropout
-    module.dropout = 0.0  # type: ignore[assignment]
+    module.dropout = 0.0
     try:
         yield
     finally:
@@ -109,7 +108,8 @@ class FunctionalDropouts(TorchFunctionMode):
 
     def _site(self) -> str | None:
         """Name of the call that is being made, or None inside a registered dropout module."""
-        frame, place = sys._getframe(2), None
+        frame: FrameType | None = sys._getframe(2)
+        place: str | None = None
         while frame is not None:
             code = frame.f_code
             own = frame.f_locals.get("self")
@@ -120,7 +120,7 @@ class FunctionalDropouts(TorchFunctionMode):
                 place = f"{Path(code.co_filename).name}:{frame.f_lineno}"
             if isinstance(own, nn.Module) and id(own) in self._names:
                 return f"{self._names[id(own)]}@{place}" if place is not None else None
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return None
 
 

@@ -183,7 +183,7 @@ class PoolingGain:
     after: float
 
 
-def kim_prop5(  # noqa: PLR0917
+def kim_prop5(  # noqa: PLR0917 - the symbols of the proposition
     mean: float, variance: float, keep: float, positions: int, correlation: float = 0.0, shared: bool = False
 ) -> PoolingGain:
     """Kim Prop. 5: dropout before global average pooling adds less variance than after it.

@@ -19,8 +19,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """
 
     info: TargetInfo
-    visited: list[Place] = []  # noqa: RUF012
+    visited: list[Place] = []  # noqa: RUF012 - each has its own: msgspec copies it
     drawing: Drawing | None = None
     details: str | None = None
     trouble: str | None = None
-    unseen: list[str] = []  # noqa: RUF012
+    unseen: list[str] = []  # noqa: RUF012 - each has its own: msgspec copies it

@@ -109,7 +109,7 @@ def normalised(flow: Flow, number: int) -> bool:
     return False
 
 
-def on_predictions(flow: Flow, number: int) -> str | None:  # noqa: PLR0911
+def on_predictions(flow: Flow, number: int) -> str | None:  # noqa: PLR0911 - one return for each thing that it may be
     """H6 on the logits, H7 on the probabilities, None where it drops no predictions.
 
     Predictions come straight from a weight layer, are one vector a sample (or are pooled to one, or made

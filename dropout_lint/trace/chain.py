@@ -127,7 +127,7 @@ def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
     return islice(guess_inputs(model), GUESS_LIMIT)
 
 
-def _assemble(  # noqa: PLR0917
+def _assemble(  # noqa: PLR0917 - what the trace is put together from
     model: nn.Module,
     method: str,
     recording: Recording,

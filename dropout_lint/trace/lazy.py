@@ -51,6 +51,6 @@ def _to_meta(model: nn.Module) -> None:
                 module._parameters[name] = materials.parameter(parameter)
         for name, buffer in module._buffers.items():
             if isinstance(buffer, UninitializedBuffer):
-                module._buffers[name] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]
+                module._buffers[name] = UninitializedBuffer(device="meta", dtype=buffer.dtype)  # type: ignore[call-arg]  # missing in torch's types
             elif buffer is not None:
                 module._buffers[name] = materials.twin(buffer)

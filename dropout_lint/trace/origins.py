@@ -27,7 +27,7 @@ def made_from(*origins: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("this part of the model could not be followed, so its graph can't be run")
 
 
-class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
     """Which recorded nodes every dispatched result depends on."""
 
     @classmethod
@@ -36,7 +36,7 @@ class Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __init__(self, bindings: Bindings) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self._bindings = bindings
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], tuple[fx.Node, ...]]] = {}
 

@@ -106,7 +106,7 @@ class Recorder(TorchFunctionMode):
 
         self._wrap_forwards()
         try:
-            nn.Module.__call__ = call  # type: ignore[method-assign]
+            nn.Module.__call__ = call  # type: ignore[method-assign]  # exchanged while this lasts
             with (
                 torch.no_grad(),
                 self._materials.active(),
@@ -118,7 +118,7 @@ class Recorder(TorchFunctionMode):
                 output = self.model(*args, **kwargs)
             self.writer.graph.output(self.writer.argument(output))
         finally:
-            nn.Module.__call__ = original_call  # type: ignore[method-assign]
+            nn.Module.__call__ = original_call  # type: ignore[method-assign]  # as it was
         return output
 
     def _placeholders(self, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dropout_lint.trace.noise_by_hand import as_in_test, find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, argument_of, module_of
 from dropout_lint.trace.trials import Behaviour
 
-_NORM_FUNCTIONS: Mapping[Callable[..., Any], str] = {
+_NORM_FUNCTIONS: Mapping[Any, str] = {
     F.batch_norm: "batch",
     torch.batch_norm: "batch",
     F.instance_norm: "instance",
@@ -218,7 +218,7 @@ def functional_name(node: fx.Node) -> str:
 
 
 def _functional_norm(node: fx.Node) -> NormSpec:
-    family = _NORM_FUNCTIONS[node.target]  # type: ignore[index]
+    family = _NORM_FUNCTIONS[node.target]
     kind = f"F.{getattr(node.target, '__name__', family)}"
     if node.target in NORMS:
         arguments = NORMS[node.target]

@@ -128,7 +128,7 @@ def _negative(self: SizeInt) -> SizeInt:
     return SizeInt._make(-int(self), operator.neg, (self,), self._noted)
 
 
-SizeInt.__neg__ = _negative  # type: ignore[method-assign, assignment]
+SizeInt.__neg__ = _negative  # type: ignore[method-assign, assignment]  # as the others, one by one
 
 
 def _comparison(operation: Callable[[Any, Any], bool]) -> Callable[[SizeInt, Any], Any]:

@@ -123,7 +123,7 @@ def kind_of(func: Any) -> _Kind:
     return kind
 
 
-class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
     """Which draws reached which storage. Sets of draws are bits of an integer, by their place in `draws`.
 
     Attributes:
@@ -135,7 +135,7 @@ class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.draws: list[Draw] = []
         self.behind = 0
         self.batch_statistics: bool | None = None
@@ -230,7 +230,7 @@ class Witness(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if key < 0:
                     self._kept[key] = tensor
                 else:
-                    self._kept[key] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+                    self._kept[key] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

@@ -75,7 +75,7 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
     return _after(x, train, test, homogeneous)
 
 
-def _passed(  # noqa: PLR0917
+def _passed(  # noqa: PLR0917 - the symbols of the series below
     moments: MomentFunction,
     mean: Array,
     dev: Array,
@@ -287,19 +287,21 @@ def moments_of(call: Call) -> MomentFunction | None:
 @activation(functions=["leaky_relu"], modules=["LeakyReLU"], homogeneous=True)
 def leaky_relu(call: Call) -> MomentFunction:
     """max(x, 0) + slope·min(x, 0)."""
-    slope = call.module.negative_slope if call.module is not None else call.arg(1, "negative_slope", 0.01)
-    return rectified(float(slope))  # type: ignore[arg-type]
+    layer: Any = call.module
+    slope = layer.negative_slope if layer is not None else call.arg(1, "negative_slope", 0.01)
+    return rectified(float(slope))
 
 
 @activation(functions=["rrelu"], modules=["RReLU"])
 def rrelu(call: Call) -> MomentFunction:
     """Leaky ReLU at the mean of its random slope."""
+    layer: Any = call.module
     lower, upper = (
-        (call.module.lower, call.module.upper)
-        if call.module is not None
+        (layer.lower, layer.upper)
+        if layer is not None
         else (call.arg(1, "lower", 1 / 8), call.arg(2, "upper", 1 / 3))
     )
-    return rectified((float(lower) + float(upper)) / 2)  # type: ignore[arg-type]
+    return rectified((float(lower) + float(upper)) / 2)
 
 
 @activation(functions=["prelu"], modules=["PReLU"])

@@ -29,7 +29,7 @@ def _weight(call: Call) -> torch.Tensor:
     return torch.empty(shape or (call.shape[1], call.in_shape[1], 1), device="meta")
 
 
-def _convolution(  # noqa: PLR0917
+def _convolution(  # noqa: PLR0917 - the arguments of torch's convolutions
     call: Call,
     weight: torch.Tensor,
     bias: torch.Tensor | None,

@@ -47,7 +47,7 @@ class Taps:
 
 
 @functools.lru_cache(maxsize=256)
-def taps_of(  # noqa: PLR0917
+def taps_of(  # noqa: PLR0917 - a convolution's own, by place for the cache
     sizes: tuple[int, ...],
     outputs: tuple[int, ...],
     kernel: tuple[int, ...],

@@ -53,7 +53,7 @@ CORRELATED = ("test", "data", "covariance_growths", "signal", "energy_slope")
 """Rows that correlate between positions like the data part."""
 
 
-def linear_map(  # noqa: PLR0917
+def linear_map(  # noqa: PLR0917 - what layers of every kind have in common
     x: State,
     axis: int,
     c_in: int,
@@ -264,7 +264,7 @@ def _overlap(x: State, fan_in: float, taps: Taps) -> float:
     return float((1 / fan_in + (1 - 1 / fan_in) * x.channel_correlation) * among_taps)
 
 
-def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917
+def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917 - the same, without values
     """Expectation over weights of mean 0 and variance 1/(3·fan_in), and biases of the same variance."""
     x = x.on(x.axis, c_in)
     count = len(taps.single)

@@ -130,7 +130,7 @@ def _largest(x: State, u: Normals, window: Sequence[int], tied: Sources, *, rect
     ).balanced()
 
 
-def _over_channels_mean(  # noqa: PLR0917
+def _over_channels_mean(  # noqa: PLR0917 - those of `_moments`, and the spread
     prob: Array, mean: Array, dev: Array, same: Array, free: Array, n: int, rectify: bool
 ) -> Split:
     """`_moments` where the channels' means are spread by `dev`: mean, its spread, variance, shared part."""
@@ -145,7 +145,7 @@ def _over_channels_mean(  # noqa: PLR0917
     return first, sign * spread, _DEV_WEIGHTS @ var, _DEV_WEIGHTS @ common
 
 
-def _moments(  # noqa: PLR0917
+def _moments(  # noqa: PLR0917 - the moments of a mixture, and how many are compared
     prob: Array, mean: Array, same: Array, free: Array, n: int, rectify: bool
 ) -> tuple[Array, Array, Array]:
     """(G,) mean and variance of the largest, and the part of the variance that the shared part causes; the

@@ -209,7 +209,7 @@ def _fit(x: State, mean: Array, variance: Array) -> State:
     )
 
 
-def rescaled(  # noqa: PLR0917
+def rescaled(  # noqa: PLR0917 - the symbols of the formula below
     x: State,
     centre: Array,
     scale: Array,
@@ -240,7 +240,7 @@ def _affine(weight: Any, bias: Any, groups: int) -> tuple[Array | float, Array |
     )
 
 
-def batch_norm(  # noqa: PLR0917
+def batch_norm(  # noqa: PLR0917 - what a call of a batch norm is given
     x: State, spec: NormSpec, weight: Any, bias: Any, running: tuple[Any, Any], trained: bool
 ) -> State:
     """Batch norm by the batch's own statistics, or by stored ones where it is frozen."""

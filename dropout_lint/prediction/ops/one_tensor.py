@@ -234,10 +234,11 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     def energy(row: int) -> Callable[[Tensor], Tensor]:
         """Variance over the draws of one dropout of the mean over those of the others."""
         overall = mean()
-        each = [
-            (draw.probability, mean(lambda drawn, draw=draw: drawn[row] is draw))  # type: ignore[misc]
-            for draw in draws_of[row]
-        ]
+
+        def given(draw: Draw) -> Callable[[Tensor], Tensor]:
+            return mean(lambda drawn: drawn[row] is draw)
+
+        each = [(draw.probability, given(draw)) for draw in draws_of[row]]
         return lambda t: torch.stack([w * (f(t) - overall(t)) ** 2 for w, f in each]).sum(0)
 
     draws_of = {row: list(dict.fromkeys(drawn[row] for _, drawn in combined)) for row in rows}

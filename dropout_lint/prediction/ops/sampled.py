@@ -97,7 +97,8 @@ def _is_constant(value: Any) -> bool:
 
 def _operation(node: fx.Node) -> Callable[..., Any]:
     target: Any = node.target
-    return getattr(Tensor, target) if node.op == "call_method" else target  # type: ignore[no-any-return]
+    operation: Callable[..., Any] = getattr(Tensor, target) if node.op == "call_method" else target
+    return operation
 
 
 def _trusts_indices(call: Call) -> bool:
@@ -332,8 +333,12 @@ def _moments(
     mean, dev = mean_and_spread((one + two) / 2, var)
     came = sum((s.noise @ s.counts / s.counts.sum() for s in states), np.zeros(rows))
     noise = came.copy()
+
+    def alone(row: int) -> Tensor:
+        return by_channel(lambda s: s.train[row])
+
     for row in apart:
-        noise[row] = max(covariance(one, by_channel(lambda s, row=row: s.train[row])) - data, 0.0)  # type: ignore[misc]
+        noise[row] = max(covariance(one, alone(row)) - data, 0.0)
     if not noise.any():
         noise = came
 

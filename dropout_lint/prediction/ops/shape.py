@@ -22,7 +22,7 @@ from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import State, constant
 
 
-def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911
+def relocated(x: State, before: tuple[int, ...], after: tuple[int, ...]) -> State:  # noqa: PLR0911 - one return for each kind of reshape
     """`x` after a reshape from `before` to `after`."""
     if not before or not after or before == after or x.axis >= len(before):
         return x
