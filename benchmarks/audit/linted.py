@@ -11,6 +11,7 @@ import msgspec
 
 from ..command import run
 from ..prediction.work import code
+from ..retrain_fixed.rows import farthest
 from .targets import Target
 
 
@@ -79,13 +80,12 @@ def _file(target: Target, cache: Path) -> Path:
 
 def _linted(target: Target, answer: dict[str, Any]) -> Linted:
     deltas = [norm["delta"] for norm in answer["predictions"] if norm["shifts"] and norm["shares"]]
-    known = [min(delta, 1 / delta) for delta in deltas if delta]
     return Linted(
         target.package,
         target.name,
         target.rates,
         answer["status"],
-        min(known, default=None),
+        farthest(deltas) if any(deltas) else None,
         tuple(map(_finding, answer["findings"])),
         (answer["error"] or "").splitlines()[0] if answer["error"] else "",
     )

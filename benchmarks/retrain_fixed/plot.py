@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dropout_lint.words import BOUNDS
+
 from .rows import Mean, Row
 
 
@@ -24,7 +26,7 @@ def draw(rows: Sequence[Row], costs: dict[str, Callable[[Row], Mean]], file: Pat
     for line, (kind, shift) in zip(panels, shifts.items(), strict=True):
         for panel, (title, cost) in zip(line, costs.items(), strict=True):
             panel.axhline(0, color="0.7", linewidth=1)
-            for bound in (0.95, 0.9, 0.75, 0.5):
+            for bound in (0.95, *(bound for bound, _ in BOUNDS if bound)):
                 panel.axvline(bound, color="0.9", linewidth=1, zorder=0)
             for number, name in enumerate(names):
                 found = [(shift(row), cost(row)) for row in rows if row.subject.name == name]

@@ -15,6 +15,7 @@ from dropout_lint.report.locations import home, primary, secondary, source, span
 from dropout_lint.report.merged import Merged, merged
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.report.schema import FindingInfo, Place
+from dropout_lint.report.words import untraced
 from dropout_lint.rules.findings import Rule
 from dropout_lint.terms import Severity
 
@@ -53,8 +54,7 @@ def problems_of(project: Project) -> list[Problem]:
         _failure(outcome, project) for outcome in project.run.outcomes if outcome.info.status == "error"
     ]
     for target in report.targets:
-        if target.status == "partial" and target.trace is not None:
-            text = f"{target.target}: could not trace {', '.join(target.trace.opaque)}"
+        if text := untraced(target):
             found.append(Problem(_home(target.target, project), "info", text))
         found += [
             Problem(ignore.place, "warning", ignore.told, needless=True) for ignore in target.unused_ignores

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from dropout_lint.report.schema import FindingInfo, PredictionInfo, Summary
+from dropout_lint.report.schema import FindingInfo, PredictionInfo, Summary, TargetInfo
 from dropout_lint.terms import SEVERITIES
 from dropout_lint.words import count, listed, number, with_interval
 
@@ -23,6 +23,13 @@ def delta_range(findings: Sequence[FindingInfo]) -> str:
         return ""
     low, high = number(known[0][0]), number(known[-1][0])
     return with_interval(*known[0]) if low == high else f"{low} to {high}"
+
+
+def untraced(target: TargetInfo) -> str:
+    """What of a model could not be traced; "" for a model that is traced whole."""
+    if target.status != "partial" or target.trace is None:
+        return ""
+    return f"{target.target}: could not trace {', '.join(target.trace.opaque)}"
 
 
 def predicted(item: PredictionInfo) -> str:

@@ -18,7 +18,7 @@ from dropout_lint.report.identity import key_of
 from dropout_lint.report.locations import home, primary, secondary, span
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import FindingInfo, FixInfo, Place, Report, SuppressedInfo, TargetInfo
-from dropout_lint.report.words import opening
+from dropout_lint.report.words import opening, untraced
 from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
@@ -214,12 +214,7 @@ def invocation(report: Report) -> Json:
         if target.status == "error"
     ]
     notes += [
-        {
-            "level": "warning",
-            "message": {"text": f"{target.target}: could not trace {', '.join(target.trace.opaque)}"},
-        }
-        for target in report.targets
-        if target.status == "partial" and target.trace
+        {"level": "warning", "message": {"text": text}} for text in map(untraced, report.targets) if text
     ]
     entry: Json = {"executionSuccessful": all(target.status != "error" for target in report.targets)}
     if notes:
