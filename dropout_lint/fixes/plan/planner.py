@@ -207,7 +207,8 @@ class Planner:
                 continue
             if codes:
                 left.append((case, codes, reason))
-        in_graph = {option for option, one in others.items() if left and not self.writable(one.steps)}
+        told = others if left else {}
+        in_graph = {option for option, one in told.items() if one.steps and not self.writable(one.steps)}
         return [self._skipped(*item, others, in_graph) for item in left]
 
     def _skipped(
