@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from dropout_lint.deployed import Program
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Location
 from dropout_lint.inputs.shapes import as_inputs
@@ -16,7 +17,8 @@ from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.prediction import predict
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.rules import DEFAULT_THRESHOLD, RuleSet, load_rules
-from dropout_lint.rules.findings import Finding
+from dropout_lint.rules.findings import Finding, ProgramFinding
+from dropout_lint.survey.deployed import survey_program
 from dropout_lint.survey.exempt import exempt_shifts
 from dropout_lint.survey.placements import Survey
 from dropout_lint.survey.surveyor import survey
@@ -150,3 +152,14 @@ def analyse_trace(
         return Analysis(
             traced, options or Options(), predict(traced, initially=initially, intervals=intervals)
         )
+
+
+def judge_program(program: Program, options: Options | None = None) -> tuple[ProgramFinding, ...]:
+    """What the rules find in a deployed program; it holds one mode, so that no Δ can be predicted."""
+    options = options or Options()
+    return options.rules.match_program(
+        survey_program(program),
+        select=options.select or None,
+        ignore=options.ignore,
+        threshold=options.threshold,
+    )

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from dropout_lint.analysis import Options, analyse
+from dropout_lint.deployed import is_program, read_program
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.fixes.graph.fix import fix_graph
 from dropout_lint.fixes.plan.info import asked
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import (
+    as_graph,
     as_names,
     check_choice,
     check_model,
@@ -29,6 +31,7 @@ from dropout_lint.guard.wrappers import unwrapped, worn
 from dropout_lint.inputs.example import Built
 from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
+from dropout_lint.loading.resolving import Deployed
 from dropout_lint.measurement import TOLERANCE, Batches
 from dropout_lint.measurement.losses import Loss, LossFunction
 from dropout_lint.measurement.pilot import check_pilot
@@ -40,7 +43,7 @@ from dropout_lint.report.context import Context
 from dropout_lint.report.schema import FindingInfo, PredictionInfo, Report, TargetInfo
 from dropout_lint.rules import DEFAULT_THRESHOLD, load_rules
 from dropout_lint.runs.check import assemble
-from dropout_lint.runs.linting import lint_built
+from dropout_lint.runs.linting import lint_built, lint_program
 from dropout_lint.runs.pilot import Pilots, inputs_of, run_pilots
 from dropout_lint.terms import SEVERITIES, STRATEGIES, Strategy, at_least
 
@@ -115,7 +118,9 @@ def lint(
     Args:
         model: any module, its weights real or on the meta device. With a trained model's running statistics
             the prediction is for that checkpoint (`basis`). It must not run in another thread meanwhile.
-            Wrappers (DDP, DataParallel, `torch.compile`) are looked through: names are those inside.
+            Wrappers (DDP, DataParallel, `torch.compile`) are looked through: names are those inside. A
+            program (`ExportedProgram`, its graph, a scripted or traced module) is read and not run: which of
+            its dropouts are on (DL408, DL409), and no Δ.
         inputs: a tensor, a tuple of positional arguments, a dict of keyword arguments, or None to guess them.
         select: codes (or prefixes such as `DL1`) to report, or a single one; all that are on by default.
         ignore: codes to leave out, or a single one.
@@ -130,14 +135,18 @@ def lint(
         TraceError: nothing of the model could be traced.
         RuleError: a rule file is malformed, or a code is unknown.
     """
+    model = as_graph(model)
     check_model(model)
     check_threshold(threshold)
     check_choice("fail_on", fail_on, SEVERITIES)
     options = options_of(catalogue, rules, select, ignore, threshold)
     model = unwrapped(model)
-    given = None if inputs is None else as_inputs(inputs, model, "given")
-    built = Built(type(model).__name__, model, given)
-    run = assemble([lint_built(built, options)], lambda _: (), None)
+    if is_program(model):
+        outcome = lint_program(Deployed(type(model).__name__, read_program(model)), options)
+    else:
+        given = None if inputs is None else as_inputs(inputs, model, "given")
+        outcome = lint_built(Built(type(model).__name__, model, given), options)
+    run = assemble([outcome], lambda _: (), None)
     return LintReport(run.report, fail_on)
 
 

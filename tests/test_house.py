@@ -27,7 +27,7 @@ FILES = {
 }
 # what an extra brings, and what is heavy to import; everything else is imported at a file's top
 HEAVY = {"torch", "torchvision", "matplotlib", "jinja2", "markupsafe", "markdown_it", "safetensors", "rich"}
-HEAVY |= {"importlib", "resource", "difflib", "lightning", "transformers"}
+HEAVY |= {"onnx", "importlib", "resource", "difflib", "lightning", "transformers"}
 
 
 def imports(module: str, *, top: bool) -> Iterator[str]:

@@ -270,48 +270,42 @@ def test_scripts_that_need_the_command_line_say_so_from_a_process(folder: Path) 
     assert done.stderr == "hello\n"
 
 
-@pytest.mark.parametrize("wrap", ["", "nn.Sequential"])
-def test_an_exported_program_is_refused_in_plain_words(folder: Path, wrap: str) -> None:
-    (folder / "exporting.py").write_text(
-        "import torch\nfrom torch import nn\n\n\ndef build():\n"
-        "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
-        f"    return {wrap}(torch.export.export(net, (torch.randn(4, 8),)).module())\n"
-    )
-    with pytest.raises(TraceError, match=r"program that torch\.export made: it holds one mode") as caught:
+EXPORTING = (
+    "import torch\nfrom torch import nn\n\n\ndef build():\n"
+    "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
+    "    program = torch.export.export(net, (torch.randn(4, 8),))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    ["program", "program, (torch.randn(4, 8),)", "program.module()", "nn.Sequential(program.module())"],
+)
+def test_an_exported_program_is_refused_in_plain_words_where_a_model_is_needed(
+    folder: Path, returned: str
+) -> None:
+    (folder / "exporting.py").write_text(f"{EXPORTING}    return {returned}\n")
+    with pytest.raises(TraceError, match=r"a program of torch\.export: it holds one mode") as caught:
         resolve("exporting:build")
     assert caught.value.hint == "lint the module that it was made from"
-    assert ("its part `0`" in caught.value.message) == bool(wrap)
+    assert ("its part `0`" in caught.value.message) == ("Sequential" in returned)
 
 
-def test_an_exported_program_is_refused_from_python_too() -> None:
+def test_an_exported_program_is_not_fixed_from_python() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))
-    exported = torch.export.export(net, (torch.randn(4, 8),)).module()
+    program = torch.export.export(net, (torch.randn(4, 8),))
     with pytest.raises(TraceError, match="it holds one mode"):
-        dropout_lint.lint(exported)
+        dropout_lint.fix(program.module())
+    with pytest.raises(UsageError, match="not ExportedProgram: lint the module that it was made from"):
+        dropout_lint.fix(program)
     assert dropout_lint.lint(torch.fx.symbolic_trace(net), torch.randn(4, 8)).findings
 
 
-@pytest.mark.parametrize("returned", ["program", "program, (torch.randn(4, 8),)"])
-def test_of_an_exported_program_itself_no_part_is_advised(folder: Path, returned: str) -> None:
-    (folder / "programs.py").write_text(
-        "import torch\nfrom torch import nn\n\n\ndef build():\n"
-        "    net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8))\n"
-        "    program = torch.export.export(net, (torch.randn(4, 8),))\n"
-        f"    return {returned}\n"
-    )
-    with pytest.raises(TargetError) as caught:
-        resolve("programs:build")
-    assert caught.value.hint == "lint the module that it was made from"
-    with pytest.raises(UsageError, match="not ExportedProgram: lint the module that it was made from"):
-        dropout_lint.lint(torch.export.export(nn.Linear(8, 8), (torch.randn(4, 8),)))
-
-
-@pytest.mark.parametrize("ask", [dropout_lint.lint, dropout_lint.fix])
 @pytest.mark.parametrize("way", [torch.jit.script, lambda net: torch.jit.trace(net, torch.randn(4, 8))])
-def test_a_scripted_model_is_refused_in_plain_words(ask: Any, way: Any) -> None:
+def test_a_scripted_model_is_not_fixed(way: Any) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8)).eval()
     with pytest.raises(TraceError, match="runs outside Python") as caught:
-        ask(way(net), torch.randn(4, 8))
+        dropout_lint.fix(way(net), torch.randn(4, 8))
     assert caught.value.hint == "lint the module that it was made from"
 
 

@@ -48,6 +48,8 @@ TABLE = {
     "DL405": ("channel-dropout-on-wrong-rank", "warning"),
     "DL406": ("dropout-never-called", "info"),
     "DL407": ("mask-of-another-mean", "warning"),
+    "DL408": ("dropout-on-in-program", "warning"),
+    "DL409": ("norm-in-other-mode-than-dropout", "warning"),
     "DL501": ("stale-batch-norm-statistics", "warning"),
     "DL502": ("initialisation-ignores-dropout", "off"),
     "DL503": ("norm-forgets-at-once", "info"),

@@ -20,6 +20,11 @@ def is_exported(value: object) -> bool:
     return kind.__name__ == "ExportedProgram" and kind.__module__.startswith("torch.export")
 
 
+def as_graph(value: Any) -> Any:
+    """The graph of an exported program; anything else as it is."""
+    return value.graph_module if is_exported(value) else value
+
+
 def check_model(model: object) -> None:
     """That `model` is a module.
 

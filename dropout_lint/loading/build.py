@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dropout_lint.errors import TargetError
-from dropout_lint.guard.arguments import MADE_FROM, is_exported
+from dropout_lint.guard.arguments import as_graph
 from dropout_lint.inputs.values import holds_tensor
 from dropout_lint.loading.arguments import called, check_arguments
 from dropout_lint.loading.compat import with_schemas
@@ -136,6 +136,7 @@ def make(value: Any, call: Call, text: str, ways: Sequence[str]) -> Made:
     pair = None
     if isinstance(value, (tuple, list)):
         value, pair = _split_pair(value, text)
+    value = as_graph(value)
     if isinstance(value, nn.Module):
         if call.called:
             raise TargetError(
@@ -217,6 +218,7 @@ def _once(run: Callable[[], Any], text: str, way: str, notes: list[str]) -> Any:
 
 
 def _taken(made: Any, pair: Any, text: str, notes: list[str]) -> Made:
+    made = as_graph(made)
     if isinstance(made, nn.Module):
         return Made(made, pair, notes)
     if isinstance(made, (tuple, list)):
@@ -231,8 +233,6 @@ def _return_hint(made: Any) -> str:
         return "does the factory end with `return model`?"
     if inspect.isclass(made) and issubclass(made, nn.Module):
         return f"it returned the class {made.__name__}; return an instance, or name the class"
-    if is_exported(made):
-        return MADE_FROM
     held = (
         [name for name, item in vars(made).items() if isinstance(item, nn.Module)]
         if hasattr(made, "__dict__")
@@ -244,14 +244,15 @@ def _return_hint(made: Any) -> str:
 
 
 def _from_several(made: Sequence[Any], pair: Any, text: str, notes: list[str]) -> Made:
-    models = [item for item in made if isinstance(item, nn.Module)]
-    if len(made) == 2 and isinstance(made[0], nn.Module) and (made[1] is None or holds_tensor(made[1])):
-        return Made(made[0], pair if made[1] is None else made[1], notes)
+    items = [as_graph(item) for item in made]
+    models = [item for item in items if isinstance(item, nn.Module)]
+    if len(made) == 2 and isinstance(items[0], nn.Module) and (made[1] is None or holds_tensor(made[1])):
+        return Made(items[0], pair if made[1] is None else made[1], notes)
     if len(models) == 1:
-        others = ", ".join(type(item).__name__ for item in made if item is not models[0])
+        others = ", ".join(type(item).__name__ for item in items if item is not models[0])
         notes.append(f"took the model from what it returned beside it ({others})")
         return Made(models[0], pair, notes)
     raise NotAModelError(
         f"`{text}` returned {_a(made)} with {len(models)} modules among {len(made)} items",
-        MADE_FROM if any(map(is_exported, made)) else "return the model, or a pair (model, inputs)",
+        "return the model, or a pair (model, inputs)",
     )

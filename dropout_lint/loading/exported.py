@@ -1,35 +1,32 @@
-"""Programs that torch.export or TorchScript made: there is nothing in them to compare, or to follow."""
+"""Deployed programs, where a model is needed: they can be read, and neither traced nor changed."""
 
 from __future__ import annotations
 
 import torch
 from torch import fx, nn
 
+from dropout_lint.deployed import is_program
 from dropout_lint.errors import TraceError
 from dropout_lint.guard.arguments import MADE_FROM
 
 
+def one_mode(what: str, form: str) -> TraceError:
+    """The error of a program where a model is needed; `form` is what made it, `what` how it is called."""
+    return TraceError(
+        f"{what} is a program of {form}: it holds one mode, so that training and testing cannot be told "
+        "apart in it",
+        MADE_FROM,
+    )
+
+
 def refuse_exported(model: nn.Module) -> None:
-    """Say so where `model` is a scripted one, or is, or holds, an exported one that cannot change its mode.
+    """Say so where `model` is a scripted one, or is, or holds, a graph of ATen operations.
 
     Raises:
         TraceError: it does.
     """
     if isinstance(model, torch.jit.ScriptModule):
-        raise TraceError(
-            "the model is a program of torch.jit.script or torch.jit.trace: it runs outside Python, so that "
-            "nothing in it can be followed",
-            MADE_FROM,
-        )
+        raise one_mode("the model", "torch.jit, which runs outside Python")
     for name, module in model.named_modules():
-        # torch.export puts a `train` of its own on the instance
-        if isinstance(module, fx.GraphModule) and "train" in vars(module):
-            try:
-                module.train(module.training)
-            except NotImplementedError as error:
-                what = f"its part `{name}`" if name else "the model"
-                raise TraceError(
-                    f"{what} is a program that torch.export made: it holds one mode, so that training and "
-                    "testing cannot be told apart in it",
-                    MADE_FROM,
-                ) from error
+        if isinstance(module, fx.GraphModule) and is_program(module):
+            raise one_mode(f"its part `{name}`" if name else "the model", "torch.export")

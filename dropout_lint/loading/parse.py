@@ -11,9 +11,14 @@ from typing import Any
 
 from dropout_lint.errors import TargetError
 
-_FORMS = "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py` or a folder"
+_FORMS = (
+    "a target is `pkg.module:attr`, `pkg.module:attr(kw=literal)`, `file.py:attr`, `file.py`, a folder or an "
+    "exported program (`file.onnx`, `.pt2`, `.pt`)"
+)
 CONFIGURATIONS = (".yaml", ".yml")
-FILES = (".py", *CONFIGURATIONS)
+PROGRAMS = (".onnx", ".pt2", ".pt", ".ts")
+"""What is deployed and not built: read as it is."""
+FILES = (".py", *CONFIGURATIONS, *PROGRAMS)
 _ARGUMENTS = (
     "only literals (numbers, strings, True, None, lists, dicts) and calls of the module's own names, such as "
     "`Config(drop=0.5)`, go here; for more, write a factory without arguments and name that"
@@ -88,7 +93,8 @@ def parse_target(text: str) -> Spec:
             f"export it with `jupyter nbconvert --to script {left}` and lint {script}",
         )
     call = None if right is None else _parse_call(text, right)
-    if _looks_like_path(left):
+    bare = call is None and left.endswith(PROGRAMS)  # `pkg.pt:attr` is a module
+    if bare or _looks_like_path(left):
         return Spec(text, None, _existing_file(left, call), call)
     if not left or not all(part.isidentifier() for part in left.split(".")):
         raise TargetError(f"`{left}` is no module name and no Python file", _FORMS)
@@ -107,7 +113,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _looks_like_path(left: str) -> bool:
-    return left.endswith(FILES) or "/" in left or "\\" in left or left.startswith("~")
+    return left.endswith((".py", *CONFIGURATIONS)) or "/" in left or "\\" in left or left.startswith("~")
 
 
 def _existing_file(left: str, call: Call | None) -> Path:
@@ -116,6 +122,8 @@ def _existing_file(left: str, call: Call | None) -> Path:
         raise TargetError(
             f"`{left}` is a folder, and a folder has no attributes", f"name the file: {left}/file.py:attr"
         )
+    if path.suffix in PROGRAMS and call is not None:
+        raise TargetError(f"`{left}` is a deployed program, and has no attributes", f"name the file: {left}")
     if not path.exists():
         raise TargetError(f"there is no file or folder `{left}`", _near_file(path))
     if path.suffix not in FILES:

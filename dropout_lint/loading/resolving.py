@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from dropout_lint.deployed import Program, is_program, read_file, read_program
 from dropout_lint.errors import InputError, TargetError
 from dropout_lint.guard.wrappers import unwrapped
 from dropout_lint.inputs.example import Built, Inputs
@@ -20,10 +22,10 @@ from dropout_lint.loading.build import Made, look_up, make
 from dropout_lint.loading.checkpoint import load_checkpoint
 from dropout_lint.loading.compat import plain_python, with_schemas
 from dropout_lint.loading.discover import discover
-from dropout_lint.loading.exported import refuse_exported
+from dropout_lint.loading.exported import one_mode, refuse_exported
 from dropout_lint.loading.hydra import instantiated, is_configuration
 from dropout_lint.loading.importing import import_target
-from dropout_lint.loading.parse import Spec, parse_target
+from dropout_lint.loading.parse import PROGRAMS, Spec, parse_target
 
 HOLLOW = ("hollow", "meta", "cpu")
 TO_LOAD = ("hollow-small", "cpu")
@@ -33,6 +35,21 @@ TRACED = (
     "torch.jit.trace is given this model in train mode: what it makes keeps dropping after .eval(); "
     "linted is the module that it was to be made from"
 )
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A target that is a program already: nothing of it is built or run.
+
+    Attributes:
+        target: the text that the user typed.
+        program: what was read.
+        notes: things to say aloud.
+    """
+
+    target: str
+    program: Program
+    notes: tuple[str, ...] = ()
 
 
 def resolve(
@@ -59,9 +76,33 @@ def resolve(
         TargetError: it cannot be found, imported or built.
         InputError: the inputs do not fit `forward`'s signature.
         CheckpointError: the checkpoint cannot be read or does not fit.
+        TraceError: it is a program that was exported already, or holds one.
+    """
+    found = built_or_deployed(target, inputs=inputs, checkpoint=checkpoint, prefer_meta=prefer_meta)
+    built = [item for item in found if isinstance(item, Built)]
+    for item in found:
+        if isinstance(item, Deployed):
+            raise one_mode(f"`{item.target}`", item.program.form)
+    return built
+
+
+def built_or_deployed(
+    target: str, *, inputs: Sequence[str] = (), checkpoint: str | None = None, prefer_meta: bool = True
+) -> list[Built | Deployed]:
+    """`resolve`, but what is a program already is read, and not refused.
+
+    Raises:
+        TargetError, InputError, CheckpointError: as `resolve`, or a program cannot be read.
     """
     given = parse_inputs(inputs)
     spec = parse_target(target)
+    if spec.path is not None and spec.path.suffix in PROGRAMS and spec.path.is_file():
+        if given or checkpoint is not None:
+            raise TargetError(
+                f"`{target}` is a deployed program, which holds its weights and is not run",
+                "leave out --input and --checkpoint",
+            )
+        return [Deployed(target, read_file(spec.path))]
     ways = TO_LOAD if checkpoint is not None else HOLLOW if prefer_meta else WITH_WEIGHTS
     with plain_python() as traced, birthplace.watched():
         apart = spec.call is None or is_configuration(spec)  # no model of its file is named
@@ -106,8 +147,10 @@ def _finished(
     checkpoint: str | None,
     *,
     discovered: bool,
-) -> Built:
+) -> Built | Deployed:
     model = unwrapped(made.model)
+    if is_program(model):
+        return Deployed(text, read_program(model), tuple(dict.fromkeys(made.notes)))
     refuse_exported(model)
     inputs = given or _own_inputs(model, module, made.inputs, discovered)
     if inputs is not None:

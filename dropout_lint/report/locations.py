@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dropout_lint.config.installed import short
 from dropout_lint.config.load import display
-from dropout_lint.loading.parse import FILES
+from dropout_lint.loading.parse import FILES, PROGRAMS
 from dropout_lint.loading.roots import roots
 from dropout_lint.report.schema import FindingInfo, Place
 
@@ -40,7 +40,8 @@ def home(target: str) -> Place | None:
     """The top of the file that a target names, for what has no line; None where it is not one of these."""
     name = target.partition("(")[0]
     name = name.rpartition(":")[0] or name
-    file = Path(name) if name.endswith(FILES) else Path(*name.split("."))
+    module = name.endswith(PROGRAMS) and name != target  # `pkg.pt:attr`
+    file = Path(name) if name.endswith(FILES) and not module else Path(*name.split("."))
     for folder in (Path(), *roots()):
         for found in (folder / file, folder / file.with_suffix(".py"), folder / file / "__init__.py"):
             if found.is_file():

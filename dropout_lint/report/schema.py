@@ -9,6 +9,9 @@ import msgspec
 from dropout_lint.config.installed import short
 from dropout_lint.terms import Basis, Severity, Strategy
 
+READ = "read"
+"""`TraceInfo.method` of a deployed program: nothing was run, and no input is needed."""
+
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all report structs."""

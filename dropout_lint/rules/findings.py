@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dropout_lint.terms import SEVERITIES, Remedy, Severity
 
 if TYPE_CHECKING:  # rule files are read without importing torch
+    from dropout_lint.deployed import Step
     from dropout_lint.survey.placements import Facts, Placement
     from dropout_lint.trace.traced import DropoutSite, NormSite, UnusedDropout
 
@@ -66,3 +67,18 @@ class Finding:
     path: tuple[str, ...]
     facts: Facts | None
     placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class ProgramFinding:
+    """A dropout of a deployed program that a rule names, and the norm that it was compared with.
+
+    `path` names both where the dropout's data reach the norm, otherwise the dropout alone.
+    """
+
+    rule: Rule
+    severity: Severity
+    message: str
+    dropout: Step
+    norm: Step | None
+    path: tuple[str, ...]

@@ -10,18 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
-from dropout_lint.rules.findings import Finding, Rule
+from dropout_lint.rules.findings import Finding, ProgramFinding, Rule
 from dropout_lint.survey.facts import Facts, with_shift
 from dropout_lint.terms import SEVERITIES, Noise
 from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
+    from dropout_lint.survey.deployed import InProgram
     from dropout_lint.survey.placements import Placement, Survey
     from dropout_lint.trace.traced import NormSite
 
 APART = 0.05
 """A dropout's own channels are named beside the norm's where their Δ is lower by this much."""
-MESSAGE_EXTRAS = ("dropout", "norm_name", "norm_kind", "threshold", "weight_layers", "shift", "ratio")
+MESSAGE_EXTRAS = (
+    "dropout",
+    "norm_name",
+    "norm_kind",
+    "threshold",
+    "weight_layers",
+    "shift",
+    "ratio",
+    "modes",
+)
 """What a message may name besides the facts."""
 
 DEFAULT_THRESHOLD = 0.95
@@ -121,6 +131,32 @@ class RuleSet:
         findings.extend(self._of_unused(rules, survey, threshold))
         findings.extend(self._of_norms(rules, survey, threshold))
         return tuple(findings)
+
+    def match_program(
+        self,
+        survey: Iterable[InProgram],
+        *,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        threshold: float = DEFAULT_THRESHOLD,
+    ) -> tuple[ProgramFinding, ...]:
+        """The findings about the dropouts of a deployed program; the arguments are as for `match`."""
+        rules = self.selected(select, ignore)
+        found = []
+        for place in survey:
+            norm = place.norm
+            names = {
+                "dropout": place.dropout.name,
+                "norm_name": norm.name if norm else None,
+                "norm_kind": norm.kind if norm else None,
+            }
+            for rule in rules:
+                if self._holds(rule, place.facts, threshold):
+                    message = render_message(rule, place.facts, threshold, **names)
+                    found.append(
+                        ProgramFinding(rule, rule.reported_severity, message, place.dropout, norm, place.path)
+                    )
+        return tuple(found)
 
     def _holds(self, rule: Rule, facts: Facts, threshold: float) -> bool:
         return all(condition.holds(facts, threshold) for condition in self._conditions[rule.code])
@@ -254,10 +290,20 @@ def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | No
         "weight_layers": _weight_layers(facts),
         "shift": _shift(facts, threshold),
         "ratio": f"{Noise(facts.noise).mask.symbol} = {facts.p:g}" if facts.noise else None,
+        "modes": _modes(facts),
     }
     return _Formatter().vformat(
         rule.message, (), known | asdict(facts) | words | names | {"threshold": threshold}
     )
+
+
+def _modes(facts: Facts) -> str | None:
+    """`it drops, the norm goes by its stored statistics`."""
+    if facts.norm_trains is None:
+        return None
+    dropout = "it drops" if facts.active_in_eval else "it drops nothing"
+    norm = "normalises by the batch" if facts.norm_trains else "goes by its stored statistics"
+    return f"{dropout}, the norm {norm}"
 
 
 def _weight_layers(facts: Facts) -> str | None:

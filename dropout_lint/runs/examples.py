@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropout_lint.analysis import Options, analyse
+from dropout_lint.analysis import Options, analyse, judge_program
+from dropout_lint.deployed import read_program
 from dropout_lint.errors import DropoutLintError, RuleError
+from dropout_lint.guard.arguments import as_graph
 from dropout_lint.rules import Rule, RuleSet
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -64,20 +66,32 @@ def build(code: str) -> tuple[nn.Module, tuple[Any, ...]]:
     Raises:
         RuleError: the example has no module class, or no `example_inputs`.
     """
-    torch.manual_seed(0)
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(code, "example.py", "exec"), names)
+    names = _run(code)
     classes = [item for item in names.values() if isinstance(item, type) and issubclass(item, nn.Module)]
     if not classes or "example_inputs" not in names:
         raise RuleError("an example defines a subclass of nn.Module and `example_inputs`")
     return classes[-1](), names["example_inputs"]
 
 
+def _run(code: str) -> dict[str, Any]:
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, "example.py", "exec"), names)
+    return names
+
+
 def codes_in(code: str, rule: Rule, rules: RuleSet) -> set[str]:
-    """The codes of what is found in an example, by all rules that are on and by `rule`."""
-    model, inputs = build(code)
+    """The codes of what is found in an example, by all rules that are on and by `rule`.
+
+    An example with a `program` is judged by that, not by its module.
+    """
     selected = [other.code for other in rules if other.severity != "off"] + [rule.code]
-    analysis = analyse(model, inputs, Options(rules=rules, select=tuple(selected)))
+    options = Options(rules=rules, select=tuple(selected))
+    program = as_graph(_run(code).get("program"))
+    if program is not None:
+        return {found.rule.code for found in judge_program(read_program(program), options)}
+    model, inputs = build(code)
+    analysis = analyse(model, inputs, options)
     if analysis.trace.partial:
         raise RuleError("the example could only partly be traced")
     return {finding.rule.code for finding in analysis.findings}

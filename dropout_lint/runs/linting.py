@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dropout_lint.analysis import Analysis, Options, analyse
+from dropout_lint.analysis import Analysis, Options, analyse, judge_program
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.fixes.plan.info import Draft, plan
@@ -17,8 +17,9 @@ from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
 from dropout_lint.layers.assumed import idle
-from dropout_lint.loading.resolving import resolve
+from dropout_lint.loading.resolving import Deployed, built_or_deployed
 from dropout_lint.report.convert import place, target_info
+from dropout_lint.report.deployed import program_info
 from dropout_lint.report.outcome import Outcome
 from dropout_lint.rules import RuleSet
 from dropout_lint.rules.findings import Finding
@@ -97,6 +98,12 @@ def lint_built(
     )
 
 
+def lint_program(deployed: Deployed, options: Options) -> Outcome:
+    """Judge a program that was read."""
+    findings = judge_program(deployed.program, options)
+    return Outcome(info=program_info(deployed.target, deployed.program, findings, deployed.notes))
+
+
 def _at_rate(built: Built, options: Options, own: Settings) -> Outcome:
     """Lint a model with the ratio that the settings assume where its dropouts have none; said in a note."""
     with idle(built.model, options.catalogue, own.assume_p) as found:
@@ -137,7 +144,7 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     """
     own = settings.for_target(target)
     try:
-        models = resolve(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
+        models = built_or_deployed(target, inputs=tuple(own.input), checkpoint=own.checkpoint)
     except NoModelError as problem:
         return empty(target, problem) if own.allow_empty else [failure(target, problem)]
     except Exception as problem:
@@ -148,9 +155,13 @@ def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome
     outcomes = []
     for built in models:
         try:
-            outcomes.append(_at_rate(built, options, own))
+            if isinstance(built, Deployed):
+                outcomes.append(lint_program(built, options))
+            else:
+                outcomes.append(_at_rate(built, options, own))
         except Exception as problem:
-            outcomes.append(failure(built.target, problem, built.notes, built.unseen))
+            unseen = () if isinstance(built, Deployed) else built.unseen
+            outcomes.append(failure(built.target, problem, built.notes, unseen))
     return outcomes
 
 

@@ -72,8 +72,11 @@ class Facts:
         momentum: of a norm: the share of each batch in its running statistics, as torch counts it; None where
             all batches count alike.
         recomputed: of a norm: `torch.utils.checkpoint` runs it again in the backward pass.
-        subject: what is looked at: `dropout`, `unused` (a dropout that is never called) or `norm`. A rule
-            that does not name it looks at dropouts that are called.
+        modes_differ: of a deployed program: a norm of it is in the other mode than the dropout.
+        norm_trains: of a deployed program: that norm normalises by the batch.
+        subject: what is looked at: `dropout`, `unused` (a dropout that is never called), `norm` or `program`
+            (a dropout of a deployed program, `active_in_eval` where it drops there). A rule that does not
+            name it looks at dropouts that are called.
     """
 
     kind: str = ""
@@ -124,6 +127,9 @@ class Facts:
     # the norm itself
     momentum: float | None = None
     recomputed: bool = False
+    # a program of one mode
+    modes_differ: bool = False
+    norm_trains: bool | None = None
     subject: str = "dropout"
 
 
@@ -138,7 +144,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "position": (*P_POSITIONS, *H_POSITIONS),
     "branch_style": ("pre-activation", "post-activation"),
     "branch_join": ("add", "concat"),
-    "subject": ("dropout", "unused", "norm"),
+    "subject": ("dropout", "unused", "norm", "program"),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dropout_lint.report.context import Context
 from dropout_lint.report.group import Group, grouped, improves
 from dropout_lint.report.locations import Frame, frame, plain_spot, primary, secondary, spot
-from dropout_lint.report.schema import FindingInfo, Report, TargetInfo
+from dropout_lint.report.schema import READ, FindingInfo, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
@@ -86,12 +86,10 @@ class Writer:
         origin = target.inputs_origin or "guessed"
         guess = f" ({origin})" if target.inputs_guessed else ""
         shown = f"input {', '.join(target.inputs)}{guess}" if target.inputs else "no input"
-        self.wrap(
-            f"{target.model}, {shown}, {count(target.trace.nodes, 'operation')} traced "
-            f"({target.trace.method})",
-            INDENT,
-            self.style.dim,
-        )
+        size = count(target.trace.nodes, "operation")
+        read = target.trace.method == READ
+        told = f"{size} read" if read else f"{shown}, {size} traced ({target.trace.method})"
+        self.wrap(f"{target.model}, {told}", INDENT, self.style.dim)
         if target.inputs_guessed and target.inputs:
             self.wrap("The input is a guess: give --input if it is not like yours.", INDENT, self.style.dim)
         if target.trace.opaque:
@@ -209,8 +207,10 @@ class Writer:
             self.lines.append(f"{INDENT}{' ' * LABEL}and {len(found) - len(shown)} more (-v shows them)")
 
     def about_delta(self, finding: FindingInfo) -> bool:
-        """Whether Δ matters: a finding about a norm alone may be about another fault of it."""
+        """Whether Δ matters: a norm alone may have another fault, and a deployed program has no Δ."""
         rule = self.context.rules.get(finding.code)
+        if rule is not None and rule.match.get("subject") == "program":
+            return False
         return finding.dropout is not None or rule is None or "delta" in rule.match
 
     def delta(self, group: Group) -> None:
