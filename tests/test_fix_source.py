@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -109,6 +110,23 @@ def test_a_dropout_does_not_leave_the_block_that_it_was_written_in() -> None:
     own = fix("fixtures.tdnn:build")
     assert {item.place for item in own.applied} == {"after its block's norm"}
     assert sorted(lines(own.diff, "+")) == sorted(lines(own.diff, "-"))
+
+
+USERS = {
+    "brackets": "from model import (\n    Net,\n    Base,\n)\n\n\nclass One(Base): ...\n",
+    "broken_line": "from\\\n    .model import Base\n\nmodel = Base()\n",
+    "everything": "from . import *\n\n\ndef two():\n    return Base()\n",
+    "of_its_own": "from torch import nn\n\n\nclass Base(nn.Module): ...\n\n\nclass Three(Base): ...\n",
+}
+
+
+def test_users_in_other_files_are_noted_however_they_import(tmp_path: Path) -> None:
+    file = inherited(tmp_path)
+    for name, text in USERS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (note,) = fix(f"{file}:Net").notes
+    found = dict(re.findall(r"(\w+) \(\S*/(\w+)\.py:\d+\)", note))
+    assert found == {"One": "brackets", "itself": "broken_line", "two": "everything"}
 
 
 QUICK = [

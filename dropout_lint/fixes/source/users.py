@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dropout_lint.fixes.source.locate import is_foreign
 from dropout_lint.words import numbered
 
 MOST_FILES = 2000
+IMPORT_FROM = re.compile(r"\bfrom\b([\s\\.\w]*?)\bimport\b")
 SKIPPED = ("build", "dist", "node_modules", "__pycache__", *SITES)
 
 
@@ -68,7 +70,7 @@ def files_around(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         for folder, below, names in os.walk(root):
             below[:] = [name for name in below if not name.startswith(".") and name not in SKIPPED]
-            for name in names:
+            for name in (name for name in names if name.endswith(".py")):
                 file = Path(os.path.realpath(Path(folder) / name))  # bears loops of links
                 if file.suffix == ".py" and file not in seen and len(seen) < MOST_FILES:
                     seen.add(file)
@@ -82,12 +84,14 @@ def uses_in(file: Path, names: Mapping[str, Path], inside: set[str]) -> Iterator
     """Each name that a file calls or subclasses, with who does it and where; the model's classes not."""
     try:
         text = file.read_text()
-        if not any(name in text for name in names):
+        named = [path for name, path in names.items() if name in text]
+        if not any(file == path or _may_import(text, path) for path in named):
             return
         tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError):
         return
-    known = {name for name, path in names.items() if path == file or _imports(tree, name, path)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    known = {name for name, path in names.items() if path == file or _imported(imports, name, path)}
     for top in tree.body:
         user = getattr(top, "name", "")
         if user in inside or user in names or isinstance(top, (ast.Import, ast.ImportFrom)):
@@ -100,12 +104,21 @@ def uses_in(file: Path, names: Mapping[str, Path], inside: set[str]) -> Iterator
                     yield name, user or "the file itself", callee.lineno
 
 
-def _imports(tree: ast.Module, name: str, path: Path) -> bool:
-    """Whether a file imports a name of a module that may lie at `path`, or of a package that holds it."""
-    parts = {path.stem, *path.parent.parts}
+def _may_import(text: str, path: Path) -> bool:
+    """Whether a text says `from … import` of a module that may lie at `path`; most need no parsing then."""
+    modules = (re.sub(r"[\s\\]", "", module) for module in IMPORT_FROM.findall(text))
+    return any(_may_be(module.rpartition(".")[2], path) for module in modules)
+
+
+def _imported(imports: Iterable[ast.ImportFrom], name: str, path: Path) -> bool:
+    """Whether one of the imports brings a name from a module that may lie at `path`."""
     return any(
-        isinstance(node, ast.ImportFrom)
-        and any(alias.name in (name, "*") for alias in node.names)
-        and (not node.module or node.module.rpartition(".")[2] in parts)
-        for node in ast.walk(tree)
+        any(alias.name in (name, "*") for alias in node.names)
+        and _may_be((node.module or "").rpartition(".")[2], path)
+        for node in imports
     )
+
+
+def _may_be(module: str, path: Path) -> bool:
+    """Whether a module, by the last part of its name, is the file at `path` or a package that holds it."""
+    return not module or module == path.stem or module in path.parent.parts
