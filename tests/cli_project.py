@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import IO
+from unittest.mock import patch
+
+from dropout_lint.cli import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,6 +83,59 @@ INPUT = ("--input", "2x3x8x8")
 
 def table(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(f"[tool.dropout-lint]\n{text}\n")
+
+
+@contextlib.contextmanager
+def own_modules(folder: Path) -> Iterator[None]:
+    """What is imported from a folder meanwhile is not found afterwards, under the same name."""
+    path, known = list(sys.path), set(sys.modules)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        forget(folder, sys.modules.keys() - known)
+
+
+def forget(folder: Path, names: Collection[str]) -> None:
+    """Drop the modules of these names that lie in a folder."""
+    for name in [name for name in names if _lies_in(sys.modules[name], str(folder))]:
+        del sys.modules[name]
+
+
+def _lies_in(module: ModuleType, folder: str) -> bool:
+    """Whether a module is a file below a folder, or a folder there, which may have no file."""
+    inside = vars(module)
+    try:
+        places = [inside.get("__file__"), *(inside.get("__path__") or ())]
+    except KeyError:  # a folder's path is asked of the module that holds it, and that is gone
+        return True
+    return any(str(place).startswith(folder) for place in places)
+
+
+@contextlib.contextmanager
+def captured(number: int) -> Iterator[IO[str]]:
+    """A file that takes what goes to stdout (1) or stderr (2), also from processes that are started."""
+    redirect = (contextlib.redirect_stdout, contextlib.redirect_stderr)[number - 1]
+    before = os.dup(number)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        os.dup2(file.fileno(), number)
+        try:
+            with redirect(file):
+                yield file
+        finally:
+            file.flush()
+            os.dup2(before, number)
+            os.close(before)
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `cli` gives, in this process, which has torch loaded: for what is no matter of the process."""
+    forget(folder, sys.modules)
+    with captured(1) as out, captured(2) as err:
+        with contextlib.chdir(folder), own_modules(folder), patch.object(sys, "dont_write_bytecode", True):
+            status = run(arguments)
+        texts = [file.seek(0) or file.read() for file in (out, err)]
+    return subprocess.CompletedProcess(arguments, status, *texts)
 
 
 def cli(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from cli_project import MODEL
+from cli_project import MODEL, ROOT, own_modules
 from hypothesis import HealthCheck, settings
 
 # CI must say the same of the same tree each time; a developer's runs go on looking for new examples
@@ -27,6 +27,12 @@ settings.load_profile("suite")
 os.environ["DROPOUT_LINT_RAISE"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that tests start need not compile the package, where Python writes no bytecode by itself."""
+    if not hasattr(config, "workerinput"):  # once, not in each of xdist's workers
+        compileall.compile_dir(ROOT / "dropout_lint", quiet=2)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Two xdist workers on two cores: more threads only get in each other's way."""
@@ -40,25 +46,10 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a test imports from its folders is not found by the next one, under the same name."""
-    path, known = list(sys.path), set(sys.modules)
-    folders = str(tmp_path_factory.getbasetemp().parent)
-    yield
-    sys.path[:] = path
-    found = [name for name in sys.modules.keys() - known if _lies_in(sys.modules[name], folders)]
-    for name in found:
-        del sys.modules[name]
-
-
-def _lies_in(module: ModuleType, folder: str) -> bool:
-    """Whether a module is a file below a folder, or a folder there, which may have no file."""
-    inside = vars(module)
-    try:
-        places = [inside.get("__file__"), *(inside.get("__path__") or ())]
-    except KeyError:  # a folder's path is asked of the module that holds it, and that is gone
-        return True
-    return any(str(place).startswith(folder) for place in places)
+    with own_modules(tmp_path_factory.getbasetemp().parent):
+        yield
 
 
 @pytest.fixture

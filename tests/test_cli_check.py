@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_project import INPUT, MODEL, ROOT, cli, table
+from cli_project import INPUT, MODEL, ROOT, run_in, table
 
 from dropout_lint.cli import run
 
@@ -38,16 +38,16 @@ def test_a_clean_model_gives_0(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert "No misplaced dropout found in 1 target." in capsys.readouterr().out
 
 
-def test_what_the_users_code_prints_goes_to_stderr(here: Path) -> None:
+def test_what_the_users_code_prints_goes_to_stderr(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = here / "loud.py"
     script.write_text(
         MODEL.replace('print("building")', 'print("building"); import os; os.system("echo from the shell")')
     )
-    done = cli("loud.py:loud", *INPUT, "--output-format", "json", cwd=here)
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["targets"][0]["status"] == "ok"
-    assert "building" in done.stderr
-    assert "from the shell" in done.stderr
+    assert run(["loud.py:loud", *INPUT, "--output-format", "json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["targets"][0]["status"] == "ok"
+    assert "building" in err
+    assert "from the shell" in err
 
 
 def test_one_failing_target_does_not_stop_the_others_and_2_wins(
@@ -242,7 +242,7 @@ def test_show_settings_calls_only_that_typed_which_was(
 def test_configured_modules_are_found_from_a_subfolder(here: Path, command: list[str]) -> None:
     table(here, 'targets = [{ target = "net:Good", input = ["2x3x8x8"] }]')
     (here / "sub" / "deep").mkdir(parents=True)
-    done = cli(*command, cwd=here / "sub" / "deep")
+    done = run_in(here / "sub" / "deep", *command)
     assert done.returncode == 0, done.stderr
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_project import run_in
 from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import context, everything
@@ -70,12 +71,8 @@ def test_hunks_lead_from_before_to_after(before: str, after: str) -> None:
 def test_the_reports_hold_the_edits_that_fix_writes(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(MODEL)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dropout_lint", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
     formats = [f"--output-format={name}={name}.out" for name in ("json", "sarif", "html")]
-    done = run("net.py:Net", "--fixes", *formats, "--output-format", "text")
+    done = run_in(tmp_path, "net.py:Net", "--fixes", *formats, "--output-format", "text")
     assert done.returncode == 1, done.stderr
     assert "source fix, proven: move drop" in " ".join(done.stdout.split())
 
@@ -90,7 +87,7 @@ def test_the_reports_hold_the_edits_that_fix_writes(tmp_path: Path) -> None:
     assert '<span class="line out">' in page and '<span class="line in">' in page
 
     assert (tmp_path / "net.py").read_text() == MODEL
-    assert run("fix", "net.py:Net", "--write").returncode == 0
+    assert run_in(tmp_path, "fix", "net.py:Net", "--write").returncode == 0
     assert {(tmp_path / "net.py").read_text()} == set(fixed)
 
 
@@ -105,15 +102,14 @@ def by_regions(text: str, fix: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def test_an_installed_model_keeps_its_findings_and_says_why_it_has_no_edits(tmp_path: Path) -> None:
+def test_an_installed_model_keeps_its_findings_and_says_why_it_has_no_edits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packages = tmp_path / "site-packages"
     packages.mkdir()
     (packages / "theirs.py").write_text(MODEL)
-    done = subprocess.run(
-        [sys.executable, "-m", "dropout_lint", "theirs:Net", "--fixes", "--output-format", "json"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), str(Path(__file__).parents[1])])},
-    )  # fmt: skip
+    monkeypatch.syspath_prepend(packages)
+    done = run_in(tmp_path, "theirs:Net", "--fixes", "--output-format", "json")
     assert done.returncode == 1, done.stderr
     (target,) = json.loads(done.stdout)["targets"]
     assert [finding["code"] for finding in target["findings"]] == ["DL101", "DL302"]
@@ -236,8 +232,9 @@ def test_fixes_of_a_folder_are_the_same_in_processes_of_their_own(tmp_path: Path
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "one.py").write_text(MODEL)
     (tmp_path / "nets" / "two.py").write_text(MODEL.replace("nn.Dropout(0.5)", "nn.Dropout(0.4)"))
-    here = json.loads(run_here(tmp_path, "nets", "--fixes").stdout)
-    there = json.loads(run_here(tmp_path, "nets", "--fixes", "-j", "2", "--timeout", "300").stdout)
+    words = ("nets", "--fixes", "--output-format", "json", "--no-cache")
+    here = json.loads(run_in(tmp_path, *words).stdout)
+    there = json.loads(run_in(tmp_path, *words, "-j", "2", "--timeout", "300").stdout)
     assert here == there
     edits = [finding["fix"]["edits"] for target in here["targets"] for finding in target["findings"]]
     assert len(edits) == 4 and all(edits)

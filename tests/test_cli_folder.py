@@ -34,23 +34,27 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("jobs", [[], ["-j", "2"]])
+@pytest.mark.parametrize(
+    ("kinds", "jobs"), [*(([kind], []) for kind in BROKEN), ([*BROKEN], ["-j", "2"])], ids=str
+)
 def test_what_of_a_folder_could_not_be_looked_at_is_noted_and_fails_when_strict(
-    here: Path, capsys: pytest.CaptureFixture[str], kind: str, jobs: list[str]
+    here: Path, capsys: pytest.CaptureFixture[str], kinds: list[str], jobs: list[str]
 ) -> None:
-    text, cause = BROKEN[kind]
     (here / "nets").mkdir()
     (here / "nets" / "ok.py").write_text(CLEAN)
-    (here / "nets" / "bad.py").write_text(text)
+    for kind in kinds:
+        (here / "nets" / f"bad_{kind}.py").write_text(BROKEN[kind][0])
+    causes = [BROKEN[kind][1] for kind in kinds]
     for _ in range(2):  # the second time from the cache
         assert run(["nets", *INPUT, *jobs]) == 0
         out, err = capsys.readouterr()
-        assert "Note: nets/bad.py" in out and cause in " ".join(out.split())
+        assert all(f"Note: nets/bad_{kind}.py" in out for kind in kinds)
+        assert all(cause in " ".join(out.split()) for cause in causes)
         assert err == ""
     assert run(["nets", *INPUT, *jobs, "--strict", "--output-format", "concise"]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and cause in err and "\nhelp: mend it, or leave out `strict`" in err
+    assert out == "" and all(cause in err for cause in causes)
+    assert "\nhelp: mend it, or leave out `strict`" in err
     assert run(["nets", *INPUT, *jobs, "--strict", "--exit-zero"]) == 0
     table(here, 'targets = [{target = "nets", strict = true}]')
     assert run([*INPUT, *jobs]) == 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cli_project import run_in
 
 MODEL = """
 import os
@@ -49,14 +48,7 @@ Crashes = of_weights(os.abort)
 
 def check(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[dict[str, object]]]:
     (folder / "net.py").write_text(MODEL)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "dropout_lint", *arguments),
-            *("--validate", "--output-format", "json", "--no-cache"),
-        ],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
+    done = run_in(folder, *arguments, "--validate", "--output-format", "json", "--no-cache")
     return done, json.loads(done.stdout)["targets"] if done.stdout else []
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from cli_project import run_in
 
 from dropout_lint.cli import run
 
@@ -45,13 +45,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def dropout_lint(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from dropout_lint.cli import run; sys.exit(run())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-
-
 def test_show_write_and_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fix", "net.py:Net"]) == 1
     shown = capsys.readouterr()
@@ -68,7 +61,7 @@ def test_show_write_and_again(project: Path, capsys: pytest.CaptureFixture[str])
     after = (project / "net.py").read_text()
     assert after.index("self.bn(x)") < after.index("x = self.drop(x)")
 
-    again = dropout_lint("fix", "net.py:Net", "--write", cwd=project)
+    again = run_in(project, "fix", "net.py:Net", "--write")
     assert (again.returncode, again.stdout) == (0, "")
     assert "nothing to fix" in again.stderr and (project / "net.py").read_text() == after
 
@@ -135,24 +128,24 @@ def test_every_model_of_files_and_folders_is_written(project: Path) -> None:
     (project / "nets").mkdir()
     (project / "nets" / "two.py").write_text(textwrap.dedent(TWO))
     (project / "broken.py").write_text("import no_such_module_anywhere\n")
-    done = dropout_lint("fix", "net.py", "nets", "broken.py", "--write", "--input", "4x8", cwd=project)
+    done = run_in(project, "fix", "net.py", "nets", "broken.py", "--write", "--input", "4x8")
     assert done.returncode == 2  # --input does not fit net.py, and broken.py cannot be imported
     assert "no_such_module_anywhere" in done.stderr
     assert done.stderr.count("wrote nets/two.py") == 2, done.stderr
     assert (project / "net.py").read_text() == MODEL
     assert done.stdout.count("--- a/nets/two.py") == 2
-    clean = dropout_lint("nets", "--input", "4x8", cwd=project)
+    clean = run_in(project, "nets", "--input", "4x8")
     assert clean.returncode == 0, clean.stdout
-    again = dropout_lint("fix", "nets", "--write", "--input", "4x8", cwd=project)
+    again = run_in(project, "fix", "nets", "--write", "--input", "4x8")
     assert (again.returncode, again.stdout) == (0, "")
 
 
 def test_files_without_models_are_no_error_where_that_is_allowed(project: Path) -> None:
     (project / "util.py").write_text("WIDTH = 3\n")
-    assert dropout_lint("fix", "util.py", cwd=project).returncode == 2
-    done = dropout_lint("fix", "util.py", "--allow-empty", cwd=project)
+    assert run_in(project, "fix", "util.py").returncode == 2
+    done = run_in(project, "fix", "util.py", "--allow-empty")
     assert (done.returncode, done.stdout) == (0, "") and "nothing to fix" in done.stderr
-    both = dropout_lint("fix", "util.py", "net.py", "--allow-empty", "--write", cwd=project)
+    both = run_in(project, "fix", "util.py", "net.py", "--allow-empty", "--write")
     assert both.returncode == 0 and "wrote net.py" in both.stderr
 
 
@@ -209,7 +202,7 @@ def test_a_model_that_kills_its_process_is_told(project: Path) -> None:
         "os.kill(os.getpid(), 9) if mark.exists() else mark.touch()  # at the second import",
     )
     (project / "kills.py").write_text(killer)
-    done = dropout_lint("fix", "kills.py", "net.py", "--write", cwd=project)
+    done = run_in(project, "fix", "kills.py", "net.py", "--write")
     assert done.returncode == 2
     assert "kills.py:Net: the process that fixed it was ended by signal 9" in done.stderr
     assert "wrote net.py" in done.stderr and (project / "kills.py").read_text() == killer
@@ -250,11 +243,11 @@ TWINS = textwrap.dedent(
 def test_a_strategy_that_is_named_for_source_writes_there(project: Path, drop: str) -> None:
     """The second dropout is right, and the line that makes the wrong one makes both."""
     (project / "net.py").write_text(TWINS.replace("DROP", drop))
-    told = dropout_lint("fix", "net.py:Net", cwd=project)
+    told = run_in(project, "fix", "net.py:Net")
     assert told.stdout == ""
     assert "strategy" in told.stderr
     for strategy in ("uout", "reduce", "remove", "move"):
-        wrote = dropout_lint("fix", "--strategy", strategy, "net.py:Net", cwd=project).stdout != ""
+        wrote = run_in(project, "fix", "--strategy", strategy, "net.py:Net").stdout != ""
         if f"`--strategy {strategy}` would" in told.stderr:
             assert wrote, strategy
         elif f'`dl.fix(…, strategy="{strategy}")` would' in told.stderr:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_project import cli
+from cli_project import run_in
 from golden_fixes import CASES, fix, fixed
 
 from dropout_lint.errors import FixError
@@ -61,14 +61,14 @@ def test_what_stands_there_is_used_or_refused(tmp_path: Path) -> None:
     path, own = tmp_path / "net.py", tmp_path / "uout.py"
     path.write_text(NET)
     own.write_text(text() + "# mine\n")
-    refused = cli("fix", "net.py:Net", "--vendor-uout", "--write", cwd=tmp_path)
+    refused = run_in(tmp_path, "fix", "net.py:Net", "--vendor-uout", "--write")
     assert refused.returncode == 2 and not refused.stdout
     assert "uout.py is there already" in refused.stderr and "rename it" in refused.stderr
     assert path.read_text() == NET and own.read_text() == text() + "# mine\n"
     own.write_text(text())
-    written = cli("fix", "net.py:Net", "--vendor-uout", "--write", cwd=tmp_path)
+    written = run_in(tmp_path, "fix", "net.py:Net", "--vendor-uout", "--write")
     assert written.returncode == 0 and "wrote net.py\n" in written.stderr, written.stderr
-    assert cli("check", "net.py:Net", cwd=tmp_path).returncode == 0, "linted again, it is clean"
+    assert run_in(tmp_path, "check", "net.py:Net").returncode == 0, "linted again, it is clean"
 
 
 def test_without_it_a_note_says_what_the_model_imports() -> None:

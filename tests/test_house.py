@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_project import ROOT, cli
+from cli_project import ROOT, run_in
 
 from dropout_lint.config import Settings
 from dropout_lint.config.settings import SHOWN
@@ -166,7 +166,7 @@ def own(tmp_path: Path) -> Path:
 
 def test_own_dropouts_rules_selection_and_threshold_hold_in_every_command(own: Path) -> None:
     def report(*words: str) -> Any:
-        done = cli(*words, "--output-format", "json", "--no-cache", "--exit-zero", cwd=own)
+        done = run_in(own, *words, "--output-format", "json", "--no-cache", "--exit-zero")
         assert done.returncode == 0, done.stderr
         (target,) = json.loads(done.stdout)["targets"]
         return target
@@ -178,13 +178,13 @@ def test_own_dropouts_rules_selection_and_threshold_hold_in_every_command(own: P
         other = report("check", "net.py:Net", *more)
         assert [(f["code"], f["dropout"]["name"], f["delta"]) for f in other["findings"]] == found
         assert other["predictions"] == plain["predictions"]
-    measured = cli("measure", "net.py:Net", "--output-format", "json", "--batches", "2", cwd=own)
+    measured = run_in(own, "measure", "net.py:Net", "--output-format", "json", "--batches", "2")
     (row,) = json.loads(measured.stdout)["targets"][0]["measurements"]
     (known,) = plain["predictions"]
     assert row["predicted"] == pytest.approx(known["delta"], abs=0.05)
-    fixed = cli("fix", "net.py:Net", cwd=own)
+    fixed = run_in(own, "fix", "net.py:Net")
     assert fixed.returncode == 1 and "move drop (MyDrop" in fixed.stderr
-    written = cli("fix", "net.py:Net", "--write", cwd=own)
+    written = run_in(own, "fix", "net.py:Net", "--write")
     assert written.returncode == 0, written.stderr
     assert not report("check", "net.py:Net")["findings"]
 

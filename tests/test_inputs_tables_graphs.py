@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from cli_project import run_in
 from torch import nn
 
 import dropout_lint as dl
@@ -182,13 +181,7 @@ def test_a_guess_that_does_not_fit_says_what_was_tried(tmp_path: Path) -> None:
         "            raise ValueError('seven codes, please')\n"
         "        return self.first(x_cont[:, :10])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "dropout_lint", "odd:Net", "--no-cache"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in(tmp_path, "odd:Net", "--no-cache")
     assert "tried (x_cat=2x1:int64, x_cont=2x6), " in " ".join((done.stdout + done.stderr).split())
 
 

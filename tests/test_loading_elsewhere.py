@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from cli_project import run_in
 
 from dropout_lint.loading.elsewhere import modules_with
 
-ROOT = Path(__file__).parents[1]
 FACTORY = "from torch import nn\n\n\ndef {name}(width=4):\n    return nn.Sequential(nn.Linear(width, 2))\n"
 
 
 def said(folder: Path, *targets: str) -> list[str]:
     """What the command line says on stderr about targets that it cannot find: two lines for each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dropout_lint", *targets, "--no-cache"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_in(folder, *targets, "--no-cache")
     assert done.returncode == 2
     return done.stderr.splitlines()
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import jsonschema
 import msgspec
 import pytest
+from cli_project import run_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import SOURCE, context, drawing, everything, finding, target
@@ -272,8 +273,7 @@ def test_sarif_of_real_runs_is_valid(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(REAL)
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
-        command = [sys.executable, "-m", "dropout_lint", *arguments, "--output-format", "sarif=out.sarif"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run_in(tmp_path, *arguments, "--output-format", "sarif=out.sarif")
         assert "Traceback" not in done.stderr
         log = json.loads((tmp_path / "out.sarif").read_text())
         assert problems(log) == []
