@@ -146,13 +146,60 @@ MASKS = {
     ),
 }
 
+
+def independent() -> Tensor:
+    return torch.randn(256, WIDTH, 4, 4)
+
+
 NON_LINEAR = {
     "softmax": Row(lambda x, d: torch.softmax(d(x), 1), drops(0.5)),
+    "softmax of 2x": Row(lambda x, d: torch.softmax(d(2 * x), 1), drops(0.5)),
+    "softmax of 4x": Row(lambda x, d: torch.softmax(d(4 * x), 1), drops(0.5)),
+    "softmax of 10x": Row(lambda x, d: torch.softmax(d(10 * x), 1), drops(0.5)),
+    "softmax of 4x over many": Row(
+        lambda x, d: torch.softmax(d(4 * x), 1), drops(0.5), lambda: torch.randn(512, 1100), width=1100
+    ),
+    "softmax of 4x over positions": Row(
+        lambda x, d: torch.softmax(d(4 * x).flatten(2), 2), drops(0.5), independent
+    ),
+    "softmax of dropped channels": Row(
+        lambda x, d: torch.softmax(d(x).flatten(2), 2), drops(0.5, kind=nn.Dropout2d), independent
+    ),
+    "softmax of dropped channels of 4x": Row(  # Δ above 1: what is dropped is spread evenly
+        lambda x, d: torch.softmax(d(4 * x).flatten(2), 2), drops(0.5, kind=nn.Dropout2d), independent
+    ),
+    "softmax over dropped channels": Row(
+        lambda x, d: torch.softmax(d(4 * x), 1), drops(0.5, kind=nn.Dropout2d), independent
+    ),
+    "softmax of DropPath": Row(lambda x, d: torch.softmax(d(4 * x), 1), layer("timm.layers.DropPath", 0.3)),
+    "log-softmax": Row(lambda x, d: torch.log_softmax(d(x), 1), drops(0.5)),
+    "log-softmax of 4x": Row(lambda x, d: torch.log_softmax(d(4 * x), 1), drops(0.5)),
     "max-pool": Row(lambda x, d: F.max_pool2d(d(x), 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
     "LP-pool": Row(lambda x, d: F.lp_pool2d(d(x), 2.0, 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
 }
 
-TABLE = {**ONE_TENSOR, **CONSTANTS, **INTEGERS, **MASKS, **NON_LINEAR}
+
+def third_axis(x: Tensor, drop: nn.Module) -> Tensor:
+    """speechbrain 1.1.2: Dropout2d drops the third axis of (N, time, a, b), and BatchNorm2d norms b."""
+    y = x.permute(0, 2, 3, 1)
+    y = drop(y.transpose(1, 2).transpose(2, -1)).transpose(-1, 1).transpose(2, -1)
+    return y.permute(0, 3, 1, 2)
+
+
+WEIGHT = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0))  # no buffer of any model
+
+PORTS = {
+    "another axis than the norm's": Row(third_axis, drops(0.5, kind=nn.Dropout2d), maps),
+    "another axis, rectified": Row(
+        lambda x, d: third_axis(F.relu(x), d), drops(0.2, kind=nn.Dropout2d), maps
+    ),
+    "dropped weights": Row(
+        lambda x, d, w: F.linear(x, d(w.weight)), lambda: (nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH))
+    ),
+    "dropped weights of a constant": Row(lambda x, d: F.linear(x, d(WEIGHT)), drops(0.5)),
+}
+
+TABLE = {**ONE_TENSOR, **CONSTANTS, **INTEGERS, **MASKS, **NON_LINEAR, **PORTS}
 
 
 def within_batches(model: nn.Module, x: Tensor, size: int) -> dict[str, float]:
@@ -189,3 +236,29 @@ def test_prediction_is_right_or_unknown(name: str) -> None:
         if delta is not None and abs(delta - true) > TOLERANCE:
             wrong[shift.norm] = (round(delta, 3), round(true, 3))
     assert not wrong, f"(predicted, measured): {wrong}"
+
+
+class Selects(nn.Module):
+    """Adds the sum of the values above a threshold: how many these are differs from draw to draw."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold, self.drop, self.norm = threshold, nn.Dropout(0.5), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(x)
+        return self.norm(y + y[:2].masked_select(y[:2] > self.threshold).sum())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("threshold", [-2.0, -1.5, 0.5])
+def test_a_size_that_depends_on_the_draw_is_unknown(threshold: float) -> None:
+    torch.manual_seed(0)
+    (shift,) = predicted(Selects(threshold), torch.randn(8, 4)).norms
+    assert shift.delta is None and "masked_select (the result has another shape)" in shift.unknown[0]
+
+
+def test_dropped_weights_are_unknown_and_not_harmless() -> None:
+    for name in ("dropped weights", "dropped weights of a constant"):
+        row = PORTS[name]
+        found = predicted(row.model(), row.x()[:8])
+        assert all(shift.delta is None and "Dropout" in shift.unknown[0] for shift in found.norms)

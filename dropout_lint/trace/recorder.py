@@ -420,7 +420,9 @@ class Recorder(TorchFunctionMode):
             if isinstance(value, torch.Tensor):
                 if not materials.fits(value):
                     self.writer.argument(value)  # a constant from outside: bind its stand-in
-                    value = materials.twin(value)
+                    twin = materials.twin(value)
+                    self.witness.reach(twin, self.witness.of(value))
+                    value = twin
                 tensors.append(value)
                 return value
             kind = type(value)

@@ -18,14 +18,21 @@ from dropout_lint.prediction.state import State
 
 VALUES = 2**16
 """Size of a sample: rows times values."""
-MOST_SAMPLED = 1024
+MOST_SAMPLED = 2**12
 """Most values that a function is sampled of."""
-MOST_CORRECTION = 100.0
-"""Bound on the factor of a correction, either way."""
+FEWEST_ROWS = 128
+"""Rows of a sample of many values."""
 
 
 def corrected(  # noqa: PLR0917 - what each is stands below
-    x: State, y: State, typical: State, n: int, pair: float, f: Callable[[Array], Array]
+    x: State,
+    y: State,
+    typical: State,
+    n: int,
+    pair: float,
+    f: Callable[[Array], Array],
+    *,
+    one_mask: bool = False,
 ) -> State:
     """`y` with test variance, train variance and data part as a sample has them.
 
@@ -34,8 +41,9 @@ def corrected(  # noqa: PLR0917 - what each is stands below
         y: the result, worked out by moments; of one component.
         typical: the same, worked out for `x.merged()`.
         f: (rows, n) → (rows, results).
+        one_mask: the pending mask is the same for all n values.
     """
-    test, train, again = (f(part) for part in _sample(x.merged(), n, pair))
+    test, train, again = (f(part) for part in _sample(x.merged(), n, pair, one_mask))
     found = (
         test.var(0).mean(),
         train.var(0).mean(),
@@ -43,24 +51,22 @@ def corrected(  # noqa: PLR0917 - what each is stands below
     )
     known = typical.t_var[0], typical.train_var[0], typical.data[0]
     t_factor, factor, data_factor = (
-        np.clip(a / b, 1 / MOST_CORRECTION, MOST_CORRECTION) if a > 0 and b > 0 else 1.0
-        for a, b in zip(found, known, strict=True)
+        a / b if a > 0 and b > 0 else 1.0 for a, b in zip(found, known, strict=True)
     )
     var = y.var * factor
     data = np.minimum(y.data * data_factor, var[0])
     return replace(y, t_var=y.t_var * t_factor, var=var, sig=np.sqrt(data)[None], data=data).balanced()
 
 
-def _sample(x: State, n: int, pair: float) -> tuple[Array, Array, Array]:
+def _sample(x: State, n: int, pair: float, one_mask: bool) -> tuple[Array, Array, Array]:
     """Rows of n values of the one group of `x`: in test mode, in train mode, and with other masks again."""
     random = np.random.default_rng(0)
-    rows = max(VALUES // n, 2)
+    rows = max(VALUES // n, FEWEST_ROWS)
     normals = rectified_parts(x)
     u = x if normals is None else normals
     signal = x.sig**2 if normals is None else normals.sig2
     common, own, pattern = (random.standard_normal(shape) for shape in ((rows, 1), (rows, n), (1, n)))
     data = np.sqrt(max(pair, 0.0)) * common + np.sqrt(1 - max(pair, 0.0)) * own
-    one_mask = x.mask in ("channel", "sample")
 
     def rectified(values: Array) -> Array:
         return values if normals is None else np.maximum(values, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def energy(x: State) -> Array:
 @function("softmax", "log_softmax", "softmin", "sparsemax")
 @module("Softmax", "LogSoftmax", "Softmin", "Softmax2d")
 def softmax(call: Call) -> State:
-    """e^x over its mean, in each mode, and over L; the logarithm only shifts x."""
+    """e^x over its mean, in each mode, and over L."""
     x, shape = call.x, call.shape
     dim = getattr(call.module, "dim", None) if call.module is not None else call.arg(1, "dim", -1)
     if call.name == "Softmax2d":
@@ -40,14 +41,7 @@ def softmax(call: Call) -> State:
     if "in" in call.name:
         x = x.scaled(-1.0)
     if "log" in call.name.lower():
-        e = _exponential(x)
-        share = e.counts / e.counts.sum()
-        part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
-        shift = np.log(np.maximum(part * length, 1e-30))[:, None]
-        t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
-        return replace(
-            x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), before_relu=None
-        ).balanced()
+        return _sampled(x, _logarithm_by_moments, (axis,), length, lambda t: t - _largest(t) - _log_sum(t))
     return softmax_of(x, (axis,), length)
 
 
@@ -57,21 +51,49 @@ def _exponential(x: State) -> State:
 
 def softmax_of(x: State, dims: tuple[int, ...], length: int) -> State:
     """Softmax of `x` over `dims`, which hold `length` values."""
-    y = _softmax_by_moments(x, dims, length)
-    own_mask = x.mask == "sample" or (x.mask == "channel" and x.axis not in dims)
-    if not np.any(x.noise) or own_mask or y.components > 1 or not 1 < length <= MOST_SAMPLED:
-        return y
-    typical = _softmax_by_moments(x.merged(), dims, length)
-    crowd = length / (1 + length**2 * typical.train_var[0]), typical.positions_averaged
-    if min(crowd) > MANY:
-        return y
+    return _sampled(x, _softmax_by_moments, dims, length, lambda t: np.exp(t - _largest(t) - _log_sum(t)))
 
-    def exactly(t: Array) -> Array:
-        e = np.exp(np.minimum(t, MOST_EXPONENT))
-        result: Array = e / e.sum(1, keepdims=True)
-        return result
 
-    return corrected(x, y, typical, length, 0.0, exactly)
+def _largest(t: Array) -> Array:
+    result: Array = t.max(1, keepdims=True)
+    return result
+
+
+def _log_sum(t: Array) -> Array:
+    """(rows, 1) log Σ e^(t - largest)."""
+    result: Array = np.log(np.exp(t - _largest(t)).sum(1, keepdims=True))
+    return result
+
+
+def _sampled(
+    x: State,
+    by_moments: Callable[[State, tuple[int, ...], int], State],
+    dims: tuple[int, ...],
+    length: int,
+    exactly: Callable[[Array], Array],
+) -> State:
+    """By moments, corrected by a sample where the sum is one of effectively few values."""
+    y = by_moments(x, dims, length)
+    if not np.any(x.noise) or length <= 1:
+        return y
+    length = min(length, MOST_SAMPLED)
+    one_mask = x.mask == "sample" or (x.mask == "channel" and x.axis not in dims)
+    spread = _softmax_by_moments(x.merged(), dims, length)
+    crowd = length / (1 + length**2 * spread.train_var[0]), spread.positions_averaged
+    if min(crowd) > MANY and not one_mask:
+        return y
+    typical = by_moments(x.merged(), dims, length).collapse()
+    return corrected(x, y.collapse(), typical, length, 0.0, exactly, one_mask=one_mask)
+
+
+def _logarithm_by_moments(x: State, dims: tuple[int, ...], length: int) -> State:
+    """The logarithm shifts x by that of the mean of e^x."""
+    e = _exponential(x)
+    share = e.counts / e.counts.sum()
+    part = e.mean @ share if x.sample_wide else np.full(x.components, e.train_mean @ share)
+    shift = np.log(np.maximum(part * length, 1e-30))[:, None]
+    t_shift = math.log(max(float(e.t_mean @ share) * length, 1e-30))
+    return replace(x, mean=x.mean - shift, t_mean=x.t_mean - t_shift, levels=(), before_relu=None).balanced()
 
 
 def _softmax_by_moments(x: State, dims: tuple[int, ...], length: int) -> State:
