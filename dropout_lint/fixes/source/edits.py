@@ -35,6 +35,7 @@ class Edits:
         self.classes: set[cst.CSTNode] = set()
         self.kept: dict[cst.CSTNode, list[cst.Comment]] = {}
         self.collapsed: set[cst.CSTNode] = set()
+        self.renames: list[tuple[Statement, str, cst.BaseExpression]] = []  # statements that leave `y = x`
         self.thinned: dict[cst.CSTNode, set[int]] = {}
 
     def __bool__(self) -> bool:
@@ -267,6 +268,18 @@ def in_parentheses(value: cst.BaseExpression) -> cst.BaseExpression:
     if isinstance(value, ATOMS) or value.lpar:
         return value
     return value.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+
+
+def negated(test: cst.BaseExpression) -> cst.BaseExpression:
+    """A condition turned round, as one writes it: `x is not None` for `x is None`."""
+    if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
+        return test.expression
+    if isinstance(test, cst.Comparison) and len(test.comparisons) == 1:
+        (target,) = test.comparisons
+        turned = cst.IsNot() if isinstance(target.operator, cst.Is) else cst.Is()
+        if isinstance(target.operator, (cst.Is, cst.IsNot)):
+            return test.with_changes(comparisons=[target.with_changes(operator=turned)])
+    return cst.UnaryOperation(cst.Not(), in_parentheses(test))
 
 
 def add_import(module: cst.Module, package: str, name: str) -> cst.Module:

@@ -10,10 +10,10 @@ from torch import fx
 
 from dropout_lint.fixes.graph.dropmodules import class_name
 from dropout_lint.fixes.plan.steps import DELETING, ERASING, Step
-from dropout_lint.fixes.source import constructor, forward, functional, leftovers, sequences
+from dropout_lint.fixes.source import constructor, erasing, forward, functional, leftovers, sequences
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
-from dropout_lint.fixes.source.guards import lost_conditions, positive
+from dropout_lint.fixes.source.guards import asks_for, lost_conditions, positive
 from dropout_lint.fixes.source.hoist import Hoist, hoisted
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import (
@@ -123,6 +123,8 @@ class Expression:
                     done.add(key)
                     self._exchange(step)
         self._move_all()
+        for edits in self.edits.values():
+            erasing.pass_on(edits)
         leftovers.take_away_unused(self)
         self.notes += reader_notes(self.steps)
         return {path: edits for path, edits in self.edits.items() if edits}
@@ -254,7 +256,7 @@ class Expression:
     def _moves(self, site: DropoutSite) -> bool:
         """Whether a call is moved, or left alone because nothing was found about it."""
         step = self.by_node.get(site.node)
-        return step is None or step.action == "move"
+        return site.node not in self.found if step is None else step.action == "move"
 
     def _put(self, step: Step, place: New, used: set[int]) -> None:
         old = old_place(self.sources, step.site)
@@ -302,12 +304,22 @@ class Expression:
         return forward.Call(lambda data: cst.Call(callee, [cst.Arg(data)]), old.call, new=True)
 
     def _note_conditions(self, step: Step, old: Old, found: forward.Call, place: New) -> None:
-        """Say what a dropout depended on and does not any more, where that is not its ratio or the mode."""
+        """Say what a dropout depended on and does not any more, where that is not its ratio or the mode.
+
+        Raises:
+            CannotExpress: that was whether there is a dropout at all.
+        """
         argument = functional.ratio_of_call(old.call) if old.site.functional else None
         told = ("self.training", *(positive(argument.value) if argument is not None else ()))
-        lost = [old.source.code(test) for test in lost_conditions(old.source, found.whole, place.node)]
+        tests = lost_conditions(old.source, found.whole, place.node)
+        name = "" if old.site.functional else old.source.code(old.call.func)
+        lost = [old.source.code(test) for test in tests]
         kept = None if found.test is None else old.source.code(found.test)
         lost = [test for test in lost if test not in (*told, kept)]
+        if name and any(asks_for(old.source, test, name) for test in tests if old.source.code(test) in lost):
+            raise CannotExpress(
+                f"there may be no `{name}` at its new place, outside of the `if` for it", BY_HAND
+            )
         if lost:
             joined = " and ".join(lost)
             self.notes.append(f"{step.site.name}: it stood under `if {joined}`, and does not where it is now")
@@ -380,7 +392,7 @@ class Expression:
             self.hoists[old.key].write(edits)
             return
         if old.holder is None:
-            forward.erase(edits, old.call, moved=id(old.call) in used)
+            erasing.erase(edits, old.call, moved=id(old.call) in used)
             if id(old.call) not in used:
                 self.erased_calls.append(old)
             return

@@ -9,7 +9,7 @@ from typing import Any
 import libcst as cst
 from libcst import matchers as m
 
-from dropout_lint.fixes.source.edits import Edits, first_argument, in_parentheses
+from dropout_lint.fixes.source.edits import Edits, bare, first_argument, negated
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.syntax import SourceFile, Statement
 
@@ -26,7 +26,7 @@ class Call:
         statement: the statement (with its guards) that calls it now, None for a nested call.
         guarded: that statement stands under an `if` of its own, or the call is a side of a conditional.
         new: it is a new call, which is written as a statement where that needs no new variable.
-        test: what it is asked for, by an `if` whose other side hands the value on.
+        choice: the head of an `if` whose other side does the same without it, asking for it.
     """
 
     make: Callable[[cst.BaseExpression], cst.BaseExpression]
@@ -34,7 +34,12 @@ class Call:
     statement: Statement | None = None
     guarded: bool = False
     new: bool = False
-    test: cst.BaseExpression | None = None
+    choice: cst.If | None = None
+
+    @property
+    def test(self) -> cst.BaseExpression | None:
+        """What that `if` asks."""
+        return None if self.choice is None else self.choice.test
 
     @property
     def commented(self) -> bool:
@@ -45,8 +50,8 @@ class Call:
         """`name = drop(name)`, with the guards of the old place."""
         value = self.make(cst.Name(name))
         new = cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(cst.Name(name))], value)])
-        if self.test is not None:
-            return cst.If(self.test, cst.IndentedBlock([new]))
+        if self.choice is not None:
+            return self.choice.with_changes(body=self.choice.body.with_changes(body=[new]))
         if self.statement is None:
             return new
         assert isinstance(new.body[0], cst.Assign)
@@ -98,14 +103,15 @@ def call_of(source: SourceFile, call: cst.Call, adjust: Callable[[cst.Call], cst
         )
 
     guarded = whole is not call
-    if statement is None or not stands_alone:
-        return Call(make, whole, guarded=guarded)
-    choice = _choice_between(source, statement, call)
+    choice = choice_between(source, statement, call)
     if choice is not None:
         test = choice.test
-        if source.parent(statement) is not choice.body:
-            test = cst.UnaryOperation(cst.Not(), in_parentheses(test))
-        return Call(make, whole, guarded=True, new=True, test=test)
+        if statement is not None and source.parent(statement) is not choice.body:
+            test = negated(test)
+        head = choice.with_changes(test=test, orelse=None, leading_lines=[])
+        return Call(make, whole, guarded=True, new=True, choice=head)
+    if statement is None or not stands_alone:
+        return Call(make, whole, guarded=guarded)
     outer: Statement = statement
     while (guard := guard_of(source, outer)) is not None:
         outer, guarded = guard, True
@@ -115,7 +121,7 @@ def call_of(source: SourceFile, call: cst.Call, adjust: Callable[[cst.Call], cst
 def choice_of(source: SourceFile, call: cst.Call) -> cst.Call | cst.IfExp:
     """`drop(x) if … else x` (or the other way round) around a dropout call, else the call."""
     holder, data = source.parent(call), first_argument(call)
-    if isinstance(holder, cst.IfExp) and isinstance(data, cst.Name) and holder.test is not call:
+    if isinstance(holder, cst.IfExp) and data is not None and holder.test is not call:
         other = holder.orelse if holder.body is call else holder.body
         if data.deep_equals(other):
             return holder
@@ -126,7 +132,7 @@ def one_line(call: cst.Call) -> cst.Call:
     """A call without the line breaks and comments between its arguments, which belong to the old place."""
     none, comma = cst.SimpleWhitespace(""), cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
     if not m.findall(
-        call.with_changes(args=[_without_value(item) for item in call.args]), m.ParenthesizedWhitespace()
+        call.with_changes(args=[without_value(item) for item in call.args]), m.ParenthesizedWhitespace()
     ):
         return call
     last = len(call.args) - 1
@@ -151,7 +157,7 @@ def unwrapped(call: cst.Call) -> cst.Call:
     return call.with_changes(whitespace_before_args=first, args=[argument])
 
 
-def _without_value(argument: cst.Arg) -> cst.Arg:
+def without_value(argument: cst.Arg) -> cst.Arg:
     return argument.with_changes(value=cst.Name("x"))
 
 
@@ -184,30 +190,8 @@ def guard_of(source: SourceFile, statement: Statement) -> cst.If | None:
     return None
 
 
-def erase(edits: Edits, call: cst.Call, *, moved: bool) -> None:
-    """Take a dropout call out of a function; a guard that has nothing left goes with it.
-
-    A comment on a line of its own above a statement goes with it. One behind the statement moves with it
-    (`moved`); where nothing moves it stays, on a line of its own. So does one inside of a nested call.
-    """
-    found = call_of(edits.source, call)
-    if found.statement is not None and not _renames(found.statement, call):
-        edits.remove(found.statement)
-        if not moved:
-            edits.keep_comments(found.statement, end_comments(found.statement))
-        return
-    statement = edits.source.statement(call)
-    if statement is not None:
-        bare_call = call.with_changes(args=[_without_value(item) for item in call.args], lpar=[], rpar=[])
-        edits.keep_comments(statement, comments_in(bare_call))
-    edits.erase_call(call, choice_of(edits.source, call))
-    choice = _choice_between(edits.source, statement, call) if found.test is not None else None
-    if choice is not None:
-        edits.collapse(choice)
-
-
-def _choice_between(source: SourceFile, statement: Statement | None, call: cst.Call) -> cst.If | None:
-    """The `if` whose branches are `y = drop(x)` and `y = x`: alike, without the drop."""
+def choice_between(source: SourceFile, statement: Statement | None, call: cst.Call) -> cst.If | None:
+    """The `if` whose branches are alike without the drop: `y = drop(x)` and `y = x`."""
     block = None if statement is None else source.parent(statement)
     holder = None if block is None else source.parent(block)
     choice = source.parent(holder) if isinstance(holder, cst.Else) else holder
@@ -220,16 +204,17 @@ def _choice_between(source: SourceFile, statement: Statement | None, call: cst.C
     if any(len(body.body) != 1 for body in bodies):
         return None
     other = bodies[1] if block is bodies[0] else bodies[0]
-    small = getattr(other.body[0], "body", [None])[0]
-    own = getattr(statement, "body", [None])[0]
-    alike = (
-        isinstance(small, cst.Assign)
-        and isinstance(own, cst.Assign)
-        and len(small.targets) == len(own.targets) == 1
-        and small.targets[0].target.deep_equals(own.targets[0].target)
-        and small.value.deep_equals(data)
-    )
-    return choice if alike else None
+    return choice if without(statement, call, other.body[0]) else None
+
+
+def without(statement: cst.CSTNode | None, call: cst.Call, other: cst.CSTNode) -> bool:
+    """Whether a line without its dropout call is another one, but for comments and empty lines."""
+    if not isinstance(statement, cst.SimpleStatementLine) or not isinstance(other, cst.SimpleStatementLine):
+        return False
+    left = statement.deep_replace(call, bare(call))
+    assert isinstance(left, cst.SimpleStatementLine)
+    pairs = zip(left.body, other.body, strict=False)
+    return len(left.body) == len(other.body) and all(one.deep_equals(two) for one, two in pairs)
 
 
 def end_comments(statement: Statement) -> list[cst.Comment]:
@@ -241,14 +226,6 @@ def comments_in(*nodes: cst.CSTNode) -> list[cst.Comment]:
     """The comments in some code."""
     found = [item for node in nodes for item in m.findall(node, m.Comment())]
     return [item for item in found if isinstance(item, cst.Comment)]
-
-
-def _renames(statement: Statement, call: cst.Call) -> bool:
-    """Whether the assignment binds another name than the one it reads: `y = drop(x)`."""
-    (assign,) = m.findall(statement, m.Assign())
-    assert isinstance(assign, cst.Assign)
-    data = first_argument(call)
-    return data is None or not data.deep_equals(assign.targets[0].target)
 
 
 def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
@@ -392,9 +369,8 @@ def whole_target(statement: cst.SimpleStatementLine, value: cst.CSTNode) -> str 
 
 def lives_on(source: SourceFile, statement: cst.SimpleStatementLine, name: str) -> bool:
     """Whether the value that `name` has before a statement may be read elsewhere than once in it."""
-    inside = m.findall(statement, m.Name(name))
     stores = assigned(statement)
-    if len([node for node in inside if not _is_target(source, node)]) > 1:
+    if len(readings(source, statement, name)) > 1:
         return True
     if name in stores:
         return False
@@ -422,6 +398,18 @@ def assigned(statement: cst.SimpleStatementLine) -> set[str]:
                 if isinstance(target.target, cst.Name):
                     names.add(target.target.value)
     return names
+
+
+def readings(source: SourceFile, node: cst.CSTNode, name: str) -> list[cst.Name]:
+    """Where some code reads a variable: no targets, attributes or keywords of that name."""
+    found = []
+    for item in m.findall(node, m.Name(name)):
+        holder = source.parent(item)
+        labels = isinstance(holder, cst.Attribute) and holder.attr is item
+        labels = labels or (isinstance(holder, cst.Arg) and holder.keyword is item)
+        if isinstance(item, cst.Name) and not labels and not _is_target(source, item):
+            found.append(item)
+    return found
 
 
 def _is_target(source: SourceFile, node: cst.CSTNode) -> bool:

@@ -8,7 +8,7 @@ import libcst as cst
 from libcst import matchers as m
 
 from dropout_lint.fixes.source.constructor import is_number
-from dropout_lint.fixes.source.edits import first_argument, in_parentheses
+from dropout_lint.fixes.source.edits import first_argument, in_parentheses, negated
 from dropout_lint.fixes.source.scopes import Binder, Reader, leaves
 from dropout_lint.fixes.source.syntax import SourceFile
 
@@ -20,7 +20,7 @@ def conditions(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression
     while holder is not None and not isinstance(holder, (cst.FunctionDef, cst.ClassDef)):
         if isinstance(holder, (cst.If, cst.IfExp)) and child is not holder.test:
             if child is holder.orelse:
-                found.append(cst.UnaryOperation(cst.Not(), in_parentheses(holder.test)))
+                found.append(negated(holder.test))
             else:
                 found += parts(holder.test)
         child, holder = holder, source.parent(holder)

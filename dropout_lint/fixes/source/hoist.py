@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst import matchers as m
 
-from dropout_lint.fixes.source import forward
+from dropout_lint.fixes.source import erasing, forward
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.guards import read_names
 from dropout_lint.fixes.source.scopes import Binder
@@ -34,7 +34,7 @@ class Hoist:
 
     def write(self, edits: Edits) -> None:
         """Take it out of the loop, and put it behind."""
-        forward.erase(edits, self.call, moved=True)
+        erasing.erase(edits, self.call, moved=True)
         edits.insert_after(self.loop, self.dropout.on(self.name))
 
 

@@ -13,8 +13,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         x = self.conv(x)
-        out = x
-        out = F.relu(self.bn(out))
+        out = F.relu(self.bn(x))
         if self.drop is not None:
             out = self.drop(out)
         return self.fc(out.mean((2, 3)))
