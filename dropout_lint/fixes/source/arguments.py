@@ -22,7 +22,7 @@ class Dead:
     """A parameter of a function, or an attribute that a class stores, which nothing reads any more.
 
     Attributes:
-        name: its name.
+        name: its name; "" for a function that only hands on what it is given any more.
         of: the class or function that takes it.
     """
 
@@ -35,7 +35,7 @@ class Dead:
         return self.name.startswith("self.")
 
     def __str__(self) -> str:
-        return f"`{self.name}` of {self.of}"
+        return f"`{self.name}` of {self.of} is taken and" if self.name else f"`{self.of}`"
 
 
 def dead_arguments(changes: Sequence[Change]) -> list[Dead]:
@@ -48,6 +48,9 @@ def dead_arguments(changes: Sequence[Change]) -> list[Dead]:
         now = dict(_functions(after))
         for path, function in _functions(before):
             if path not in now:
+                continue
+            if _hands_on(now[path]) and not _hands_on(function):
+                found.append(Dead("", path))
                 continue
             owner = path.removesuffix(".__init__")
             read = _read(function) & _parameters(function)
@@ -70,13 +73,20 @@ def refuse_dead(sources: Sources, steps: Sequence[Step], dead: Sequence[Dead]) -
     """
     if not dead:
         return
-    words = re.compile("|".join(rf"\b{re.escape(item.name.removeprefix('self.'))}\b" for item in dead))
+    names = [item.name.removeprefix("self.") for item in dead if item.name]
+    words = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or r"\Z.")
     erased = [step for step in steps if step.action in ("merge", "move", "remove", "uout")]
     blamed = next((step for step in erased if words.search(_written(sources, step))), None)
-    verb = "does" if len(dead) == 1 else "do"
+    taken = [f"`{item.name}` of {item.of}" for item in dead if item.name]
+    told = [f"{listed([f'`{item.of}`' for item in dead if not item.name])} would do nothing any more"]
+    told = told if len(taken) < len(dead) else []
+    if taken:
+        told.append(
+            f"{listed(taken)} would be taken and {'does' if len(taken) == 1 else 'do'} nothing any more"
+        )
     raise CannotExpress(
-        f"{listed([str(item) for item in dead])} would be taken and {verb} nothing any more",
-        "take the argument away together with the dropout, where its callers are known",
+        " and ".join(told),
+        "take that away together with the dropout, where its callers are known",
         blamed or (erased or list(steps))[0],
     )
 
@@ -90,6 +100,14 @@ def _functions(tree: ast.AST, path: str = "") -> Iterator[tuple[str, Function]]:
             yield from _functions(node, name)
         else:
             yield from _functions(node, path)
+
+
+def _hands_on(function: Function) -> bool:
+    """Whether a function does nothing but return one of its parameters."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    last = body[0] if len(body) == 1 else None
+    value = last.value if isinstance(last, ast.Return) else None
+    return isinstance(value, ast.Name) and value.id in _parameters(function)
 
 
 def _parameters(function: Function) -> set[str]:

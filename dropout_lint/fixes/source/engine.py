@@ -246,7 +246,7 @@ class _Search:
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
             self.notes += expression.notes
-            self.notes += [f"{item} is taken and does nothing any more" for item in dead if not item.stored]
+            self.notes += [f"{item} does nothing any more" for item in dead if not item.stored]
             if expression.uout.needs_us:
                 self.notes.append(NEEDS_US)
             self.notes += other_users(expression.edits, self.sources.trace.model, blank.target)

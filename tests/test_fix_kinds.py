@@ -1,0 +1,211 @@
+"""Each kind of fault in the spellings that people use: a fix does what it says, and nothing else.
+
+What runs is counted by exchanging torch's functions, not by the tool's own words.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dropout_lint.analysis import Analysis, analyse
+from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.steps import Applied, Skipped
+from dropout_lint.fixes.source.engine import fix_source
+from dropout_lint.inputs.example import Built
+from dropout_lint.loading.resolving import resolve
+
+NUMBERS = itertools.count()
+FILE = """\
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+example_inputs = (torch.randn(4, 3, 16),)
+
+
+class Wrapper(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return F.{function}(x, self.p{flag})
+
+
+class Sub(nn.{module}):
+    pass
+
+
+def free(x, training):
+    return F.{function}(x, 0.4{free_flag})
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6)
+        self.conv2, self.bn2 = nn.Conv1d(6, 6, 3, padding=1), nn.BatchNorm1d(6)
+        self.hidden, self.right, self.fc = nn.Linear(6, 6), nn.Dropout(0.1), nn.Linear(6, 2)
+        self.use = True
+        self.a = {made}
+
+    def helper(self, x):
+        return F.{function}(x, 0.4{flag})
+
+    def forward(self, x):
+{body}
+        x = F.relu(self.hidden(x.mean(2)))
+        return self.fc(self.right(x))
+"""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a dropout is written: what makes it, and what drops `x`."""
+
+    called: str
+    made: str = "None"
+
+    def text(self, body: str, module: str, function: str, *, always: bool) -> str:
+        """A file whose `forward` drops at each `DROP(…)` of `body`."""
+        flag, free = ("", "") if always else (", training=self.training", ", training=training")
+        names = {"module": module, "function": function, "flag": flag, "free_flag": free}
+        called = self.called.format(**names)
+        while "DROP(" in body:
+            before, _, rest = body.partition("DROP(")
+            depth = next(
+                end for end in range(len(rest)) if rest[: end + 1].count(")") > rest[: end + 1].count("(")
+            )
+            body = before + called.replace("@", rest[:depth]) + rest[depth + 1 :]
+        lines = "\n".join(f"        {line}" for line in body.splitlines())
+        return FILE.format(**names, made=self.made.format(**names), body=lines)
+
+
+SPELLINGS = {
+    "module": Spelling("self.a(@)", "nn.{module}(0.4)"),
+    "functional": Spelling("F.{function}(@, 0.4{flag})"),
+    "keyword": Spelling("F.{function}(input=@, p=0.4{flag})"),
+    "helper method": Spelling("self.helper(@)"),
+    "free function": Spelling("free(@, self.training)"),
+    "wrapper": Spelling("self.a(@)", "Wrapper(0.4)"),
+    "subclass": Spelling("self.a(@)", "Sub(0.4)"),
+    "in a Sequential": Spelling("self.a(@)", "nn.Sequential(nn.{module}(0.4))"),
+    "conditional": Spelling(
+        "(self.a(@) if self.a is not None else @)", "nn.{module}(0.4) if self.use else None"
+    ),
+}
+"""`@` is what is dropped."""
+SWITCHES = ("functional", "keyword", "helper method", "free function", "wrapper")  # those with a flag
+
+
+def built_of(text: str, folder: Path) -> tuple[Built, Analysis]:
+    file = folder / f"net_{next(NUMBERS)}.py"
+    file.write_text(text)
+    (built,) = resolve(f"{file}:Net", prefer_meta=False)
+    return built, analyse(built.model, built.inputs, constructed=built.constructed)
+
+
+def ran(model: nn.Module, *, train: bool) -> list[tuple[str, float, tuple[int, ...]]]:
+    """What torch drops in one pass: the function, the ratio and the shape."""
+    seen: list[tuple[str, float, tuple[int, ...]]] = []
+    plain = {name: getattr(F, name) for name in ("dropout", "dropout1d", "dropout2d")}
+
+    def watched(name: str) -> Any:
+        def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+            if training and p:
+                seen.append((name, p, tuple(input.shape)))
+            return input.clone()
+
+        return drop
+
+    for name in plain:
+        setattr(F, name, watched(name))
+    try:
+        model.train(train)(torch.randn(4, 3, 16))
+    finally:
+        for name, function in plain.items():
+            setattr(F, name, function)
+    return seen
+
+
+def both(text: str, folder: Path) -> list[tuple[nn.Module, tuple[Applied, ...], tuple[Skipped, ...]]]:
+    """The model after the fix of its graph, and after that of its source, each of which may refuse."""
+    built, analysis = built_of(text, folder)
+    graph = fix_graph(analysis)
+    source = fix_source(built, analysis)
+    after = source.changes[0].after if source.changes else text
+    return [
+        (graph.model, graph.applied, graph.skipped),
+        (built_of(after, folder)[0].model, source.applied, source.skipped),
+    ]
+
+
+PLAIN = """\
+x = F.relu(self.bn1(self.conv1(x)))
+x = F.relu(self.bn2(self.conv2(x)))"""
+RIGHT = ("dropout", 0.1, (4, 6))
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_one_before_a_norm_goes_behind_it(way: str, tmp_path: Path) -> None:
+    body = PLAIN.replace("self.conv2(x)", "DROP(self.conv2(x))")
+    for model, applied, skipped in both(
+        SPELLINGS[way].text(body, "Dropout", "dropout", always=False), tmp_path
+    ):
+        assert ran(model, train=True) == [("dropout", 0.4, (4, 6, 16)), RIGHT] and not ran(model, train=False)
+        assert [item.action for item in applied] == ["move"] or (not applied and skipped)
+
+
+@pytest.mark.parametrize("way", SWITCHES)
+def test_one_that_is_always_on_follows_the_mode(way: str, tmp_path: Path) -> None:
+    body = PLAIN.replace("self.conv1(x)", "self.conv1(DROP(x))")
+    for model, applied, skipped in both(
+        SPELLINGS[way].text(body, "Dropout", "dropout", always=True), tmp_path
+    ):
+        assert ("dropout", 0.4, (4, 3, 16)) in ran(model, train=True) and ran(model, train=True)[-1] == RIGHT
+        assert bool(ran(model, train=False)) == bool(skipped)
+        assert [item.action for item in applied] == ([] if skipped else ["repair"])
+        assert all("no method" in item.reason for item in skipped)
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_one_of_the_wrong_rank_drops_channels(way: str, tmp_path: Path) -> None:
+    body = PLAIN + "\nx = DROP(x)"
+    text = SPELLINGS[way].text(body, "Dropout2d", "dropout2d", always=False)
+    for model, applied, skipped in both(text, tmp_path):
+        ways = [("dropout1d", 0.4, (4, 6, 16)), RIGHT]
+        if not applied:
+            ways[0] = ("dropout2d", 0.4, (4, 6, 16))
+            assert skipped and all(item.reason and item.advice for item in skipped)
+        assert ran(model, train=True) == ways and not ran(model, train=False)
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_one_at_a_wrong_and_at_a_right_place_stays_at_the_right_one(way: str, tmp_path: Path) -> None:
+    body = PLAIN.replace("self.conv1(x)", "DROP(self.conv1(x))") + "\nx = DROP(x)"
+    for model, applied, skipped in both(
+        SPELLINGS[way].text(body, "Dropout", "dropout", always=False), tmp_path
+    ):
+        dropped = ran(model, train=True)
+        gone = sum(item.action == "merge" for item in applied)
+        assert dropped[-2:] == [("dropout", 0.4, (4, 6, 16)), RIGHT] and len(dropped) == 3 - gone
+        assert applied or skipped
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_of_two_in_a_row_one_is_left(way: str, tmp_path: Path) -> None:
+    """Moved to where one stands already, it would be written around it."""
+    body = PLAIN.replace("self.bn2(self.conv2(x))", "DROP(self.bn2(DROP(self.conv2(x))))")
+    for model, applied, skipped in both(
+        SPELLINGS[way].text(body, "Dropout", "dropout", always=False), tmp_path
+    ):
+        assert [item.action for item in applied] == ["merge"] or (not applied and skipped)
+        assert len(ran(model, train=True)) == 3 - len(applied)
