@@ -15,8 +15,9 @@ from torch import fx
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.amounts import HALF, Amounts
 from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
+from dropout_lint.fixes.plan.crowd import Crowd
 from dropout_lint.fixes.plan.ladder import Ladder
-from dropout_lint.fixes.plan.merging import at_place, merge, rivals
+from dropout_lint.fixes.plan.merging import at_place, merge
 from dropout_lint.fixes.plan.steps import DELETING, Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Outcome, Remaining, Trials
 from dropout_lint.fixes.plan.weighing import ALTERNATIVES, weighed
@@ -25,7 +26,6 @@ from dropout_lint.fixes.plan.words import (
     advice_for,
     not_worth_it,
     nothing_would,
-    taken_place,
     titled,
     what_would,
 )
@@ -97,7 +97,7 @@ class Planner:
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
             self._sort(finding)
-        self.crowded: dict[fx.Node, str] = {}  # why a dropout does not go to its place
+        self.crowd = Crowd(trials.flow)
         self.known = {(item.node, item.code) for item in trials.remaining(())}
         self.amounts = Amounts(trials, self.threshold, self._left)
 
@@ -178,14 +178,15 @@ class Planner:
         return outcome, too_little
 
     def _less(self, outcome: Outcome, nodes: set[fx.Node]) -> Outcome:
-        """An outcome without the steps of some dropouts, and without the merges into them."""
-        return self._outcome(
-            tuple(
-                step
-                for step in outcome.steps
-                if step.site.node not in nodes and (step.into is None or step.into.node not in nodes)
-            )
+        """An outcome without the steps of some dropouts, the merges into them and the moves past them."""
+        steps = tuple(
+            step
+            for step in outcome.steps
+            if step.site.node not in nodes and (step.into is None or step.into.node not in nodes)
         )
+        passing = self.crowd.passing(steps) if self.strategy == "auto" else set()
+        rest = self._outcome(steps)
+        return self._less(rest, passing) if passing else rest
 
     def _left_over(
         self, outcome: Outcome, too_little: Mapping[fx.Node, str], others: Mapping[Action, Outcome]
@@ -197,7 +198,7 @@ class Planner:
         for node, case in self.cases.items():
             step = steps.get(node)
             codes = tuple(code for code in case.codes if step is None or code not in step.codes)
-            reason = too_little.get(node) or self.crowded.get(node)
+            reason = too_little.get(node) or self.crowd.why.get(node)
             if step is not None and step.settles:
                 remaining = self.trials.remaining(outcome.steps)
                 counts = [item for item in remaining if item.node is node and item.severity != "info"]
@@ -223,7 +224,8 @@ class Planner:
         unanswered, advice = advice_for(first, self.strategy)
         if others and case.places:
             useful = self._useful(case.site.node, others)
-            advice = what_would(useful, in_graph) if useful else nothing_would(codes)
+            now = None if first.facts is None else first.facts.delta
+            advice = what_would(useful, in_graph, now=now) if useful else nothing_would(codes)
         return Skipped(case.site.name, codes, reason or unanswered, advice)
 
     def _useful(self, node: fx.Node, others: Mapping[Action, Outcome]) -> dict[Action, float]:
@@ -233,7 +235,7 @@ class Planner:
         return {
             option: worst[option]
             for option, one in others.items()
-            if (option != "move" or node in self.crowded)
+            if (option != "move" or node in self.crowd.why)
             and worst[option] >= least
             and all(item.node is not node for item in one.left)
         }
@@ -244,28 +246,32 @@ class Planner:
         """Steps for one strategy; a dropout that is still found goes on to its next place or strategy."""
         for case in self.cases.values():
             self.ladder.begin(case, strategy, ladder)
-        best: Outcome | None = None
+        tried: list[tuple[tuple[int, int], Outcome]] = []
         for _ in range(ROUNDS):
             outcome = self._outcome(self._steps(ladder))
-            if best is None or len(outcome.left) < len(best.left):
-                best = outcome
-            if not outcome.left:
-                break
-            left = [self.cases[item.node] for item in outcome.left if item.node in self.cases]
+            outcome = self._less(outcome, set()) if ladder else outcome
+            tried.append(((len(outcome.left), len(self.crowd.why)), outcome))
+            freed = self.crowd.freed(outcome.steps) if ladder else set()
+            for node in freed:
+                self.ladder.begin(self.cases[node], strategy, ladder)
+            left = [self.cases[item.node] for item in outcome.left if item.node in self.cases.keys() - freed]
             advanced = [self.ladder.advance(case, ladder) for case in left]
-            if not any(advanced):
+            if not freed and not any(advanced):
                 break
-        assert best is not None
-        return best
+        least = min(open_ones for open_ones, _ in tried)
+        best = [outcome for open_ones, outcome in tried if open_ones == least]
+        if not ladder or len(best) == 1:
+            return best[0]
+        return min(best, key=lambda one: len(self._without_what_does_not_help(one).left))
 
     def _steps(self, ladder: bool) -> tuple[Step, ...]:
         steps: list[Step] = []
-        moving: list[tuple[Case, Anchor]] = []
+        moves: list[Step] = []
         for case in self.cases.values():
             step: Step | None = None
             match case.action:
                 case "move" if case.anchors:
-                    moving.append((case, case.anchors[case.tried]))
+                    moves.append(Step(case.site, "move", case.anchors[case.tried], codes=case.codes))
                 case "remove":
                     step = Step(case.site, "remove", codes=case.codes)
                 case "repair":
@@ -274,12 +280,12 @@ class Planner:
                     pass
             if step is not None:
                 steps.append(step)
-        crowded = self._crowded(moving) if ladder else []
+        crowded = self.crowd.giving_way(moves) if ladder else set()
         if crowded:
-            for case in crowded:
-                self.ladder.give_way(case)
+            for node in crowded:
+                self.ladder.give_way(self.cases[node])
             return self._steps(ladder)
-        steps += self._moves(moving)
+        steps += self._moves(moves)
         steps += self.amounts.uouts(self._doing("uout"), steps, self.beta)
         lowered = self._doing("reduce")
         reductions = self.amounts.reductions(lowered, steps, least=HALF if ladder else 0.0)
@@ -292,35 +298,24 @@ class Planner:
     def _doing(self, action: Action) -> list[Case]:
         return [case for case in self.cases.values() if case.action == action]
 
-    def _crowded(self, moving: Sequence[tuple[Case, Anchor]]) -> list[Case]:
-        """The dropouts that would become one with those of other blocks, and so stay where they are."""
-        found = []
-        for case, anchor in moving:
-            bound = [other.site for other, place in moving if place.key == anchor.key]
-            others = rivals(self.flow, case.site, anchor, bound, one="DL204" in case.codes)
-            if others:
-                self.crowded[case.site.node] = taken_place(case.site, anchor, others)
-                found.append(case)
-        return found
-
-    def _moves(self, moving: Sequence[tuple[Case, Anchor]]) -> list[Step]:
-        steps: list[Step] = []
-        places: dict[tuple[str, ...], list[tuple[Case, Anchor]]] = {}
-        for case, anchor in moving:
-            places.setdefault(anchor.key, []).append((case, anchor))
+    def _moves(self, moves: Sequence[Step]) -> list[Step]:
+        """Moves, as one where several go to one place, each with the class that is made for its place."""
+        places: dict[Anchor, dict[fx.Node, Step]] = {}
+        for move in moves:
+            assert move.anchor is not None
+            anchor = next((place for place in places if place.key == move.anchor.key), move.anchor)
+            places.setdefault(anchor, {})[move.site.node] = move
         leaving = {case.site.node for case in self.cases.values() if case.action in ("move", "remove")}
-        for group in places.values():  # of several at one place, those that stand there already stay
-            mine = {case.site.node for case, _ in group}
-            if len(mine) > 1:
-                leaving -= {site.node for site in at_place(self.flow, group[0][1]) if site.node in mine}
-        for group in places.values():
-            anchor = group[0][1]
-            found = {case.site.node: case for case, _ in group}
+        for anchor, group in places.items():  # of several at one place, those that stand there already stay
+            if len(group) > 1:
+                leaving -= {site.node for site in at_place(self.flow, anchor) if site.node in group}
+        steps: list[Step] = []
+        for anchor, group in places.items():
             there = [
-                site for site in at_place(self.flow, anchor) if site.node in found or site.node not in leaving
+                site for site in at_place(self.flow, anchor) if site.node in group or site.node not in leaving
             ]
-            for step in merge(self.flow, anchor, found, there):
-                rank = len(shape_of(anchor.producer) or ()) or None
+            rank = len(shape_of(anchor.producer) or ()) or None
+            for step in merge(self.flow, group, there):
                 kind = kind_for(step.site, rank) if step.action == "move" else None
                 steps.append(replace(step, kind=kind))
         return steps

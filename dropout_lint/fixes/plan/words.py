@@ -11,7 +11,7 @@ from dropout_lint.fixes.plan.case import is_always_on_by_hand
 from dropout_lint.fixes.plan.steps import OWN_PLACE, Action, Anchor, Step
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import count, numbered
+from dropout_lint.words import count, numbered, severity_of_shift
 
 PLACES = {
     "P6": "after the branch's last norm and before its last weight layer; Kim et al. 2023, Guideline 1",
@@ -19,6 +19,10 @@ PLACES = {
     "H4": "before global pooling and after the last norm; Kim et al. 2023, Guideline 2",
 }
 """What the papers' names of places mean."""
+SEVERE = (
+    "Nearly every network that was trained with a Δ below 0.5 lost test error by it, and none did with Uout "
+    "or without dropout (benchmarks/results/retrain-fixed.md)"
+)
 BETTER_OFF = "a milder rule than before speaks of it at its new place, and its module has no better one"
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),
@@ -85,9 +89,15 @@ def taken_place(site: DropoutSite, anchor: Anchor, others: Sequence[DropoutSite]
     )
 
 
-def what_would(worst: Mapping[Action, float], in_graph: Collection[Action] = ()) -> str:
-    """Which strategies would answer a finding that `auto` leaves, as advice; those `in_graph` source cannot
-    say.
+def what_would(
+    worst: Mapping[Action, float], in_graph: Collection[Action] = (), *, now: float | None = None
+) -> str:
+    """Which strategies would answer a finding that `auto` leaves, as advice, and what leaving it costs.
+
+    Args:
+        worst: the lowest Δ of the whole network with each strategy.
+        in_graph: the strategies that source cannot say.
+        now: Δ at the norm that the finding is about.
     """
     how = {"move": "would, with one dropout for all"}
     ways = []
@@ -95,7 +105,8 @@ def what_would(worst: Mapping[Action, float], in_graph: Collection[Action] = ())
         what = f'`dl.fix(…, strategy="{name}")`' if name in in_graph else f"`--strategy {name}`"
         alone = ", in the graph alone" if name in in_graph else ""
         ways.append(f"{what} {how.get(name, 'would')}{alone} (worst Δ {delta:.2f})")
-    return "; ".join(ways) + ": they change the noise itself, so that is for you to decide"
+    dear = f". {SEVERE}" if severity_of_shift(now) == "severe" else ""
+    return "; ".join(ways) + f": they change the noise itself, so that is for you to decide{dear}"
 
 
 def nothing_would(codes: Sequence[str]) -> str:
