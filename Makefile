@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 	$(BIN)/dropout-lint fix 'fixtures.pointnet:build' || test $$? -eq 1
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

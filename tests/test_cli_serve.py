@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_project import ROOT, cli, table
+from cli_project import ROOT, cli, run_in, table
 from editor import Editor
 
 NET = """\
@@ -99,7 +99,7 @@ def test_findings_are_published_and_the_fix_is_what_the_command_writes(project: 
         (change,) = editor.ask("codeAction/resolve", fix)["edit"]["documentChanges"]
         assert change["textDocument"] == {"uri": editor.address("net.py"), "version": 1}
         text = applied(NET, change["edits"])
-        done = cli("fix", "net:Net", "--write", cwd=project)
+        done = run_in(project, "fix", "net:Net", "--write")
         assert done.returncode == 0, done.stderr
         assert (project / "net.py").read_text() == text != NET
 

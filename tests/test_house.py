@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import json
 import os
@@ -30,7 +31,8 @@ HEAVY = {"torch", "torchvision", "matplotlib", "jinja2", "markupsafe", "markdown
 HEAVY |= {"onnx", "importlib", "resource", "difflib", "lightning", "transformers"}
 
 
-def imports(module: str, *, top: bool) -> Iterator[str]:
+@functools.cache
+def imports(module: str, *, top: bool) -> tuple[str, ...]:
     """The modules that `module` imports at its top, or inside functions, but for type checkers."""
     path = FILES[module]
 
@@ -48,7 +50,7 @@ def imports(module: str, *, top: bool) -> Iterator[str]:
                     yield name if name in FILES else child.module
             yield from walk(child, deeper)
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return tuple(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
 def is_heavy(module: str, seen: set[str] | None = None) -> bool:

@@ -52,10 +52,10 @@ def test_without_a_norm_between_them_as_well() -> None:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "preresnet P3": lambda: preresnet.build("P3", 0.3),
-    "preresnet P0": lambda: preresnet.build("P0", 0.3),
-    "resnetv1 P4": lambda: resnetv1.build("P4", 0.3),
-    "densenet": lambda: densenet.build(0.3),
+    "preresnet P3": lambda: preresnet.build("P3", 0.3, depth=14),
+    "preresnet P0": lambda: preresnet.build("P0", 0.3, depth=14),
+    "resnetv1 P4": lambda: resnetv1.build("P4", 0.3, depth=14),
+    "densenet": lambda: densenet.build(0.3, depth=22),
     "vgg": lambda: vgg_bn.build(0.3, 0.3),
 }
 

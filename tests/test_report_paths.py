@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from cli_project import ROOT
+from cli_project import ROOT, run_in
 
 from dropout_lint.report import FORMATS
 
@@ -40,7 +40,7 @@ def test_no_format_holds_an_absolute_path(project: Path) -> None:
     (project.parent / "beside").mkdir()
     shutil.copy(project / "src" / "zoo" / "plain.py", project.parent / "beside" / "near.py")
     files = [word for name in FORMATS for word in ("--output-format", f"{name}=out.{name}")]
-    done = lint(project, "zoo.plain:Net", "../beside/near.py:Net", DENSE, "--input", "2x3x64x64", *files)
+    done = run_in(project, "zoo.plain:Net", "../beside/near.py:Net", DENSE, "--input", "2x3x64x64", *files)
     assert done.returncode == 1, done.stderr
     installed = str(Path(sys.prefix))
     for name in FORMATS:
