@@ -94,9 +94,19 @@ ONE_TENSOR = {
     "alpha: x + alpha_drop(x)": Row(lambda x, d: x + d(x), drops(0.5, kind=nn.AlphaDropout)),
 }
 
+POSITIONS = torch.randn(1, WIDTH, 40, generator=torch.Generator().manual_seed(0))
+
 CONSTANTS = {
     "drop(ones) * x": Row(lambda x, d: d(torch.ones_like(x)) * x, drops(0.5)),
     "drop((x > 0).float())": Row(lambda x, d: d((x > 0).float()), drops(0.5)),
+    "a dropped vector, multiplied": Row(lambda x, d: x * d(torch.ones(WIDTH)), drops(0.5), batch=16),
+    "a dropped vector, added": Row(lambda x, d: x + d(torch.ones(WIDTH)), drops(0.5), batch=16),
+    "a dropped row, expanded": Row(
+        lambda x, d: x + d(torch.arange(WIDTH)[None] / 8).expand_as(x), drops(0.5), batch=16
+    ),
+    "a dropped position code": Row(
+        lambda x, d: x + d(POSITIONS), drops(0.5), lambda: torch.randn(1024, WIDTH, 40)
+    ),
     "drop of a constant map": Row(lambda x, d: d(torch.full_like(x, 2.0)) + x, drops(0.5)),
 }
 
@@ -255,6 +265,16 @@ def test_a_size_that_depends_on_the_draw_is_unknown(threshold: float) -> None:
     torch.manual_seed(0)
     (shift,) = predicted(Selects(threshold), torch.randn(8, 4)).norms
     assert shift.delta is None and "masked_select (the result has another shape)" in shift.unknown[0]
+
+
+@pytest.mark.parametrize("name", ["a dropped vector, added", "a dropped row, expanded"])
+def test_a_mask_that_a_whole_batch_adds_is_unknown(name: str) -> None:
+    found = predicted(CONSTANTS[name].model(), torch.randn(8, WIDTH))
+    assert all(
+        shift.delta is None and "one mask for all samples" in shift.unknown[0] for shift in found.norms
+    )
+    (straight, _) = predicted(CONSTANTS["a dropped vector, multiplied"].model(), torch.randn(8, WIDTH)).norms
+    assert straight.delta == pytest.approx(0.5)
 
 
 def test_dropped_weights_are_unknown_and_not_harmless() -> None:

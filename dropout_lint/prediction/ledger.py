@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
@@ -223,6 +224,8 @@ def _evaluate(call: Call) -> Any:
         row = ledger.sites[node]
         x = _dropped(call, ledger.dropouts[row])
         ledger.at_dropout[node] = x
+        if _moves_whole_batches(call, x):
+            _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
         return drop(x, ledger.dropouts[row].spec.at(call.shape), row)
     if node in ledger.silent:
         return call.x
@@ -242,6 +245,21 @@ def _evaluate(call: Call) -> Any:
         if os.environ.get(RAISE):
             raise
         return _without_rule(call)
+
+
+def _moves_whole_batches(call: Call, x: State) -> bool:
+    """Whether a dropout drops entries of a vector that all samples share, and that is not only multiplied:
+    added, its noise moves the mean of a batch, which is no variance within it (`_within_batches`).
+    """
+    long = sum(size > 1 for size in call.shape)
+    fixed = not x.t_var.any() and not x.var.any()
+    scales = all(Kind.MULTIPLY in named(name_of(user)) for user in call.node.users)
+    return long <= 1 and fixed and not scales
+
+
+def _line(call: Call) -> str:
+    place = call.node.meta.get("call")
+    return f"{Path(place.file).name}:{place.line} " if place is not None else ""
 
 
 def _dropped(call: Call, site: DropoutSite) -> State:
@@ -379,9 +397,7 @@ def _without_rule(call: Call) -> Any:
     except Unrunnable as error:
         result = _passed(call, states)
         if call.node in ledger.noisy:
-            place = call.node.meta.get("call")
-            where = f"{Path(place.file).name}:{place.line} " if place is not None else ""
-            _say(ledger.unknown, call.node, f"{where}{call.name} ({error})")
+            _say(ledger.unknown, call.node, f"{_line(call)}{call.name} ({error})")
             return result
     if call.node in ledger.noisy:
         call.rough()
