@@ -53,16 +53,17 @@ def imports(module: str, *, top: bool) -> tuple[str, ...]:
     return tuple(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
-def is_heavy(module: str, seen: set[str] | None = None) -> bool:
-    """Whether importing `module` imports torch, or what comes with an extra."""
+def heavy(module: str, seen: set[str] | None = None) -> set[str]:
+    """Those of the packages that take long to load, or that come with an extra, which `module` imports."""
     seen = set() if seen is None else seen
     if module.partition(".")[0] != "dropout_lint":
-        return module.partition(".")[0] in {"torch", "torchvision", "libcst", "pygls"}
+        return {module.partition(".")[0]} & {"torch", "torchvision", "libcst", "pygls"}
     if module in seen or module not in FILES:
-        return False
+        return set()
     seen.add(module)
     parents = [module.rsplit(".", count)[0] for count in range(1, module.count("."))]
-    return any(is_heavy(name, seen) for one in (module, *parents) for name in imports(one, top=True))
+    found = [heavy(name, seen) for one in (module, *parents) for name in imports(one, top=True)]
+    return set[str]().union(*found)
 
 
 def test_what_is_imported_inside_a_function_is_torch_or_an_extra() -> None:
@@ -71,7 +72,7 @@ def test_what_is_imported_inside_a_function_is_torch_or_an_extra() -> None:
             if name.partition(".")[0] != "dropout_lint":
                 assert name.partition(".")[0] in HEAVY, f"{module} imports {name} inside a function"
                 continue
-            late = is_heavy(name) and not is_heavy(module)
+            late = heavy(name) - heavy(module)
             assert late or name in ("dropout_lint", module), (
                 f"{module} imports {name} inside a function without need"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,8 +11,9 @@ from dropout_lint.analysis import Analysis, Options, analyse, judge_program
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError, NoModelError
 from dropout_lint.fixes.plan.info import Draft, plan
+from dropout_lint.fixes.plan.planner import Plan
 from dropout_lint.fixes.plan.steps import Promise
-from dropout_lint.fixes.source.engine import draft_source
+from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
@@ -107,7 +108,7 @@ def lint_program(deployed: Deployed, options: Options) -> Outcome:
 def _at_rate(built: Built, options: Options, own: Settings) -> Outcome:
     """Lint a model with the ratio that the settings assume where its dropouts have none; said in a note."""
     with idle(built.model, options.catalogue, own.assume_p) as found:
-        outcome = lint_built(built, options, own.fail_on, draft_source)
+        outcome = lint_built(built, options, own.fail_on, _draft)
     told = _of_ratio_0(found.names)
     if own.assume_p is None:
         shifting = any(item.shifts for item in outcome.info.predictions)
@@ -126,6 +127,13 @@ def _of_ratio_0(names: list[str]) -> str:
 def _noted(outcome: Outcome, notes: list[str]) -> Outcome:
     info = msgspec.structs.replace(outcome.info, notes=[*outcome.info.notes, *notes])
     return msgspec.structs.replace(outcome, info=info)
+
+
+def _draft(trials: Trials, findings: Sequence[Finding]) -> Plan:
+    """What `dropout-lint fix` plans; what edits source is loaded only where there is something to fix."""
+    from dropout_lint.fixes.source.engine import draft_source
+
+    return draft_source(trials, findings)
 
 
 def planned_fixes(analysis: Analysis, least: Severity, source: Draft | None) -> Mapping[int, Promise]:
