@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from dropout_lint.analysis import Analysis, analyse
 from dropout_lint.fixes.graph.fix import fix_graph
-from dropout_lint.fixes.plan.steps import Applied, Skipped
-from dropout_lint.fixes.source.engine import fix_source
+from dropout_lint.fixes.plan.planner import Plan
+from dropout_lint.fixes.plan.steps import Applied, Fixed, Skipped
+from dropout_lint.fixes.plan.trials import Trials
+from dropout_lint.fixes.source.engine import draft_source, fix_source
 from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
 
@@ -103,6 +105,7 @@ SPELLINGS = {
     ),
 }
 """`@` is what is dropped."""
+ONLY_DROP = ("helper method", "free function", "wrapper")  # with nothing left to do once theirs is moved
 SWITCHES = ("functional", "keyword", "helper method", "free function", "wrapper")  # those with a flag
 
 
@@ -209,3 +212,66 @@ def test_of_two_in_a_row_one_is_left(way: str, tmp_path: Path) -> None:
     ):
         assert [item.action for item in applied] == ["merge"] or (not applied and skipped)
         assert len(ran(model, train=True)) == 3 - len(applied)
+
+
+def planned(text: str, folder: Path) -> tuple[Fixed, Plan]:
+    """The graph's fix, and what source would do, without its proofs."""
+    _, analysis = built_of(text, folder)
+    return fix_graph(analysis), draft_source(Trials(analysis), analysis.findings)
+
+
+FLAGS = {
+    "a parameter": "F.dropout(x, 0.4, on)",
+    "by keyword": "F.dropout(x, p=0.4, training=on)",
+    "an attribute": "F.dropout(x, 0.4, self.use)",
+    "a free function": "free(x, on)",
+    "a literal": "F.dropout(x, 0.4, True)",
+    "under a condition": "F.dropout(x, 0.4, True) if on else x",
+    "with the mode": "F.dropout(x, 0.4, self.training or self.use)",
+}
+
+
+@pytest.mark.parametrize("way", list(FLAGS))
+def test_a_flag_of_the_user_is_asked_about(way: str, tmp_path: Path) -> None:
+    text = SPELLINGS["functional"].text(f"{PLAIN}\nx = {FLAGS[way]}", "Dropout", "dropout", always=False)
+    text = text.replace(
+        "def forward(self, x):\n        x = F.relu", "def forward(self, x, on=True):\n        x = F.relu"
+    )
+    graph, source = planned(text, tmp_path)
+    assert not graph.applied and not source.steps
+    for left in (graph.skipped, source.skipped):
+        assert len(left) == 1 and "by a flag of yours" in left[0].reason
+
+
+ENCODERS = {
+    "class": "Encoder()",
+    "Sequential": "nn.Sequential(*Encoder().children(), nn.ReLU())",
+    "subclass": "type('Mine', (Encoder,), {})()",
+}
+HEAD = """
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.out = nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), nn.Conv1d(6, 6, 3)
+
+    def forward(self, x):
+        return self.out(F.relu(self.bn(self.conv(x))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoder", "way"),
+    [*(("class", way) for way in SPELLINGS), ("Sequential", "module"), ("subclass", "module")],
+)
+def test_the_dropout_of_a_head_stays_out_of_the_encoder(encoder: str, way: str, tmp_path: Path) -> None:
+    """Its place by the guidelines is in the encoder's last layer; it goes behind the head's own norm."""
+    body = "x = self.encoder(x)\nx = self.bn1(DROP(x))"
+    text = SPELLINGS[way].text(body, "Dropout", "dropout", always=False)
+    text = text.replace("\n\nclass Net", f"{HEAD}\n\nclass Net")
+    text = text.replace("self.use = True", f"self.use, self.encoder = True, {ENCODERS[encoder]}")
+    graph, source = planned(text, tmp_path)
+    assert [item.action for item in graph.applied] == ["move"] and not graph.skipped
+    assert ran(graph.model, train=True) == [("dropout", 0.4, (4, 6, 12)), RIGHT]
+    assert [step.action for step in source.steps] == ([] if way in ONLY_DROP else ["move"])
+    assert all("nothing any more" in left.reason for left in source.skipped)
