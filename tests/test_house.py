@@ -205,6 +205,15 @@ for strategy in ("auto", "reduce", "remove"):
     assert fixed.applied, fixed.skipped
 shift = dl.measure(net.Net(), [torch.randn(64, 3, 12, 12)] * 2, catalogue=own["catalogue"])
 assert abs(shift.delta["bn"] - finding.delta) < 0.1
+trained, batches = net.Net().train(), [torch.randn(64, 3, 12, 12) for _ in range(4)]
+trained.bn.momentum = None
+for batch in batches:
+    trained(batch)
+noisy = trained.bn.running_var.mean()
+dl.recalibrate(trained, batches)
+assert abs(trained.bn.running_var.mean() / noisy - finding.delta) < 0.1
+answers = dl.monte_carlo(trained.eval(), batches[0], 8, catalogue=own["catalogue"])
+assert answers.std.max() > 0 and not answers.left
 """
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{own}"}
     done = subprocess.run(
