@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import NOISES, FlatProbe, Function, Probe, SequenceProbe, measured, now, predicted, smooth
+from brute_force import (
+    NOISES,
+    FlatProbe,
+    Function,
+    Probe,
+    SequenceProbe,
+    measured,
+    now,
+    predicted,
+    smooth,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -208,6 +218,7 @@ FLAT: dict[str, tuple[Callable[[], nn.Module], int, str, bool]] = {
     "length": (f(lambda x: x.norm(dim=(2, 3))), WIDTH, "Dropout", False),
     "flatten": (nn.Flatten, WIDTH * SIZE**2, "Dropout2d", True),
 }  # fmt: skip
+SAMPLED = {"variance": {"var": 1}, "standard deviation": {"std": 1}}
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -215,7 +226,8 @@ def test_over_all_positions(name: str) -> None:
     op, out, kind, between = FLAT[name]
     torch.manual_seed(0)
     layer = nn.Conv2d(WIDTH, WIDTH, 3, padding=1) if between else None
-    check(FlatProbe(op(), NOISES[kind](0.3), layer, WIDTH, out, 2), smooth(256, WIDTH, SIZE, SIZE), passes=6)
+    probe = FlatProbe(op(), NOISES[kind](0.3), layer, WIDTH, out, 2)
+    check(probe, smooth(256, WIDTH, SIZE, SIZE), passes=6, fallbacks=SAMPLED.get(name))
 
 
 class Attention(nn.Module):
@@ -295,8 +307,7 @@ def test_statistics_over_time() -> None:
     torch.manual_seed(0)
     pooled = Function(lambda x: torch.cat([x.mean(2), x.std(2)], 1))
     probe = FlatProbe(pooled, nn.Dropout(0.3), None, WIDTH, 2 * WIDTH, 1)
-    # the window's own mean is taken as the mean over all windows, which costs a little more than elsewhere
-    check(probe, smooth(256, WIDTH, 32), tolerances=TOLERANCE | {"weights": 0.065})
+    check(probe, smooth(256, WIDTH, 32), fallbacks={"std": 1})
 
 
 class Words(nn.Module):

@@ -27,6 +27,8 @@ from dropout_lint.prediction.ops.kernel import by_dimension
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
+from dropout_lint.prediction.ops.sampled import sampled
+from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
@@ -228,11 +230,24 @@ def _settled(call: Call, x: State) -> None:
 
 
 @function("std", "var", "var_mean", "std_mean")
-def positions_averaged(call: Call) -> Any:
-    """x.var(dim) and x.std(dim): the mean square of what is left of x without the window's own mean."""
+def deviation(call: Call) -> Any:
+    """x.var(dim) and x.std(dim), run on samples: what they make of the data is of fourth order.
+
+    Of a tensor that is too large for that: the mean square of what is left of x without the window's mean.
+    """
+    try:
+        result = sampled(call)
+    except Unrunnable:
+        return _mean_square(call)
+    if call.node in call.ledger.noisy:
+        call.rough()
+    return result
+
+
+def _mean_square(call: Call) -> Any:
     dims, keepdim = _reduced(call)
     x, tied = call.x, tied_sources(call.ledger)
-    _settled(call, x)
+    call.rough()
     window = _positions(call, x, dims)
     middle = average(x, window, tied)
     y = average(through_centred(x, window), window, tied)
