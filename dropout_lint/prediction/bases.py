@@ -34,10 +34,11 @@ def predict(
 ) -> Prediction:
     """Δ = Var_test / Var_train at the input of every norm, and each dropout's share in the shortfall.
 
-    No data: moments are carried from node to node, and inputs are taken as standardised and smooth over
-    positions, as images are. Δ is that of the trained network: from its checkpoint, else what training is
-    expected to make of it, with an interval. A trained network that is small enough is run as well, on inputs
-    recovered from its norms' statistics (`probe`), and its Δ is what that run shows.
+    No data: moments are carried from node to node, and inputs are taken as standardised, smooth over
+    positions and louder at some than at others, as images are. Δ is that of the trained network: from its
+    checkpoint, else what training is expected to make of it, with an interval. A trained network that is
+    small enough is run as well, on inputs recovered from its norms' statistics (`probe`), and its Δ is what
+    that run shows.
 
     Args:
         trace: a traced model. Every node's shape is read from its meta data.

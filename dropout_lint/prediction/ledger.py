@@ -38,9 +38,8 @@ DECAY = 5.0
 images.
 """
 INPUT_ENERGY_VARIANCE = 0.4
-"""Assumed relative variance of a natural input's local energy over the positions, as the features that a
-trained network makes of it keep it (Wainwright & Simoncelli 2000, scale mixtures of Gaussians). Untrained
-weights mix too many inputs for it to matter.
+"""Assumed relative variance of a natural input's local energy over the positions, which features made of it
+keep, by trained weights or not (Wainwright & Simoncelli 2000, scale mixtures of Gaussians).
 """
 FILLS = ("zeros", "ones", "full", "empty", "rand", "randn", "tensor")
 RAISE = "DROPOUT_LINT_RAISE"
@@ -118,7 +117,7 @@ def finite(ledger: Ledger) -> bool:
 
 def delta_at(site: NormSite, ledger: Ledger) -> float:
     """Δ that a ledger found at a norm."""
-    if site.node in ledger.reestimated:  # it divides by what test mode shows
+    if site.node in ledger.reestimated or site.node not in ledger.noisy:  # it divides by what test mode shows
         return 1.0
     return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
@@ -188,7 +187,7 @@ def _given(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledg
     """What no operation makes: an input, a parameter; or a size, a device, a flag, a tuple of tensors."""
     value = node.meta.get("value")
     if node.op == "placeholder":
-        return _input(value, len(ledger.dropouts), INPUT_ENERGY_VARIANCE if ledger.trained else 0.0)
+        return _input(value, len(ledger.dropouts))
     if node.op == "get_attr":
         tensor = trace.held(str(node.target))
         if isinstance(tensor, torch.Tensor):
@@ -302,12 +301,12 @@ def without_values(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _input(value: Any, rows: int, energy_variance: float) -> Any:
-    """Standardised inputs that are smooth over positions."""
+def _input(value: Any, rows: int) -> Any:
+    """Standardised inputs that are smooth over positions, and louder at some than at others."""
     if isinstance(value, (tuple, list)):
-        return tuple(_input(item, rows, energy_variance) for item in value)
+        return tuple(_input(item, rows) for item in value)
     if isinstance(value, dict):
-        return {key: _input(item, rows, energy_variance) for key, item in value.items()}
+        return {key: _input(item, rows) for key, item in value.items()}
     if not isinstance(value, TensorInfo):
         return value
     shape = tuple(int(size) for size in value.shape)
@@ -318,7 +317,9 @@ def _input(value: Any, rows: int, energy_variance: float) -> Any:
         return fresh(rows, axis=axis, channels=shape[axis] if shape else 1)
     size = max(shape[2:]) if len(shape) > 3 else min(shape[1:])
     rho = np.exp(-DECAY * 2.0 ** np.arange(LAGS) / size)
-    state = replace(fresh(rows, axis=axis, channels=shape[axis], rho=rho), energy_variance=energy_variance)
+    state = replace(
+        fresh(rows, axis=axis, channels=shape[axis], rho=rho), energy_variance=INPUT_ENERGY_VARIANCE
+    )
     colours = len(shape) > 3 and shape[axis] <= MOST_COLOURS
     return replace(state, channel_correlation=INPUT_CHANNEL_CORRELATION) if colours else state
 

@@ -91,6 +91,7 @@ def _passed(  # noqa: PLR0917 - the symbols of the series below
     """
     if not energy_variance:
         return _hermite(moments, mean, dev, var, signal)
+    var = np.maximum(var, 0.0)  # of what is dropped, 0 up to rounding
     along = np.minimum(energy_slope**2, 0.9 * np.minimum(signal, var))
     low_high = np.array([-1.0, 1.0]).reshape(2, *[1] * var.ndim)
     louder = 1 + low_high * math.sqrt(energy_variance)
