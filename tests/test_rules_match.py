@@ -169,6 +169,15 @@ def test_rounds_of_a_loop_read_as_one() -> None:
     assert [finding.rule.code for finding in distinct(found)] == ["DL101"]
 
 
+@pytest.mark.parametrize(("p", "severity"), [(0.5, "error"), (0.1, "warning")])
+def test_a_small_shift_is_a_warning(p: float, severity: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.Dropout(p), nn.BatchNorm1d(32), nn.Linear(32, 2))
+    (finding,) = RULES.match(surveyed(model, torch.randn(4, 8)))
+    assert finding.facts is not None and finding.facts.delta is not None
+    assert (finding.rule.code, finding.severity) == ("DL101", severity)
+    assert (finding.facts.delta >= 0.8) is (severity == "warning")
+
+
 def test_among_equals_more_precedence_then_more_keys_then_the_lower_code(tmp_path: Path) -> None:
     def rule(code: str, match: str, extra: str = "") -> Any:
         path = tmp_path / f"{code}.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 def markdown(rule: Rule) -> str:
     """The whole rule as Markdown."""
+    mild = "" if rule.mild is None else f" (**{rule.mild.severity}** from Δ = {rule.mild.delta:.2f} on)"
     lines = [
         f"# {rule.code} {rule.name}",
         "",
-        f"Severity: **{rule.severity}** · Fix: **{rule.fix or 'none'}** · Source: {rule.source}",
+        f"Severity: **{rule.severity}**{mild} · Fix: **{rule.fix or 'none'}** · Source: {rule.source}",
         "",
     ]
     for heading, text in rule.sections.items():
@@ -56,6 +58,7 @@ def as_json(rules: Iterable[Rule]) -> str:
             "code": rule.code,
             "name": rule.name,
             "severity": rule.severity,
+            "mild": None if rule.mild is None else asdict(rule.mild),
             "fix": rule.fix,
             "source": rule.source,
             "sections": dict(rule.sections),

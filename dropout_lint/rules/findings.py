@@ -18,6 +18,14 @@ RULE_SEVERITIES: tuple[RuleSeverity, ...] = (*SEVERITIES, "off")
 
 
 @dataclass(frozen=True)
+class Mild:
+    """A milder severity for findings whose Δ is at least `delta`."""
+
+    severity: Severity
+    delta: float
+
+
+@dataclass(frozen=True)
 class Rule:
     """One rule file.
 
@@ -35,6 +43,7 @@ class Rule:
             reported beside the others.
         precedence: among equally severe `once` rules the higher one reports; then the one with more `match`
             keys, then the lower code.
+        mild: a milder severity for findings whose Δ is near 1; None where it is always the same.
     """
 
     code: str
@@ -48,11 +57,21 @@ class Rule:
     path: str
     report: Literal["once", "always"] = "once"
     precedence: int = 0
+    mild: Mild | None = None
 
     @property
     def reported_severity(self) -> Severity:
-        """The severity of its findings."""
+        """The severity of its findings, the highest where it depends on Δ."""
         return "info" if self.severity == "off" else self.severity
+
+    def severity_of(self, facts: Facts) -> Severity:
+        """The severity of a finding: that of `mild` where Δ is known and not below its bound, on the channels
+        that the dropout feeds as well.
+        """
+        if self.mild is None or facts.delta is None:
+            return self.reported_severity
+        worst = facts.delta if facts.fed_delta is None else min(facts.delta, facts.fed_delta)
+        return self.mild.severity if worst >= self.mild.delta else self.reported_severity
 
 
 @dataclass(frozen=True)

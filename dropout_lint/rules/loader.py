@@ -13,10 +13,10 @@ from typing import Any
 
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Malformed, compile_match, suggestion
-from dropout_lint.rules.findings import RULE_SEVERITIES, Rule
+from dropout_lint.rules.findings import RULE_SEVERITIES, Mild, Rule
 from dropout_lint.rules.ruleset import MESSAGE_EXTRAS, RuleSet
 from dropout_lint.survey.facts import Facts
-from dropout_lint.terms import REMEDIES
+from dropout_lint.terms import REMEDIES, SEVERITIES
 
 SECTIONS = (
     "What it does",
@@ -35,7 +35,7 @@ REQUIRED: Mapping[str, type] = {
     "message": str,
     "match": dict,
 }
-OPTIONAL: Mapping[str, type] = {"fix": str, "report": str, "precedence": int}
+OPTIONAL: Mapping[str, type] = {"fix": str, "report": str, "precedence": int, "mild": dict}
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "severity": RULE_SEVERITIES,
     "fix": REMEDIES,
@@ -143,7 +143,22 @@ def read_rule(path: Path) -> Rule:
         path=str(path),
         report=front.get("report", "once"),
         precedence=front.get("precedence", 0),
+        mild=_mild(path, front["mild"]) if "mild" in front else None,
     )
+
+
+def _mild(path: Path, table: Mapping[str, Any]) -> Mild:
+    example = 'Write mild = { severity = "warning", delta = 0.8 }.'
+    if set(table) != {"severity", "delta"}:
+        raise RuleError(f"{path}: mild: it needs severity and delta, and nothing else", example)
+    severity, delta = table["severity"], table["delta"]
+    if severity not in SEVERITIES:
+        raise RuleError(
+            f'{path}: mild: "{severity}" is no severity', f"It is one of {', '.join(SEVERITIES)}."
+        )
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < 1:
+        raise RuleError(f"{path}: mild: delta: {delta!r} is not between 0 and 1", example)
+    return Mild(severity, float(delta))
 
 
 def _split(path: Path, text: str) -> tuple[str, str]:

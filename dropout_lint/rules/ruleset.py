@@ -249,7 +249,7 @@ def _placed(rule: Rule, placement: Placement, threshold: float) -> Finding:
     )
     return Finding(
         rule,
-        rule.reported_severity,
+        rule.severity_of(placement.facts),
         message,
         placement.dropout,
         norm,
