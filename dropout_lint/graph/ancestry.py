@@ -37,7 +37,7 @@ class Ancestry:
         masks: node → bit set of the nodes that it is computed from, itself included.
         dropouts: the dropouts that are nodes of their own.
         joins, weights, pools, shifting, gates: the nodes of a kind, in their order.
-        memory: what was worked out about a join, by whoever asks for it again.
+        memory: what was worked out about a join, or about all of them, by whoever asks for it again.
         wrappers: qualified names of the modules whose `forward` does nothing but drop.
     """
 
@@ -64,7 +64,7 @@ class Ancestry:
         self.gates = self._of_kind(Kind.MULTIPLY)
         self.weight_mask = sum(1 << self.index[node] for node in self.weights)
         self.activation_mask = ~sum(1 << self.index[node] for node in self.nodes if node.op == "get_attr")
-        self.memory: dict[fx.Node, object] = {}
+        self.memory: dict[object, object] = {}
         self.wrappers = self._wrappers()
 
     def _wrappers(self) -> frozenset[str]:

@@ -64,9 +64,10 @@ def _within(flow: Ancestry, home: str, anchor: Anchor) -> bool:
     """
     if home in (author(flow, user) for user in anchor.users):
         return True
+    if home != author(flow, anchor.producer):
+        return False
     kind = type(module_at(flow.model, home))
-    alone = sum(type(module) is kind for module in flow.model.modules()) == 1
-    return alone and home == author(flow, anchor.producer)
+    return sum(type(module) is kind for module in flow.model.modules()) == 1
 
 
 def author(flow: Ancestry, node: fx.Node) -> str:
@@ -163,22 +164,30 @@ def branch_with(flow: Ancestry, node: fx.Node) -> Branch | None:
 def branches_fed(flow: Ancestry, site: DropoutSite) -> list[Branch | None]:
     """Branches of the block whose input or output the dropout is on (P0), the dropout's own block first."""
     before = after = None
-    for join in flow.joins:
-        if flow.is_concat(join):
+    for best, fork in residual_branches(flow):
+        if best.mask >> flow.index[site.node] & 1:
             continue
-        branches = sides_of(flow, join)
-        if not branches:
-            continue
-        best = heavier(flow, branches)
-        if not flow.weights_in(best.mask) or best.mask >> flow.index[site.node] & 1:
-            continue
-        if flow.reaches(join, site.node):
-            if _plain(flow, join, site.node):
+        if flow.reaches(best.join, site.node):
+            if _plain(flow, best.join, site.node):
                 before = best
-        elif after is None and _plain(flow, site.node, fork_of(flow, join)):
+        elif after is None and _plain(flow, site.node, fork):
             after = best
     same_owner = before is not None and before.join.meta.get("owner") == site.node.meta.get("owner")
     return [before, after] if same_owner else [after, before]
+
+
+def residual_branches(flow: Ancestry) -> list[tuple[Branch, fx.Node]]:
+    """The residual branch of every add, with the node that its sides fork at; remembered."""
+    if residual_branches not in flow.memory:
+        best = [
+            heavier(flow, branches)
+            for join in flow.joins
+            if not flow.is_concat(join) and (branches := sides_of(flow, join))
+        ]
+        flow.memory[residual_branches] = [
+            (branch, fork_of(flow, branch.join)) for branch in best if flow.weights_in(branch.mask)
+        ]
+    return cast("list[tuple[Branch, fx.Node]]", flow.memory[residual_branches])
 
 
 def fork_of(flow: Ancestry, join: fx.Node) -> fx.Node:
