@@ -461,3 +461,19 @@ def test_the_result_of_an_operation_without_a_rule_may_be_empty() -> None:
     (shift,) = dl.lint(Pairs(), torch.randn(4, 8)).predictions
     assert shift.delta is None
     assert [line.partition(" ")[2] for line in shift.unknown] == ["combinations (its result is empty)"]
+
+
+def test_what_no_norm_depends_on_is_not_worked_out() -> None:
+    """Behind the last norm there may be anything, also what takes minutes on samples."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Dropout(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x).kthvalue(2, 1)[0]
+
+    found = predicted(Net(), torch.randn(4, 8))
+    assert [shift.norm for shift in found.norms] == ["body.2"]
+    assert not found.fallbacks

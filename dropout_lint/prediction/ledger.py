@@ -127,7 +127,7 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
     calls: dict[fx.Node, Call] = {}
     removals: dict[fx.Node, Any] = {}
     several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
-    needed = _needed(trace, ledger) if ledger.real else set(trace.graph.nodes)
+    needed = _needed(trace, ledger)
     for node in trace.graph.nodes:
         if node.op == "output" or node not in needed:
             continue
