@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import textwrap
 from pathlib import Path
@@ -252,3 +253,12 @@ def test_a_strategy_that_is_named_for_source_writes_there(project: Path, drop: s
             assert wrote, strategy
         elif f'`dl.fix(…, strategy="{strategy}")` would' in told.stderr:
             assert not wrote, strategy
+
+
+def test_what_is_left_for_one_reason_is_one_line(project: Path) -> None:
+    shutil.copy(
+        Path(__file__).parent / "golden" / "fixes" / "statistics_pooling.before.py", project / "net.py"
+    )
+    told = run_in(project, "fix", "net.py:Net").stderr
+    assert told.count("by hand:") == 1
+    assert "left frame1.drop, frame2.drop (DL101): one line makes frame1.drop and frame2.drop" in told

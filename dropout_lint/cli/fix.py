@@ -19,7 +19,7 @@ from dropout_lint.loading.compat import own_process
 from dropout_lint.runs.check import rules_of
 from dropout_lint.runs.failures import is_missing_import
 from dropout_lint.terms import STRATEGIES, at_least
-from dropout_lint.words import with_interval
+from dropout_lint.words import numbered, with_interval
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.engine import SourceFix
@@ -237,7 +237,7 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
         return
     for item in result.applied:
         console.say(f"{target}: {item.title}")
-    for line in _left(result):
+    for line in _left(result, verbose=wanted.verbose):
         console.say(f"{target}: left {line}" if not line.startswith(" ") else line)
     if wanted.quiet or not (result.changes or wanted.verbose):
         return
@@ -261,11 +261,19 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
     console.say(f"wrote {files}" if wanted.write else "nothing was written; --write writes this diff")
 
 
-def _left(result: SourceFix) -> Iterator[str]:
-    """What was left and why: what had no fix, and what shows once other things are fixed."""
+def _left(result: SourceFix, *, verbose: bool) -> Iterator[str]:
+    """What was left and why: what had no fix, and what shows once other things are fixed.
+
+    What has the same reason is one line, and what has the same advice stands together.
+    """
+    same: dict[str, dict[tuple[str, str], list[str]]] = {}
     for skipped in result.skipped:
-        yield f"{skipped.dropout or 'the model'} ({', '.join(skipped.codes)}): {skipped.reason}"
-        yield f"  by hand: {skipped.advice}"
+        why = ", ".join(skipped.codes), skipped.reason
+        same.setdefault(skipped.advice, {}).setdefault(why, []).append(skipped.dropout or "the model")
+    for advice, reasons in same.items():
+        for (codes, reason), names in reasons.items():
+            yield f"{numbered(names, len(names)) if verbose else numbered(names)} ({codes}): {reason}"
+        yield f"  by hand: {advice}"
     told = {(skipped.dropout, code) for skipped in result.skipped for code in skipped.codes}
     for finding in result.left if result.changes else ():
         name = None if finding.dropout is None else finding.dropout.name
