@@ -22,8 +22,8 @@ class Group:
 
     @property
     def first(self) -> FindingInfo:
-        """The finding with the lowest Δ."""
-        return min(self.findings, key=lambda finding: 2.0 if finding.delta is None else finding.delta)
+        """The severest finding, of equals the one with the lowest Δ."""
+        return min(self.findings, key=badness)
 
     @property
     def names(self) -> list[str]:
@@ -41,6 +41,11 @@ class Group:
     def names_without_line(self) -> list[str]:
         """The names where the line is told beside them: a functional dropout's need not repeat it."""
         return [name.partition("@")[0] or name for name in self.names]
+
+
+def badness(finding: FindingInfo) -> tuple[int, float]:
+    """Orders findings, the worst first: by severity, then by Δ."""
+    return SEVERITIES.index(finding.severity), 2.0 if finding.delta is None else finding.delta
 
 
 def names_of(finding: FindingInfo) -> list[str]:
@@ -67,7 +72,7 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
         kind = finding.dropout.kind if finding.dropout else None
         # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
         fix = finding.fix
-        key = (finding.code, finding.severity, where, kind, fix.applicability, fix.strategy, fix.by)
+        key = (finding.code, where, kind, fix.applicability, fix.strategy, fix.by)
         together.setdefault(key, []).append(finding)
     groups = [Group(tuple(members)) for members in together.values()]
     return sorted(groups, key=lambda group: SEVERITIES.index(group.first.severity))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dropout_lint.report.group import Group
+from dropout_lint.report.group import Group, badness
 from dropout_lint.report.installed import in_installed
 from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import FindingInfo, Place, Report
-from dropout_lint.terms import SEVERITIES
 from dropout_lint.words import count, numbered
 
 
@@ -55,7 +54,7 @@ def merged(report: Report) -> list[Merged]:
             place = primary(finding)
             # what stands on no line is told for each target
             where = (place.file, place.line, place.column) if place else (target.target, index)
-            key = (finding.code, finding.severity, where, finding.dropout and finding.dropout.kind)
+            key = (finding.code, where, finding.dropout and finding.dropout.kind)
             together.setdefault(key, []).append((finding, target.target))
     lines = [
         Merged(
@@ -72,10 +71,5 @@ def _folded(lines: Sequence[Merged]) -> list[Merged]:
     """The worst of some lines, for all of them."""
     if not lines:
         return []
-    worst = min(lines, key=lambda line: (SEVERITIES.index(line.group.first.severity), _delta(line)))
+    worst = min(lines, key=lambda line: badness(line.group.first))
     return [replace(worst, more=sum(len(line.group.findings) for line in lines if line is not worst))]
-
-
-def _delta(line: Merged) -> float:
-    delta = line.group.first.delta
-    return 2.0 if delta is None else delta
