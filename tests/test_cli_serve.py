@@ -11,6 +11,8 @@ import pytest
 from cli_project import ROOT, cli, run_in, table
 from editor import Editor
 
+pytestmark = pytest.mark.slow  # each session starts a process, and each save another
+
 NET = """\
 from torch import nn
 

@@ -124,6 +124,7 @@ TWO = """\
 """
 
 
+@pytest.mark.slow
 def test_every_model_of_files_and_folders_is_written(project: Path) -> None:
     """Each as its file is by then: the second model has a block that the first one's fix edited."""
     (project / "nets").mkdir()

@@ -30,6 +30,7 @@ def test_the_links_lead_to_files() -> None:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_first_ten_minutes_go_as_shown(tmp_path: Path) -> None:
     pytest.importorskip("pre_commit")
@@ -45,6 +46,7 @@ def test_the_first_ten_minutes_go_as_shown(tmp_path: Path) -> None:
 PACKAGES = ("torchvision", "timm", "transformers", "lightning")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(None in map(find_spec, PACKAGES), reason=f"needs {PACKAGES}")
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_twelve_models_in_ci_go_as_shown(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_processes_say_the_same_in_any_order_and_every_format(folder: Path) -> None:
     forms = ("json", "sarif", "html")
 
