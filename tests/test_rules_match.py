@@ -178,6 +178,25 @@ def test_a_small_shift_is_a_warning(p: float, severity: str) -> None:
     assert (finding.facts.delta >= 0.8) is (severity == "warning")
 
 
+def test_a_rule_about_norms_can_be_mild_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "ACME501-shifted-norm.md"
+    path.write_text(
+        '+++\ncode = "ACME501"\nname = "shifted-norm"\nseverity = "error"\nsource = "x"\n'
+        'message = "{shift}"\n'
+        'mild = { severity = "info", delta = 0.8 }\n'
+        '[match]\nsubject = "norm"\ndelta = { below = "threshold" }\n+++\n## What it does\n\nx\n'
+    )
+    facts = {
+        p: surveyed(nn.Sequential(nn.Linear(8, 32), nn.Dropout(p), nn.BatchNorm1d(32)), torch.randn(4, 8))
+        for p in (0.1, 0.5)
+    }
+    found = {p: RuleSet((read_rule(path),)).match(survey) for p, survey in facts.items()}
+    assert {p: [finding.severity for finding in findings] for p, findings in found.items()} == {
+        0.1: ["info"],
+        0.5: ["error"],
+    }
+
+
 def test_among_equals_more_precedence_then_more_keys_then_the_lower_code(tmp_path: Path) -> None:
     def rule(code: str, match: str, extra: str = "") -> Any:
         path = tmp_path / f"{code}.md"

@@ -153,9 +153,8 @@ class RuleSet:
             for rule in rules:
                 if self._holds(rule, place.facts, threshold):
                     message = render_message(rule, place.facts, threshold, **names)
-                    found.append(
-                        ProgramFinding(rule, rule.reported_severity, message, place.dropout, norm, place.path)
-                    )
+                    severity = rule.severity_of(place.facts)
+                    found.append(ProgramFinding(rule, severity, message, place.dropout, norm, place.path))
         return tuple(found)
 
     def _holds(self, rule: Rule, facts: Facts, threshold: float) -> bool:
@@ -196,7 +195,7 @@ class RuleSet:
             for rule in rules:
                 if self._holds(rule, facts, threshold):
                     message = render_message(rule, facts, threshold, dropout=unused.name)
-                    found.append(Finding(rule, rule.reported_severity, message, unused, None, (), facts))
+                    found.append(Finding(rule, rule.severity_of(facts), message, unused, None, (), facts))
         return found
 
     def _of_norms(self, rules: Sequence[Rule], survey: Survey, threshold: float) -> list[Finding]:
@@ -212,7 +211,7 @@ class RuleSet:
                     names = {"norm_name": site.name, "norm_kind": site.spec.kind}
                     message = render_message(rule, facts, threshold, **names)
                     path = (site.node.name,)
-                    found.append(Finding(rule, rule.reported_severity, message, None, site, path, facts))
+                    found.append(Finding(rule, rule.severity_of(facts), message, None, site, path, facts))
         return found
 
 
