@@ -230,6 +230,18 @@ def test_over_all_positions(name: str) -> None:
     check(probe, smooth(256, WIDTH, SIZE, SIZE), passes=6, fallbacks=SAMPLED.get(name))
 
 
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_spread_over_too_many_values_to_be_sampled_is_approximate(name: str) -> None:
+    torch.manual_seed(0)
+    probe = FlatProbe(FLAT[name][0](), nn.Dropout(0.3), None, WIDTH, WIDTH, 2)
+    few, many = (
+        predicted(probe, torch.zeros(1, WIDTH, SIZE, SIZE).expand(rows, -1, -1, -1)) for rows in (4, 2048)
+    )
+    assert few.fallbacks == many.fallbacks == SAMPLED[name]
+    assert 0.2 < now(many.norms[-1]) < 0.7
+    assert now(many.norms[-1]) == pytest.approx(now(few.norms[-1]), abs=0.15)
+
+
 class Attention(nn.Module):
     def __init__(self, p: float = 0.0, fused: bool = False) -> None:
         super().__init__()

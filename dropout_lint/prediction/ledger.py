@@ -23,7 +23,7 @@ from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
-from dropout_lint.prediction.ops.sampled import constant_of, sampled
+from dropout_lint.prediction.ops.sampled import by_samples, constant_of
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
@@ -116,8 +116,8 @@ def finite(ledger: Ledger) -> bool:
 
 
 def delta_at(site: NormSite, ledger: Ledger) -> float:
-    """Δ that a ledger found at a norm."""
-    if site.node in ledger.reestimated or site.node not in ledger.noisy:  # it divides by what test mode shows
+    """Δ that a ledger found at a norm: 1 where no noise comes, or it divides by what test mode shows."""
+    if site.node not in ledger.noisy or site.node in ledger.reestimated:
         return 1.0
     return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
@@ -394,15 +394,11 @@ def _without_rule(call: Call) -> Any:
     """An operation without a rule is run on samples; where that fails, the noise behind it is unknown."""
     ledger, states = call.ledger, call.states()
     try:
-        result = sampled(call)
+        return by_samples(call)
     except Unrunnable as error:
-        result = _passed(call, states)
         if call.node in ledger.noisy:
             _say(ledger.unknown, call.node, f"{_line(call)}{call.name} ({error})")
-            return result
-    if call.node in ledger.noisy:
-        call.rough()
-    return result
+        return _passed(call, states)
 
 
 def _say(said: dict[fx.Node, frozenset[str]], node: fx.Node, what: str) -> None:

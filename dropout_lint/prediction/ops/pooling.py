@@ -27,7 +27,7 @@ from dropout_lint.prediction.ops.kernel import by_dimension
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
-from dropout_lint.prediction.ops.sampled import sampled
+from dropout_lint.prediction.ops.sampled import by_samples
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
@@ -236,12 +236,9 @@ def deviation(call: Call) -> Any:
     Of a tensor that is too large for that: the mean square of what is left of x without the window's mean.
     """
     try:
-        result = sampled(call)
+        return by_samples(call)
     except Unrunnable:
         return _mean_square(call)
-    if call.node in call.ledger.noisy:
-        call.rough()
-    return result
 
 
 def _mean_square(call: Call) -> Any:
