@@ -76,7 +76,7 @@ def declare_missing_schemas() -> bool:
     if "torchvision" in sys.modules or find_spec("torchvision") is None:
         return False
     try:
-        import torchvision  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+        import torchvision  # type: ignore[import-untyped, unused-ignore]  # noqa: F401 - whether it can be imported is the question
     except RuntimeError as error:
         if not is_schema_error(error):
             raise

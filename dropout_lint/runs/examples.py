@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,10 @@ def build(code: str) -> tuple[nn.Module, tuple[Any, ...]]:
     Raises:
         RuleError: the example has no module class, or no `example_inputs`.
     """
-    names = _run(code)
+    return _built(_run(code))
+
+
+def _built(names: Mapping[str, Any]) -> tuple[nn.Module, tuple[Any, ...]]:
     classes = [item for item in names.values() if isinstance(item, type) and issubclass(item, nn.Module)]
     if not classes or "example_inputs" not in names:
         raise RuleError("an example defines a subclass of nn.Module and `example_inputs`")
@@ -87,10 +90,11 @@ def codes_in(code: str, rule: Rule, rules: RuleSet) -> set[str]:
     """
     selected = [other.code for other in rules if other.severity != "off"] + [rule.code]
     options = Options(rules=rules, select=tuple(selected))
-    program = as_graph(_run(code).get("program"))
+    names = _run(code)
+    program = as_graph(names.get("program"))
     if program is not None:
         return {found.rule.code for found in judge_program(read_program(program), options)}
-    model, inputs = build(code)
+    model, inputs = _built(names)
     analysis = analyse(model, inputs, options)
     if analysis.trace.partial:
         raise RuleError("the example could only partly be traced")

@@ -300,10 +300,11 @@ class Planner:
 
     def _moves(self, moves: Sequence[Step]) -> list[Step]:
         """Moves, as one where several go to one place, each with the class that is made for its place."""
+        anchors: dict[tuple[str, ...], Anchor] = {}
         places: dict[Anchor, dict[fx.Node, Step]] = {}
         for move in moves:
             assert move.anchor is not None
-            anchor = next((place for place in places if place.key == move.anchor.key), move.anchor)
+            anchor = anchors.setdefault(move.anchor.key, move.anchor)
             places.setdefault(anchor, {})[move.site.node] = move
         leaving = {case.site.node for case in self.cases.values() if case.action in ("move", "remove")}
         for anchor, group in places.items():  # of several at one place, those that stand there already stay
