@@ -55,7 +55,7 @@ def latest(a: State, b: State) -> tuple[State, State]:
 def _repeated(x: State, like: State) -> State:
     k = like.components
     wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
-    skew = x.skew and x.skew.repeated(k)
+    skew = x.skew and x.skew.components([0] * k)
     return x.changed(
         prob=like.prob,
         mask=like.mask,

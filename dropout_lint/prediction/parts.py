@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -66,11 +67,10 @@ class Skewness:
         """Groups `index`."""
         return Skewness(self.train[:, index], self.data[:, index], self.test[index])
 
-    def repeated(self, components: int) -> Skewness:
-        """The same in each of K components."""
-        return Skewness(
-            np.repeat(self.train, components, axis=0), np.repeat(self.data, components, axis=0), self.test
-        )
+    def components(self, index: Sequence[int]) -> Skewness:
+        """Components `index`, repeats allowed."""
+        rows = list(index)
+        return Skewness(self.train[rows], self.data[rows], self.test)
 
     def times(self, sign: Array | float) -> Skewness:
         """That of the same values with other signs."""

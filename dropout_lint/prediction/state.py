@@ -319,6 +319,7 @@ class State:
             var=np.maximum(self.train_var, 0.0)[None],
             skew=None if self.skew is None else self._mixed(self.skew),
             sample_mask_slope=self._turned(),
+            before_relu=None,
             mask="",
             source=-1,
             sources=None,

@@ -3,7 +3,7 @@
 Derivation. x·m has the component x·m_j with probability π_j. Inverted dropout: m is 0 with probability p and
 1/k with probability k. Uout, Gaussian dropout and random gates: two values at 1 ± s^½ have the same mean and
 variance. The noise that the mask adds is s·E[x²], E[x²] taken in train mode, so it masks noise from further
-up as well.
+up as well. A mask on elements that have one pending multiplies: a component for each pair of their values.
 What the mask is shared over decides how the noise adds up later: a channel's mask (Dropout2d) is the same at
 all positions, a sample's (DropPath) in all channels as well. The shared part of the noise is the part of
 E[x²] that is the same everywhere.
@@ -31,6 +31,9 @@ from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
+
+MOST_PENDING = 8
+"""An element's masks are told apart up to this number of components, and are one normal beyond."""
 
 Sources = npt.NDArray[np.bool_]
 
@@ -94,26 +97,35 @@ def shared_over(spec: DropoutSpec) -> str:
 
 def drop(x: State, spec: DropoutSpec, row: int) -> State:
     """`x` after dropout `spec`, whose noise goes to `row`."""
-    drawn = draws(spec)
+    drawn, over = draws(spec), shared_over(spec)
     if not drawn:
         return x
-    prob, values, shift, fill = (
-        np.array([getattr(draw, name) for draw in drawn])
-        for name in ("probability", "factor", "shift", "fill")
-    )
-    x = x.collapse() if spec.scale == 1 else x.collapse().scaled(spec.scale)
-    y = masked(x, prob, values, shared_over(spec), row)
-    if not shift.any() and not fill.any():
-        return y
-    return replace(y, mean=y.mean + shift[:, None], var=y.var + fill[:, None], levels=()).balanced()
+    if not (x.mask == over == "element" and x.source >= 0 and x.components <= MOST_PENDING):
+        x = x.collapse()
+    return _masked(x if spec.scale == 1 else x.scaled(spec.scale), drawn, over, row)
 
 
-def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
-    """x·m for a mask m that takes `values` with probability `prob`; x has one component.
+def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:
+    """x·m for a mask m that takes the values `drawn`.
 
     x·m = x·E[m] + x·(m - E[m]): older noise stays what it was, times E[m], which is 1 for inverted dropout.
+    Where each element of x has a mask pending already, there is a component for each pair of their values;
+    all that are dropped are one.
     """
-    column, middle = values[:, None], float(prob @ values)
+    pairs = [
+        (draw, k, draw.probability * (float(x.prob[k]) if draw.factor else 1.0))
+        for draw in drawn
+        for k in range(x.components if draw.factor else 1)
+    ]
+    of = [k for _, k, _ in pairs]
+    prob, column, shift, fill = (
+        np.array(values)[:, None]
+        for values in zip(*((p, d.factor, d.shift, d.fill) for d, _, p in pairs), strict=True)
+    )
+    middle = sum(draw.probability * draw.factor for draw in drawn)
+    spread = sum(draw.probability * draw.factor**2 for draw in drawn) - middle**2
+    plain = not shift.any() and not fill.any()
+    before = x.levels if x.components > 1 else (1.0,)
     growth = x.covariance_growth
     steady = replace(
         x,
@@ -121,20 +133,21 @@ def masked(x: State, prob: Array, values: Array, over: str, row: int) -> State:
         covariance_growth=None if growth is None else growth / middle**2,
         withheld=x.withheld / middle**2,
     )
-    added = (prob @ values**2 - (prob @ values) ** 2) * (x.var[0] + x.mean[0] ** 2 + x.dev[0] ** 2)
-    return replace(
+    added = spread * (x.prob @ (x.var + x.mean**2 + x.dev**2))
+    y = replace(
         with_noise(steady, x, added, over, row),
         data=x.data * middle**2,
-        prob=prob,
-        mean=x.mean * column,
-        dev=x.dev * column,
-        sig=x.sig * column,
-        var=x.var * column**2,
+        prob=prob[:, 0],
+        mean=x.mean[of] * column + shift,
+        dev=x.dev[of] * column,
+        sig=x.sig[of] * column,
+        var=x.var[of] * column**2 + fill,
         mask=over,
         source=row,
-        skew=x.skew and x.skew.repeated(len(prob)),
-        levels=tuple(float(v) for v in values),
+        skew=x.skew and x.skew.components(of),
+        levels=tuple(draw.factor * before[k] for draw, k, _ in pairs) if before and plain else (),
     )
+    return y if plain else y.balanced()
 
 
 def with_noise(y: State, x: State, added: Array, over: str, row: int) -> State:

@@ -55,7 +55,7 @@ def calibrated(x: State, mean: Array, variance: Array) -> State:
     if x.channels != len(mean):
         return x
     x = x.per_channel()
-    if x.levels and x.components > 1:
+    if len(x.levels) == x.components == 2:  # those of one mask
         levels = np.array(x.levels)
         q = float(x.prob @ levels**2)
         before = _before_mask(x, levels, q)

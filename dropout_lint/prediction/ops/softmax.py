@@ -9,7 +9,7 @@ import numpy as np
 
 from dropout_lint.prediction.ops.activation import pointwise
 from dropout_lint.prediction.ops.base import Call, function, module
-from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
+from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected, of_channels
 from dropout_lint.prediction.ops.pairs import normalised
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
@@ -76,12 +76,14 @@ def _sampled(
     y = by_moments(x, dims, length)
     if not np.any(x.noise) or length <= 1:
         return y
-    length = min(length, MOST_SAMPLED)
+    length, whole = min(length, MOST_SAMPLED), length
     one_mask = x.mask == "sample" or (x.mask == "channel" and x.axis not in dims)
     spread = _softmax_by_moments(x.merged(), dims, length)
     crowd = length / (1 + length**2 * spread.train_var[0]), spread.positions_averaged
     if min(crowd) > MANY and not one_mask:
         return y
+    if dims == (x.axis,) and x.groups > 1 and x.channels == whole == length:
+        return of_channels(x.per_channel(), y.collapse().per_channel(), exactly, one_mask=one_mask)
     typical = by_moments(x.merged(), dims, length).collapse()
     return corrected(x, y.collapse(), typical, length, 0.0, exactly, one_mask=one_mask)
 
