@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from torch import nn
 
 import dropout_lint
 from dropout_lint.loading.compat import declare_missing_schemas
@@ -38,3 +41,20 @@ def test_efficientnets_drop_connect_drops_elements() -> None:
     unused = [item.dropout for item in report.findings if item.code == "DL406"]
     assert unused and all(dropout is not None and dropout.kind == "Dropout" for dropout in unused)
     assert 0.8 < min(item.delta for item in report.predictions if item.delta is not None) < 0.95
+
+
+def test_timms_dropblock_is_told_by_what_it_zeroes() -> None:
+    # timm 1.0.31: blocks overlap and seeds lie outside of the map too, so that more is zeroed than p; what is
+    # kept is divided by one number, though fewer blocks reach the corners than the middle
+    declare_missing_schemas()
+    drop = pytest.importorskip("timm.layers").DropBlock2d(0.1, 7)
+    torch.manual_seed(0)
+    drawn = drop(torch.ones(20000, 1, 14, 14)).mean(1)
+    zeroed, middle = float((drawn == 0).float().mean()), float(drawn[:, 3:11, 3:11].mean())
+    corners = float(drawn[:, ::13, ::13].mean())
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), drop, nn.BatchNorm2d(8))
+    (finding,) = dropout_lint.lint(model, torch.randn(2, 3, 14, 14)).findings
+    said = re.search(r"zeroes (\S+) of the elements, whose means are (\S+) to (\S+) by", finding.message)
+    assert said is not None and finding.code == "DL104"
+    assert [float(one) for one in said.groups()] == pytest.approx([zeroed, middle, corners], abs=0.012)
+    assert (zeroed, middle, corners) == pytest.approx((0.21, 0.92, 1.14), abs=0.012)

@@ -30,8 +30,8 @@ class Block:
     valid_only: bool = False
     fills: bool = False
 
-    def zeroed(self, p: float, sizes: Sequence[int]) -> float:
-        """Mean share of the positions of a map of these sizes that are zeroed at drop ratio `p`."""
+    def zeroed(self, p: float, sizes: Sequence[int]) -> list[float]:
+        """How likely each position of a map of these sizes is zeroed at drop ratio `p`."""
         sides = [min(self.size, length) for length in sizes]
         gamma = self.scale * p * math.prod(sizes) / math.prod(sides)
         gamma /= math.prod(length - side + 1 for length, side in zip(sizes, sides, strict=True))
@@ -39,7 +39,7 @@ class Block:
         for length, side in zip(sizes, sides, strict=True):
             reaching = [a * b for a in reaching for b in self._seeds(length, side)]
         kept = math.log1p(-min(gamma, 1 - 1e-9))
-        return sum(-math.expm1(n * kept) for n in reaching) / len(reaching)
+        return [-math.expm1(n * kept) for n in reaching]
 
     def _seeds(self, length: int, side: int) -> list[int]:
         """For each position along one dimension, how many seeds reach it."""

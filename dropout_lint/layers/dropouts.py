@@ -44,9 +44,24 @@ class DropoutSpec:
 
     def at(self, shape: Sequence[int]) -> DropoutSpec:
         """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""
+        zeroed = self._zeroed(shape)
+        return replace(self, p=sum(zeroed) / len(zeroed)) if zeroed else self
+
+    def element_means(self, shape: Sequence[int]) -> tuple[float, float] | None:
+        """Least and largest mean that a DropBlock's mask has at a position of a tensor (N, C, …); None of
+        others. What more blocks reach is dropped more often, and all are divided by one keep probability.
+        """
+        kept = [1 - zeroed for zeroed in self._zeroed(shape)]
+        if not kept or (self.block is not None and self.block.fills):
+            return None
+        scale = len(kept) / sum(kept) if self.rescales else 1.0
+        return min(kept) * scale, max(kept) * scale
+
+    def _zeroed(self, shape: Sequence[int]) -> list[float]:
+        """How likely DropBlock zeroes each position; empty where it is not known."""
         if self.block is None or len(shape) < 3 or not 0 < self.p < 1:
-            return self
-        return replace(self, p=self.block.zeroed(self.p, shape[2:]))
+            return []
+        return self.block.zeroed(self.p, shape[2:])
 
     @property
     def mask_variance(self) -> float:

@@ -288,12 +288,23 @@ def render_message(rule: Rule, facts: Facts, threshold: float, **names: str | No
     words = {
         "weight_layers": _weight_layers(facts),
         "shift": _shift(facts, threshold),
-        "ratio": f"{Noise(facts.noise).mask.symbol} = {facts.p:g}" if facts.noise else None,
+        "ratio": _ratio(facts),
         "modes": _modes(facts),
     }
     return _Formatter().vformat(
         rule.message, (), known | asdict(facts) | words | names | {"threshold": threshold}
     )
+
+
+def _ratio(facts: Facts) -> str | None:
+    """`p = 0.5`; of a DropBlock also what its blocks make of it."""
+    if not facts.noise:
+        return None
+    ratio = f"{Noise(facts.noise).mask.symbol} = {facts.p:g}"
+    if facts.zeroed is None:
+        return ratio
+    means = f"{facts.mean_low:.2f} to {facts.mean_high:.2f}"
+    return f"{ratio}, zeroes {facts.zeroed:.2f} of the elements, whose means are {means} by position"
 
 
 def _modes(facts: Facts) -> str | None:

@@ -26,6 +26,9 @@ class Facts:
         whole_branch: one draw drops all that a residual branch holds of a sample, or a region of it.
         p: drop ratio (β of Uout, α of Gaussian dropout, a gate's relative variance); NaN where it cannot be
             read.
+        zeroed: of a DropBlock whose way to draw is known: share of this input's elements that it zeroes.
+        mean_low: of the same: least mean that its mask has at some position; 1 is that of test mode.
+        mean_high: the largest.
         functional: a function call, or a module that is made in `forward`.
         inplace: it overwrites its input.
         inside: it lives inside an attention or recurrent node.
@@ -84,6 +87,9 @@ class Facts:
     drops: bool = True
     whole_branch: bool = False
     p: float = 0.0
+    zeroed: float | None = None
+    mean_low: float | None = None
+    mean_high: float | None = None
     functional: bool = False
     inplace: bool = False
     inside: bool = False

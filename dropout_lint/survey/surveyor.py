@@ -97,12 +97,16 @@ class Surveyor:
         source = site.node.all_input_nodes[0] if site.node.all_input_nodes else None
         shape = shape_of(source) if source is not None else None
         rank = None if shape is None else len(shape)
+        means = spec.element_means(shape or ())
         return Facts(
             kind=spec.kind,
             noise=spec.noise.value,
             drops=spec.noise.drops,
             whole_branch=spec.noise.whole_branch,
             p=spec.p,
+            zeroed=spec.at(shape).p if means and shape else None,
+            mean_low=means[0] if means else None,
+            mean_high=means[1] if means else None,
             functional=site.functional,
             inplace=spec.inplace,
             inside=site.inside,
