@@ -117,6 +117,28 @@ INTEGERS = {
     "scatter": Row(
         lambda i, d: d(torch.zeros(len(i), WIDTH).scatter_(1, i[:, None], 1.0)), drops(0.5), indices
     ),
+    "index_put": Row(
+        lambda i, d: d(torch.zeros(len(i), WIDTH).index_put((torch.arange(len(i)), i), torch.tensor(1.0))),
+        drops(0.5),
+        indices,
+    ),
+    "one_hot of four": Row(lambda i, d: d(F.one_hot(i % 4, WIDTH).float()), drops(0.5), indices),
+    "eye of four": Row(lambda i, d: d(torch.eye(WIDTH)[i & 3]), drops(0.5), indices),
+    "scatter of four": Row(
+        lambda i, d: d(torch.zeros(len(i), WIDTH).scatter_(1, (i % 4)[:, None], 1.0)), drops(0.5), indices
+    ),
+    "i % 4 == arange": Row(
+        lambda i, d: d((i[:, None] % 4 == torch.arange(WIDTH)).float()), drops(0.5), indices
+    ),
+    "thermometer": Row(lambda i, d: d((i[:, None] > torch.arange(WIDTH)).float()), drops(0.5), indices),
+    "thermometer, numbers first": Row(
+        lambda i, d: d((torch.arange(WIDTH) <= i.unsqueeze(1)).to(torch.float32)), drops(0.2), indices
+    ),
+    "thermometer, a table": Row(lambda i, d: d(torch.ones(WIDTH, WIDTH).tril()[i]), drops(0.5), indices),
+    "thermometer, a sum": Row(lambda i, d: d(F.one_hot(i, WIDTH).cumsum(1).float()), drops(0.5), indices),
+    "thermometer of a number": Row(
+        lambda x, d: d((x[:, :1] > torch.linspace(-2, 2, WIDTH)).float()), drops(0.5)
+    ),
 }
 
 
@@ -161,6 +183,15 @@ def independent() -> Tensor:
     return torch.randn(256, WIDTH, 4, 4)
 
 
+def vectors() -> Tensor:
+    """Values without positions, of which a model may make a map; an input that is one is taken as smooth."""
+    return torch.randn(512, WIDTH * 64)
+
+
+def with_layer(modules: Callable[[], tuple[nn.Module, ...]]) -> Callable[[], tuple[nn.Module, ...]]:
+    return lambda: (*modules(), nn.Linear(WIDTH, WIDTH))
+
+
 NON_LINEAR = {
     "softmax": Row(lambda x, d: torch.softmax(d(x), 1), drops(0.5)),
     "softmax of 2x": Row(lambda x, d: torch.softmax(d(2 * x), 1), drops(0.5)),
@@ -186,6 +217,33 @@ NON_LINEAR = {
     "log-softmax of 4x": Row(lambda x, d: torch.log_softmax(d(4 * x), 1), drops(0.5)),
     "max-pool": Row(lambda x, d: F.max_pool2d(d(x), 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
     "LP-pool": Row(lambda x, d: F.lp_pool2d(d(x), 2.0, 2), drops(0.5), lambda: smooth(128, WIDTH, 8, 8)),
+    "max-pool of what is not smooth": Row(
+        lambda x, d: F.max_pool2d(d(x.unflatten(1, (WIDTH, 8, 8))), 2), drops(0.5), vectors
+    ),
+    "LP-pool of what is not smooth": Row(
+        lambda x, d: F.lp_pool2d(d(x).view(-1, WIDTH, 8, 8), 2.0, 2), drops(0.5), vectors
+    ),
+    "max-pool, dropped twice": Row(
+        lambda x, d, e: F.max_pool2d(e(d(F.relu(x))), 2), drops(0.5, 0.3), lambda: smooth(128, WIDTH, 8, 8)
+    ),
+    "softmax of a skip and a branch": Row(
+        lambda x, d, e, k: torch.softmax(e(x + d(k(x))), 1), with_layer(drops(0.5, 0.5))
+    ),
+    "softmax of 2(skip and branch)": Row(
+        lambda x, d, e, k: torch.softmax(2 * e(x + d(k(x))), 1), with_layer(drops(0.5, 0.5))
+    ),
+    "softmax of a skip and 6 branches": Row(
+        lambda x, d, e, k: torch.softmax(e(x + d(6 * k(x))), 1), with_layer(drops(0.5, 0.5))
+    ),
+    "softmax of drop2(x + drop(x))": Row(lambda x, d, e: torch.softmax(3 * e(x + d(x)), 1), drops(0.5, 0.5)),
+    "dropped twice, tanh": Row(  # Δ above 1: what is dropped is 0, what is kept is further out
+        lambda x, d, e: torch.tanh(3 * e(d(x))), drops(0.5, 0.3)
+    ),
+    "dropped twice, softplus": Row(
+        lambda x, d, e: F.softplus(e(d(x))), drops(0.5, 0.3, kind=nn.AlphaDropout)
+    ),
+    "dropped twice, square": Row(lambda x, d, e: e(x + d(x)) ** 2, drops(0.5, 0.3)),
+    "dropped twice, rectified twice": Row(lambda x, d, e: F.relu(e(F.relu(d(x)))), drops(0.5, 0.3)),
 }
 
 

@@ -21,6 +21,7 @@ from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
 from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
+from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import by_samples, constant_of
@@ -393,6 +394,9 @@ def _carry(node: fx.Node, ledger: Ledger) -> None:
 def _without_rule(call: Call) -> Any:
     """An operation without a rule is run on samples; where that fails, the noise behind it is unknown."""
     ledger, states = call.ledger, call.states()
+    known = code(call)
+    if known is not None:
+        return known
     try:
         return by_samples(call)
     except Unrunnable as error:

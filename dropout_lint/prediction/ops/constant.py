@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import fx
 
+from dropout_lint.prediction.algebra import add
 from dropout_lint.prediction.ops.activation import pointwise
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, function_name
+from dropout_lint.prediction.ops.indices import code
+from dropout_lint.prediction.ops.operands import pair_of
 from dropout_lint.prediction.quadrature import moments_by_quadrature
 from dropout_lint.prediction.state import State, constant, fresh
 
@@ -52,14 +55,18 @@ def without_noise(call: Call) -> Any:
 
 @function("one_hot", "eye")
 def one_of_many(call: Call) -> State:
-    """One 1 among n channels: each holds it at 1/n of the rows, with variance (1/n)(1 - 1/n)."""
-    return _one_of(
-        call.shape[-1] if call.shape else 1, len(call.ledger.dropouts), max(len(call.shape) - 1, 0)
+    """One 1 among n channels: where nothing is known of the indices, each holds it at 1/n of the rows, with
+    variance (1/n)(1 - 1/n).
+    """
+    n = call.shape[-1] if call.shape else 1
+    even = fresh(
+        len(call.ledger.dropouts),
+        axis=max(len(call.shape) - 1, 0),
+        channels=n,
+        mean=1 / n,
+        var=(n - 1) / n**2,
     )
-
-
-def _one_of(n: int, rows: int, axis: int) -> State:
-    return fresh(rows, axis=axis, channels=n, mean=1 / n, var=(n - 1) / n**2)
+    return code(call) or even
 
 
 @function("arange", "linspace")
@@ -105,32 +112,23 @@ COMPARISONS = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le}
 
 @function("eq", "ne", "lt", "le", "gt", "ge", "greater", "less")
 def comparison(call: Call) -> State:
-    """A condition, as 0 and 1. Of a tensor and a number it is a step function; else unknown."""
+    """A condition, as 0 and 1. Of indices and constants it is a code, of a tensor and a number a step
+    function; else unknown.
+    """
     rows = len(call.ledger.dropouts)
-    choices = _choices(call)
-    if choices:
-        hit = _one_of(choices, rows, len(call.shape) - 1)
-        return hit if call.name == "eq" else hit.scaled(-1.0, 1.0)
-    name = {"greater": "gt", "less": "lt"}.get(call.name, call.name)
-    compare, x, bound = COMPARISONS.get(name), call.args[0] if call.args else 0.0, call.arg(1, "other")
-    if (
-        compare is None
-        or not isinstance(x, State)
-        or not isinstance(bound, (int, float))
-        or not np.any(x.t_var)
-    ):
+    known = code(call)
+    if known is not None:
+        return known
+    compare = COMPARISONS.get({"greater": "gt", "less": "lt"}.get(call.name, call.name))
+    x, bound = call.args[0] if call.args else 0.0, call.arg(1, "other")
+    if compare is None or not isinstance(x, State) or not np.any(x.t_var):
+        return unknown_mask(rows)
+    if isinstance(bound, Parameter) and bound.known and bound.tensor.numel() == call.shape[-1]:  # one each
+        a, b = pair_of(call)
+        x, bound = add(a, b.scaled(-1.0)), 0.0
+    if not isinstance(bound, (int, float)):
         return unknown_mask(rows)
     return pointwise(x, moments_by_quadrature(lambda t: compare(t, bound).to(t.dtype)))
-
-
-def _choices(call: Call) -> int:
-    """n, where indices are compared with 0 … n - 1 along the last dimension, a one-hot code; else 0."""
-    nodes = [node for node in call.node.args if isinstance(node, fx.Node)]
-    ranges = [node for node in nodes if function_name(node.target) == "arange"]
-    if call.name not in ("eq", "ne") or len(nodes) != 2 or len(ranges) != 1 or not call.shape:
-        return 0
-    size = (first_shape(ranges[0].meta.get("value")) or (0,))[-1]
-    return size if size == call.shape[-1] else 0
 
 
 @function("logical_not", "invert", "bitwise_not")

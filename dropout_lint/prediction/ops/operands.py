@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from dropout_lint.prediction.algebra import latest
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function_name
-from dropout_lint.prediction.state import State, fresh
+from dropout_lint.prediction.state import State
 
 
 def inputs(node: fx.Node) -> Iterator[fx.Node]:
@@ -72,19 +73,30 @@ def _broadcast(call: Call, value: Any, position: int) -> State:
     return x.changed(axis=x.axis + rank - len(shape)) if shape and len(shape) < rank else x
 
 
-def _pattern(value: Any, x: State, axis: int) -> State:
-    """A constant whose values lie along another dimension than `axis`, the channels: a pattern over them."""
-    if not isinstance(value, Parameter) or x.groups == 1 or x.axis == axis:
+def _pattern(x: State, axis: int) -> State:
+    """What no noise reaches, with values along another dimension than `axis`, the channels: a pattern over
+    them.
+    """
+    if np.any(x.noise) or x.groups == 1 or x.axis == axis:
         return x
-    one = x.merged()
-    mean, var = float(one.t_mean[0]), float(one.t_dev[0] ** 2 + one.t_var[0])
-    return fresh(len(x.noise), axis=axis, channels=1, mean=mean, var=var)
+    one, none = x.merged(), np.zeros(1)
+    more = one.t_dev**2
+    return one.changed(
+        axis=axis,
+        counts=np.ones(1),
+        t_dev=none,
+        t_var=one.t_var + more,
+        dev=none[None],
+        var=one.var + more,
+        sig=np.sqrt(one.data + more)[None],
+        data=one.data + more,
+    )
 
 
 def pair_of(call: Call) -> tuple[State, State]:
     left, right = operands(call)
     a, b = _broadcast(call, left, 0), _broadcast(call, right, 1)
-    a, b = _pattern(left, a, b.axis), _pattern(right, b, a.axis)
+    a, b = _pattern(a, b.axis), _pattern(b, a.axis)
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()
     if a.components > 1 and b.components > 1 and not same_mask(call, a, b):

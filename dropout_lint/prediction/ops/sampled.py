@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dropout_lint.prediction.ops.base import Call, Parameter
+from dropout_lint.prediction.ops.indices import followed_indices, operation_of, sizes_of
 from dropout_lint.prediction.ops.samples import (
     ALL,
     NONE,
@@ -28,7 +29,6 @@ from dropout_lint.prediction.ops.samples import (
     Unrunnable,
     draw,
     leaves,
-    sizes_of,
     untrained,
 )
 from dropout_lint.prediction.parts import replace
@@ -95,12 +95,6 @@ def _is_constant(value: Any) -> bool:
     return value is not None and not isinstance(value, (State, TensorInfo))
 
 
-def _operation(node: fx.Node) -> Callable[..., Any]:
-    target: Any = node.target
-    operation: Callable[..., Any] = getattr(Tensor, target) if node.op == "call_method" else target
-    return operation
-
-
 def _trusts_indices(call: Call) -> bool:
     """Whether it is a private operation, which whoever calls it gives indices that fit."""
     name = str(getattr(call.node.target, "__name__", call.node.target))
@@ -127,13 +121,14 @@ def sampled(call: Call) -> Any:
     rows = sorted({int(r) for s in _states(results.values()) for r in np.flatnonzero(s.noise.any(1))})
     apart = rows if len(rows) <= MOST_SOURCES else []
     run = _runner(call, inner)
+    indices = {node: followed_indices(node, call.ledger) for node in results if node not in inner}
     drawn: list[Sample | tuple[Sample, ...]] = []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
         spreads = {node: torch.randn(sizes_of(node)[s.axis]) for node, s in _placed(results)}
         try:
             for _ in range(runs):
-                samples = {n: draw(n, v, spreads.get(n), apart) for n, v in results.items()}
+                samples = {n: draw(n, v, spreads.get(n), apart, indices[n]) for n, v in results.items()}
                 drawn.append(_results(run, samples, (ALL, NONE, *apart)))
         except Exception as error:  # any operation at all, on values that it may not be made for
             raise Unrunnable(f"{type(error).__name__}: {error}") from error
@@ -235,7 +230,7 @@ def _runner(call: Call, inner: Sequence[fx.Node]) -> Callable[[Mapping[fx.Node, 
             kwargs["device"] = torch.device("cpu")
         if node.op == "call_module":
             return modules[train](*args, **kwargs)
-        return _operation(node)(*args, **kwargs)
+        return operation_of(node)(*args, **kwargs)
 
     def run(given: Mapping[fx.Node, Any], train: bool) -> Any:
         known = {node: v.clone() if isinstance(v, Tensor) else v for node, v in given.items()}

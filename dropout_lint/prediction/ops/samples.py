@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.base import Parameter
+from dropout_lint.prediction.ops.indices import any_indices
 from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
@@ -51,16 +52,18 @@ def leaves(value: Any) -> Iterable[Any]:
         yield value
 
 
-def sizes_of(node: fx.Node) -> tuple[int, ...]:
-    value = node.meta.get("value")
-    return tuple(int(size) for size in value.shape) if isinstance(value, TensorInfo) else ()
-
-
-def draw(node: fx.Node, value: Any, spread: Tensor | None, apart: Sequence[int]) -> Any:
+def draw(
+    node: fx.Node,
+    value: Any,
+    spread: Tensor | None,
+    apart: Sequence[int],
+    indices: Callable[[], Tensor] | None = None,
+) -> Any:
+    """`value` at a node as a `Sample`, or as it is where it is no tensor; `indices` draws whole numbers."""
     info = node.meta.get("value")
     if isinstance(value, State) and isinstance(info, TensorInfo):
         if not info.dtype.is_floating_point and (_is_index(info, value) or not np.any(value.t_var)):
-            tensor = any_indices(node, info)
+            tensor = any_indices(node, info) if indices is None else indices()
             return Sample(tensor, _Always(tensor))
         if info.dtype == torch.bool:
             drawn = _of_state(value, info, spread, apart)
@@ -82,16 +85,6 @@ def _is_index(info: TensorInfo, value: State) -> bool:
     return info.dtype != torch.bool and not np.any(value.noise)
 
 
-def any_indices(node: fx.Node, info: TensorInfo) -> Tensor:
-    """Indices of which nothing is known: any that every use of them allows; truth values, half and half."""
-    if info.dtype == torch.bool:
-        return torch.rand(info.shape) < 0.5
-    bound = min(
-        (min(shape) for user in node.users for shape in [_target_shape(user, node)] if shape), default=2
-    )
-    return torch.randint(0, max(bound, 1), info.shape).to(info.dtype)
-
-
 class _Always(dict[int, Tensor]):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
@@ -99,16 +92,6 @@ class _Always(dict[int, Tensor]):
 
     def __missing__(self, key: int) -> Tensor:
         return self.tensor
-
-
-def _target_shape(user: fx.Node, index: fx.Node) -> tuple[int, ...]:
-    """The sizes that an index may refer to in `user`: of the dimension that it names, else of all."""
-    tensors = [n for n in user.all_input_nodes if n is not index and sizes_of(n)]
-    if not tensors:
-        return ()
-    shape = sizes_of(tensors[0])
-    dim = next((value for value in user.args if type(value) is int), None)
-    return (shape[dim],) if dim is not None and -len(shape) <= dim < len(shape) else shape
 
 
 def untrained(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from dropout_lint.inputs.values import Attribute
 from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate, stretch
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
 from dropout_lint.prediction.ops.dropout import tied_sources
+from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.maximum import maximum
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import State, constant
@@ -178,12 +179,12 @@ def indexed(call: Call) -> Any:
     container = call.args[0]
     key = call.arg(1, "index") if call.name in ("getitem", "take") else call.arg(1, "dim")
     if isinstance(container, (tuple, list, dict)):
-        try:
-            return container[key]
-        except (KeyError, IndexError, TypeError):
-            return call.x
+        return _item(call, container, key)
     if container is None:  # a tuple inside a tuple, of which the trace tells nothing
         raise NoRule
+    rows = code(call) if isinstance(container, Parameter) else None
+    if rows is not None:
+        return rows
     x, before, after = call.x, call.in_shape, call.shape
     if call.name == "getitem":
         keys = _without_ellipsis(key if isinstance(key, tuple) else (key,), len(before))
@@ -201,6 +202,13 @@ def indexed(call: Call) -> Any:
     else:
         item = call.arg(2, "index")
     return _of_channels(x, item, before[dim], after, max(dim - 1, 0) if call.name == "select" else dim)
+
+
+def _item(call: Call, container: Any, key: Any) -> Any:
+    try:
+        return container[key]
+    except (KeyError, IndexError, TypeError):
+        return call.x
 
 
 def _of_channels(x: State, item: Any, size: int, after: tuple[int, ...], axis: int) -> State:

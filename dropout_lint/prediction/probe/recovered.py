@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from dropout_lint.inputs.shapes import device_of, materialise
 from dropout_lint.inputs.values import replaced, walk
-from dropout_lint.prediction.ops.samples import Unrunnable, any_indices
+from dropout_lint.prediction.ops.indices import any_indices
+from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.probe.graph_run import Beside, GraphRun, moments
 from dropout_lint.trace.traced import NormSite, TensorInfo, Trace, module_of
 

@@ -1,0 +1,267 @@
+"""Indices, and codes of them: what is known of whole numbers that no data tell.
+
+An index is anything that its uses take, each value as likely as another. It is followed back through integer
+arithmetic to where it comes from, so that `i % 4` stays below 4. A code of indices (one-hot, thermometer, the
+rows of a table) is its operation run on them: a mean and a variance for each channel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, function_name
+from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.state import State, fresh
+from dropout_lint.trace.traced import TensorInfo
+
+COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "greater", "less"}
+FOLLOWED = COMPARISONS | {
+    "add", "sub", "radd", "rsub", "mul", "rmul", "floordiv", "floor_divide", "div", "mod",
+    "remainder", "fmod", "neg", "abs", "pow", "square", "clamp", "clamp_min", "clamp_max",
+    "minimum", "maximum", "and", "or", "xor", "invert", "lshift", "rshift", "bitwise_and",
+    "bitwise_or", "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift",
+    "logical_and", "logical_or", "logical_not", "where", "getitem", "unsqueeze", "squeeze", "view",
+    "reshape", "flatten", "expand", "transpose", "permute", "flip", "cumsum", "one_hot", "long",
+    "int", "float", "to",
+}  # fmt: skip
+"""Operations that an index is followed back through; all of them refuse an index that is none of theirs."""
+FAR = 16
+"""How many operations an index is followed back through."""
+MOST_INDEX = 1 << 16
+"""What takes an index of this size takes any."""
+DRAWN = 1 << 12
+"""Number of indices drawn for a code, and the most runs that they are drawn in."""
+MOST_RUNS = 1 << 8
+TRIES = 8
+"""Runs that tell whether indices of some size are taken."""
+MOST_CODE = 1 << 20
+"""Largest tensor that a code is made of."""
+SEED = 20
+Draws = dict[fx.Node, Tensor]
+
+
+def sizes_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of what a node returns; () where it is no tensor."""
+    value = node.meta.get("value")
+    return tuple(int(size) for size in value.shape) if isinstance(value, TensorInfo) else ()
+
+
+def operation_of(node: fx.Node) -> Callable[..., Any]:
+    """What a node calls."""
+    target: Any = node.target
+    operation: Callable[..., Any] = getattr(Tensor, target) if node.op == "call_method" else target
+    return operation
+
+
+def any_indices(node: fx.Node, info: TensorInfo) -> Tensor:
+    """Indices of which nothing is known: any that every use of them allows; truth values, half and half."""
+    if info.dtype == torch.bool:
+        return torch.rand(info.shape) < 0.5
+    bounds = [bound for user in node.users if (bound := _bound(user, node)) is not None]
+    return torch.randint(0, max(min(bounds, default=2), 1), info.shape).to(info.dtype)
+
+
+def followed_indices(node: fx.Node, ledger: Ledger) -> Callable[[], Tensor] | None:
+    """What draws the whole numbers at a node that are made of other ones; None where it is not seen how, or
+    nothing says how large these are.
+    """
+    inner = _inner([node], ledger)
+    bounds = [bound for user in node.users if (bound := _bound(user, node)) is not None]
+    if not inner:
+        return None
+    limits = {node: min(bounds)} if bounds else {}
+    shape = sizes_of(node)
+    size = _largest(inner, ledger, limits, min(bounds) if bounds else shape[-1] if shape else 1, bool(bounds))
+    return None if size is None else lambda: _run(inner, ledger, _rolled(inner, ledger, size, 1)[0])[node]
+
+
+def code(call: Call) -> State | None:
+    """The result of an operation on nothing but indices and constants; None where it is none, or where
+    nothing says how large the indices are.
+    """
+    arguments, info, ledger = call.node.all_input_nodes, call.value, call.ledger
+    before = _inner(arguments, ledger) if call.node.op in ("call_function", "call_method") else None
+    if before is None or not isinstance(info, TensorInfo) or len(call.shape) < 2 or info.dtype.is_complex:
+        return None
+    inner = [*before, call.node]
+    roots = _roots(inner, ledger)
+    if not roots or max(math.prod(sizes_of(node)) for node in (call.node, *arguments)) > MOST_CODE:
+        return None
+    made = [node for node in arguments if node in before or node in roots]
+    limits = {node: bound for node in made if (bound := _bound(call.node, node, ledger)) is not None}
+    start = min(limits.values(), default=call.shape[-1])
+    size = _largest(inner, ledger, limits, start, bool(limits) or call.name == "one_hot")
+    results = _results(call, inner, size) if size is not None else []
+    if not results or not all(bool(result.isfinite().all()) for result in results):
+        return None
+    values = torch.stack(results).flatten(0, -2).double().numpy()
+    return _per_channel(values, len(ledger.dropouts), len(call.shape) - 1)
+
+
+def _results(call: Call, inner: Sequence[fx.Node], size: int) -> list[Tensor]:
+    """The call run on indices below `size`, as often as it takes; nothing where it does not take some."""
+    runs = max(1, min(DRAWN // max(math.prod(call.shape[:-1]), 1), MOST_RUNS))
+    try:
+        return [
+            _run(inner, call.ledger, drawn)[call.node]
+            for drawn in _rolled(inner, call.ledger, size, runs, torch.Generator().manual_seed(SEED))
+        ]
+    except Exception:  # any operation at all, on values that it may not be made for
+        return []
+
+
+def _per_channel(values: Any, rows: int, axis: int) -> State:
+    """(M, C) values as a state, each channel its own group."""
+    mean, var = values.mean(0), values.var(0)
+    base = fresh(rows, axis=axis, channels=len(mean), mean=float(mean.mean()), var=float(var.mean()))
+    wide = base.pick(np.zeros(len(mean), dtype=int), np.ones(len(mean)))
+    return replace(
+        wide, t_mean=mean, t_var=var, mean=mean[None], var=var[None], sig=np.sqrt(var)[None], data=var
+    )
+
+
+# --- where indices come from ------------------------------------------------------------------------------
+
+
+def _inner(nodes: Sequence[fx.Node], ledger: Ledger) -> list[fx.Node] | None:
+    """The operations that make `nodes` of other indices, in order; None where data or noise are in them."""
+    found: set[fx.Node] = set()
+    if not all(_leads(node, ledger, found, FAR) for node in nodes):
+        return None
+    return sorted(found, key=ledger.order.__getitem__)
+
+
+def _leads(node: fx.Node, ledger: Ledger, found: set[fx.Node], left: int) -> bool:
+    """Whether a node is a constant, an index, or made of these by the operations that are `found`."""
+    info, value = node.meta.get("value"), ledger.results.get(node)
+    if isinstance(value, Parameter):
+        return value.known
+    if not isinstance(info, TensorInfo):
+        return not isinstance(value, State)
+    if node in ledger.noisy or info.dtype.is_complex:
+        return False
+    way = set(found)
+    if node in found or (
+        left > 0
+        and node.op in ("call_function", "call_method")
+        and function_name(node.target) in FOLLOWED
+        and node.all_input_nodes
+        and all(_leads(source, ledger, way, left - 1) for source in node.all_input_nodes)
+    ):
+        found |= way | {node}
+        return True
+    return _is_whole(node)
+
+
+def _is_whole(node: fx.Node) -> bool:
+    info = node.meta.get("value")
+    return isinstance(info, TensorInfo) and not info.dtype.is_floating_point and info.dtype != torch.bool
+
+
+def _roots(inner: Sequence[fx.Node], ledger: Ledger) -> list[fx.Node]:
+    """The indices that `inner` is made of."""
+    sources = dict.fromkeys(source for node in inner for source in node.all_input_nodes)
+    return [
+        source
+        for source in sources
+        if source not in inner and _is_whole(source) and not isinstance(ledger.results.get(source), Parameter)
+    ]
+
+
+def _run(inner: Sequence[fx.Node], ledger: Ledger, drawn: Draws) -> dict[fx.Node, Any]:
+    """What the operations return for indices `drawn`."""
+    known: dict[fx.Node, Any] = dict(drawn)
+
+    def at(node: fx.Node) -> Any:
+        if node not in known:
+            value = ledger.results.get(node, node.meta.get("value"))
+            known[node] = value.tensor.detach().clone() if isinstance(value, Parameter) else value
+        return known[node]
+
+    for node in inner:
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), at)
+        known[node] = operation_of(node)(*args, **kwargs)
+        if tuple(known[node].shape) != sizes_of(node):
+            raise ValueError(f"{node} has another shape")
+    return known
+
+
+def _rolled(
+    inner: Sequence[fx.Node], ledger: Ledger, size: int, runs: int, random: torch.Generator | None = None
+) -> list[Draws]:
+    """Indices below `size` for each run, all values as often as can be, the last among them."""
+    roots = _roots(inner, ledger)
+    each: list[Draws] = [{} for _ in range(runs)]
+    for root in roots:
+        shape = sizes_of(root)
+        total = runs * math.prod(shape)
+        values = (
+            torch.arange(total) % size
+            if size <= total
+            else torch.randint(0, size, (total,), generator=random)
+        )
+        values[-1:] = size - 1
+        values = (
+            values[torch.randperm(total, generator=random)].view(runs, *shape).to(root.meta["value"].dtype)
+        )
+        for one, drawn in zip(each, values, strict=True):
+            one[root] = drawn.clone()
+    return each
+
+
+def _largest(
+    inner: Sequence[fx.Node], ledger: Ledger, limits: Mapping[fx.Node, int], start: int, bounded: bool
+) -> int | None:
+    """How many different indices there are: `start`, times or divided by powers of 2, as far as they are
+    taken; `start` itself where all are, if that is `bounded`.
+    """
+
+    def taken(size: int) -> bool:
+        try:
+            for drawn in _rolled(inner, ledger, size, TRIES, random):
+                known = _run(inner, ledger, drawn)
+                for node, bound in limits.items():
+                    if int(known[node].min()) < 0 or int(known[node].max()) >= bound:
+                        return False
+        except Exception:  # as in `_results`
+            return False
+        return True
+
+    random = torch.Generator().manual_seed(SEED)
+    if taken(MOST_INDEX):
+        return start if bounded else None
+    size = start
+    while size > 1 and not taken(size):
+        size //= 2
+    while size < MOST_INDEX and taken(2 * size):
+        size *= 2
+    return size if taken(size) else None
+
+
+def _bound(user: fx.Node, index: fx.Node, ledger: Ledger | None = None) -> int | None:
+    """How many values an index may take in `user`: those of the dimension that it stands for, else of any
+    that it may; beside constants that it is compared with, as many as these are.
+    """
+    if not _is_whole(index):
+        return None
+    name = function_name(user.target)
+    others = [node for node in user.all_input_nodes if node is not index and sizes_of(node)]
+    if not others:
+        return None
+    if name in COMPARISONS and ledger is not None:
+        constant = ledger.results.get(others[0])
+        if not isinstance(constant, Parameter) or not constant.known or constant.tensor.numel() < 2:
+            return None
+        return int(constant.tensor.max()) + 1
+    shape = sizes_of(others[0])
+    places = next((arg for arg in user.args if isinstance(arg, tuple) and index in arg), None)
+    if places is not None and all(isinstance(place, fx.Node) or place == slice(None) for place in places):
+        return shape[places.index(index)] if places.index(index) < len(shape) else None
+    dim = next((value for value in user.args if type(value) is int), None)
+    return shape[dim] if dim is not None and -len(shape) <= dim < len(shape) else min(shape)
