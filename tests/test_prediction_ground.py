@@ -340,3 +340,24 @@ def test_dropped_weights_are_unknown_and_not_harmless() -> None:
         row = PORTS[name]
         found = predicted(row.model(), row.x()[:8])
         assert all(shift.delta is None and "Dropout" in shift.unknown[0] for shift in found.norms)
+
+
+class Padded(nn.Module):
+    """Positions beyond the lengths are 0; half of the lengths are as many as half of the positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x, lengths = x[:, :, ::2], (lengths - 1) // 2 + 1
+        beyond = torch.arange(x.shape[2]).expand(len(x), x.shape[2]) >= lengths.unsqueeze(1)
+        return self.norm(self.drop((x + 2).masked_fill(beyond.unsqueeze(1), 0.0)))  # type: ignore[no-any-return]
+
+
+def test_lengths_are_taken_evenly_and_it_is_said() -> None:
+    (shift,) = predicted(Padded(), torch.randn(8, 4, 40), torch.randint(1, 41, (8,))).norms
+    share = 0.5  # of the positions hold x + 2; the others 0
+    test, train = (power * 5 * share - (2 * share) ** 2 for power in (1, 2))
+    assert shift.delta_initial == pytest.approx(test / train, abs=0.02)
+    assert shift.approximate == ("masked_fill",)

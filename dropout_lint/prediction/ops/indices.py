@@ -104,6 +104,12 @@ def code(call: Call) -> State | None:
     return _per_channel(values, len(ledger.dropouts), len(call.shape) - 1)
 
 
+def is_of_indices(node: fx.Node, ledger: Ledger) -> bool:
+    """Whether a node is made of nothing but indices, of which it is not known what values they take."""
+    inner = _inner([node], ledger)
+    return inner is not None and bool(_roots(inner, ledger))
+
+
 def _results(call: Call, inner: Sequence[fx.Node], size: int) -> list[Tensor]:
     """The call run on indices below `size`, as often as it takes; nothing where it does not take some."""
     runs = max(1, min(DRAWN // max(math.prod(call.shape[:-1]), 1), MOST_RUNS))
@@ -218,8 +224,8 @@ def _rolled(
 def _largest(
     inner: Sequence[fx.Node], ledger: Ledger, limits: Mapping[fx.Node, int], start: int, bounded: bool
 ) -> int | None:
-    """How many different indices there are: `start`, times or divided by powers of 2, as far as they are
-    taken; `start` itself where all are, if that is `bounded`.
+    """How many different indices are taken, looked for from `start` on; `start` itself where any are, if that
+    is `bounded`.
     """
 
     def taken(size: int) -> bool:
@@ -236,12 +242,17 @@ def _largest(
     random = torch.Generator().manual_seed(SEED)
     if taken(MOST_INDEX):
         return start if bounded else None
-    size = start
+    size = max(start, 1)
     while size > 1 and not taken(size):
         size //= 2
-    while size < MOST_INDEX and taken(2 * size):
+    if not taken(size):
+        return None
+    while taken(2 * size):
         size *= 2
-    return size if taken(size) else None
+    step = size
+    while step := step // 2:
+        size += step * taken(size + step)
+    return size
 
 
 def _bound(user: fx.Node, index: fx.Node, ledger: Ledger | None = None) -> int | None:
@@ -258,7 +269,8 @@ def _bound(user: fx.Node, index: fx.Node, ledger: Ledger | None = None) -> int |
         constant = ledger.results.get(others[0])
         if not isinstance(constant, Parameter) or not constant.known or constant.tensor.numel() < 2:
             return None
-        return int(constant.tensor.max()) + 1
+        apart = ("gt", "greater", "le") if user.args[0] is index else ("lt", "less", "ge")
+        return int(constant.tensor.max()) + 1 + (name in apart)  # what is above all of them is another code
     shape = sizes_of(others[0])
     places = next((arg for arg in user.args if isinstance(arg, tuple) and index in arg), None)
     if places is not None and all(isinstance(place, fx.Node) or place == slice(None) for place in places):

@@ -25,6 +25,7 @@ from dropout_lint.prediction.ops.base import (
     module,
 )
 from dropout_lint.prediction.ops.constant import is_unknown_mask
+from dropout_lint.prediction.ops.indices import is_of_indices
 from dropout_lint.prediction.ops.operands import inputs, pair_of, same_mask
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import SQRT_2PI, Array, moments_by_quadrature, normal_cdf
@@ -154,11 +155,15 @@ HUGE = 1e3
 
 
 def _fraction(call: Call, condition: Any) -> float:
-    """Share of the positions at which a condition holds; ½, and counted, where nothing is known of it."""
+    """Share of the positions at which a condition holds; ½ where nothing is known of it. That is said, and
+    where it is one of indices, such as lengths, of which nothing is known.
+    """
     x = call.state(condition)
     if (isinstance(condition, Parameter) and not condition.known) or is_unknown_mask(x):
         call.rough()
         return 0.5
+    if any(is_of_indices(node, call.ledger) for node in call.node.all_input_nodes):
+        call.rough()
     return float(np.clip(x.counts @ x.t_mean / x.counts.sum(), 0.0, 1.0))
 
 
