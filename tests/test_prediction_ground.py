@@ -130,6 +130,15 @@ INTEGERS = {
     "i % 4 == arange": Row(
         lambda i, d: d((i[:, None] % 4 == torch.arange(WIDTH)).float()), drops(0.5), indices
     ),
+    "one_hot, rectified": Row(lambda i, d: F.relu(d(F.one_hot(i, WIDTH).float())), drops(0.5), indices),
+    "one_hot, max-pool": Row(
+        lambda i, d: F.max_pool1d(d(F.one_hot(i, WIDTH).float().transpose(1, 2)), 4),
+        drops(0.5),
+        lambda: torch.randint(0, WIDTH, (512, 20)),
+    ),
+    "thermometer, rectified": Row(
+        lambda i, d: F.relu(d((i[:, None] > torch.arange(WIDTH)).float())), drops(0.5), indices
+    ),
     "thermometer": Row(lambda i, d: d((i[:, None] > torch.arange(WIDTH)).float()), drops(0.5), indices),
     "thermometer, numbers first": Row(
         lambda i, d: d((torch.arange(WIDTH) <= i.unsqueeze(1)).to(torch.float32)), drops(0.2), indices

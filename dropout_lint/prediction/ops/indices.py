@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, function_name
+from dropout_lint.prediction.ops.maximum import like_rectified
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import State, fresh
 from dropout_lint.trace.traced import TensorInfo
@@ -127,9 +128,10 @@ def _per_channel(values: Any, rows: int, axis: int) -> State:
     mean, var = values.mean(0), values.var(0)
     base = fresh(rows, axis=axis, channels=len(mean), mean=float(mean.mean()), var=float(var.mean()))
     wide = base.pick(np.zeros(len(mean), dtype=int), np.ones(len(mean)))
-    return replace(
+    x = replace(
         wide, t_mean=mean, t_var=var, mean=mean[None], var=var[None], sig=np.sqrt(var)[None], data=var
     )
+    return x if values.min() < 0 else replace(x, before_relu=like_rectified(x))
 
 
 # --- where indices come from ------------------------------------------------------------------------------

@@ -207,6 +207,11 @@ def rectified_parts(x: State) -> Normals | None:
     sd = np.sqrt(x.t_var + x.t_dev**2)
     if not np.all(x.t_var > 0) or np.mean(x.t_mean > ONE_SIDED * sd) < 0.95:
         return None
+    return like_rectified(x)
+
+
+def like_rectified(x: State) -> Normals:
+    """The normals whose ReLU has the moments of `x`, of one-sided values."""
     ratio, variance, first = _ratio_of_rectified()
 
     def inverse(mean: Array, var: Array) -> tuple[Array, Array, Array, Array]:
