@@ -12,9 +12,9 @@ import torch
 from torch import fx, nn
 
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
-from dropout_lint.fixes.modules import module_at, put_module
+from dropout_lint.fixes.modules import Places, module_at
 from dropout_lint.fixes.plan.steps import ERASING, Step
-from dropout_lint.trace.traced import DropoutSite, Trace, module_of
+from dropout_lint.trace.traced import DropoutSite, Trace
 
 
 def share_tree(model: nn.Module) -> nn.Module:
@@ -65,6 +65,7 @@ class Rewriter:
     def __init__(self, trace: Trace, tree: Callable[[nn.Module], nn.Module] = share_tree) -> None:
         self.old = trace
         self.model = tree(trace.model)
+        self.places = Places(self.model)
         self.graph, self.mapped = copy_graph(trace.graph)
         self.sites: dict[fx.Node, list[DropoutSite]] = {}
         for site in trace.dropouts:
@@ -125,11 +126,10 @@ class Rewriter:
             raise ValueError("a move needs an anchor")
         producer = self.mapped[step.anchor.producer]
         users = list(dict.fromkeys(self.mapped[user] for user in self._readers(step.anchor.users)))
-        order = {node: position for position, node in enumerate(self.graph.nodes)}
         edges = [(user, self._edge(user, producer)) for user in users]
         source = edges[0][1]
         follows = site.active_in_train and not site.active_in_eval
-        with self.graph.inserting_before(min(users, key=order.__getitem__)):
+        with self.graph.inserting_before(min(users)):
             if site.functional and not follows and "DL401" not in step.codes:  # stays as the user wrote it
                 old = step.site.node
                 data = old.all_input_nodes[0]
@@ -173,7 +173,11 @@ class Rewriter:
         )
 
     def _callers(self, module: nn.Module) -> list[fx.Node]:
-        return [node for node in self.graph.nodes if module_of(self.model, node) is module]
+        found = (
+            self.graph.find_nodes(op="call_module", target=name, sort=False)
+            for name in self.places.of(module)
+        )
+        return [node for nodes in found for node in nodes]
 
     def _module(self, step: Step, site: DropoutSite, alike: Sequence[Step]) -> str:
         """Qualified name of the module for a step: the old one, it exchanged, or a new one beside it."""
@@ -199,7 +203,7 @@ class Rewriter:
             wish = site.module.rpartition(".")[2] if site.module else "dropout"
             free = free_name(owner, wish if wish.isidentifier() else "dropout")
             name = f"{site.owner}.{free}" if site.owner else free
-        put_module(self.model, name, module)
+        self.places.put(name, module)
         if old is not None:
             self.made[key] = name
         return name
@@ -226,7 +230,7 @@ class Rewriter:
                 continue
             module = module_at(self.model, site.module)
             if self.old.catalogue.dropout(module) is not None and not self._callers(module):
-                put_module(self.model, site.module, nn.Identity())
+                self.places.put(site.module, nn.Identity())
 
     def _trace(self) -> Trace:
         order = {node: position for position, node in enumerate(self.graph.nodes)}

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
-from dropout_lint.fixes.modules import module_at, put_module
+from dropout_lint.fixes.modules import Places, module_at
 from dropout_lint.fixes.plan.steps import ERASING, Anchor, Step
 from dropout_lint.layers import Catalogue
 from dropout_lint.trace.traced import Trace
@@ -53,6 +53,7 @@ def operate(trace: Trace, steps: Sequence[Step]) -> nn.Module:
             only some are changed, or a place that no single layer call bounds.
     """
     model = copy.deepcopy(trace.model)
+    places = Places(model)
     by_node = {step.site.node: step for step in steps}
     calls: dict[str, list[fx.Node]] = {}
     for node in trace.graph.nodes:
@@ -69,9 +70,9 @@ def operate(trace: Trace, steps: Sequence[Step]) -> nn.Module:
         assert step.site.module is not None
         old = module_at(trace.model, step.site.module)
         if step.action in ("uout", "reduce", "repair"):
-            put_module(model, step.site.module, _module(step, old, trace.catalogue))
+            places.put(step.site.module, _module(step, old, trace.catalogue))
             continue
-        put_module(model, step.site.module, nn.Identity())
+        places.put(step.site.module, nn.Identity())
         if step.action == "move":
             assert step.anchor is not None
             _hook(model, step.anchor, _module(step, old, trace.catalogue), calls)
