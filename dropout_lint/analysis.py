@@ -117,6 +117,8 @@ def analyse(
     options: Options | None = None,
     *,
     constructed: Mapping[int, Location] | None = None,
+    initially: bool = True,
+    intervals: bool = True,
 ) -> Analysis:
     """Trace a model and predict Δ at every norm; the model is left as it was.
 
@@ -126,6 +128,7 @@ def analyse(
             guess them.
         options: None for the built-in rules and their defaults.
         constructed: the line that constructed each module, by `id(module)`.
+        initially, intervals: see `predict`.
 
     Raises:
         TraceError: nothing of the model could be traced.
@@ -135,7 +138,7 @@ def analyse(
     given = None if inputs is None else as_inputs(inputs, model, "given")
     with at_rest(model):
         traced = record(model, given, catalogue=options.catalogue, constructed=constructed)
-        return analyse_trace(traced, options)
+        return analyse_trace(traced, options, initially=initially, intervals=intervals)
 
 
 def analyse_trace(

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from cli_project import run_in
+from cli_project import cli, run_in
 
 from dropout_lint.cli import run
 
@@ -65,6 +65,15 @@ def test_show_write_and_again(project: Path, capsys: pytest.CaptureFixture[str])
     again = run_in(project, "fix", "net.py:Net", "--write")
     assert (again.returncode, again.stdout) == (0, "")
     assert "nothing to fix" in again.stderr and (project / "net.py").read_text() == after
+
+
+def test_the_proof_does_not_load_torch_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    done = cli("fix", "net.py:Net", "--write", cwd=project)
+    assert done.returncode == 0 and "checked: eval-mode outputs are bit-identical" in done.stderr
+    loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line]
+    assert loaded.count("torch") == 1
+    assert (project / "net.py").read_text() != MODEL
 
 
 def test_ignored_findings_are_left_alone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,10 @@ def command(
     names = options.chosen_targets(targets, loaded.settings, "dropout-lint fix")
     rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
-        own_process()
+        if own_process():
+            from dropout_lint.fixes.source.prover import shared
+
+            shared().fork()
         models, status = models_of(names, loaded.settings)
         wanted = Wanted(
             strategy=strategy,

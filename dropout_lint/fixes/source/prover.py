@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,10 +28,11 @@ TIMEOUT = 600.0
 START = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
     "from dropout_lint.loading.compat import own_process; own_process();"
-    "from dropout_lint.fixes.source.worker import main;"
+    "from dropout_lint.fixes.source.worker import main; main()"
 )
 # what torchvision and others take long to import; where this process has it, the jobs will want it too
 HEAVY = ("torch._dynamo",)
+IMPORT = "import "
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,50 @@ class Original:
         return job
 
 
+class Forked:
+    """A copy of this process that runs a function, spoken with through pipes as with `subprocess.Popen`."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        (read, stdin), (stdout, write) = os.pipe(), os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            os.dup2(read, 0)
+            os.dup2(write, 1)
+            for pipe in (read, stdin, stdout, write):
+                os.close(pipe)
+            sys.stdin = os.fdopen(0)
+            try:
+                run()
+            finally:
+                os._exit(0)
+        os.close(read)
+        os.close(write)
+        self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._waited(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """The exit status, once it has ended."""
+        return self._waited(0)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def _waited(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
 @dataclass
 class Prover:
     """One proof process, started when it is first asked, or before.
@@ -128,10 +174,19 @@ class Prover:
     Attributes:
         scratch: the folder that files of proofs go to; None for the system's.
         process: the process while it runs.
+        told: it was told what to import.
     """
 
     scratch: str | None = None
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[str] | Forked | None = None
+    told: bool = False
+
+    def fork(self) -> None:
+        """Make the proof process of this one, while nothing of a user's is imported: torch is loaded once."""
+        if FORK:
+            from dropout_lint.fixes.source.worker import main
+
+            self.process = Forked(main)
 
     @contextlib.contextmanager
     def originals(self) -> Iterator[Original]:
@@ -185,21 +240,29 @@ class Prover:
             raise FixError(found["failed"], "the files stay as they were", details=found.get("details"))
         return found
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str] | Forked:
         """The process, which goes on loading torch while the caller has other things to do."""
-        if self.process is not None and self.process.poll() is None:
-            return self.process
+        if self.process is None or self.process.poll() is not None:
+            self.process, self.told = self._anew(), False
+        if not self.told:
+            self.told = True
+            assert self.process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # told once it is asked
+                self.process.stdin.writelines(f"{IMPORT}{name}\n" for name in HEAVY if name in sys.modules)
+                self.process.stdin.flush()
+        return self.process
+
+    @staticmethod
+    def _anew() -> subprocess.Popen[str]:
         root = str(Path(__file__).resolve().parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        wanted = ", ".join(repr(name) for name in HEAVY if name in sys.modules)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{START} main({wanted})"],
+        return subprocess.Popen(
+            [sys.executable, "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         )
-        return self.process
 
     def close(self) -> None:
         """End the process."""

@@ -1,7 +1,7 @@
 """A process of its own that builds the original and the edited model and compares them.
 
-`main` loads torch once, then forks for each job, so that no edited module is ever imported into a process
-that goes on living. A job is the path of a JSON file; its answer is written beside it.
+`main` has torch loaded and forks for each job, so that no edited module is ever imported into a process that
+goes on living. A job is the path of a JSON file; its answer is written beside it.
 Where there is no fork the job runs in this process, which the client then ends.
 """
 
@@ -28,7 +28,7 @@ from dropout_lint.analysis import Options, analyse
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.plan.words import linted_again
 from dropout_lint.fixes.proof import eval_words, run, train_fixed, train_original, training_words, twin
-from dropout_lint.fixes.source.prover import FORK
+from dropout_lint.fixes.source.prover import FORK, IMPORT
 from dropout_lint.fixes.training import Named, difference
 from dropout_lint.fixes.values import same, to_device
 from dropout_lint.inputs.example import Inputs
@@ -158,7 +158,14 @@ def actual(job: dict[str, Any]) -> dict[str, Any]:
 def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
     """Lint the edited model as the original was: nothing may be found beyond what the plan expects."""
     built = build(job, meta=job["meta"])
-    found = analyse(built.model, built.inputs, options_of(job["options"]), constructed=built.constructed)
+    found = analyse(
+        built.model,
+        built.inputs,
+        options_of(job["options"]),
+        constructed=built.constructed,
+        initially=False,  # as the plan was judged
+        intervals=False,
+    )
     surplus = Counter(item.rule.code for item in found.findings) - Counter(job["expected"])
     if surplus:
         return {"failed": f"the edited model still has findings: {', '.join(sorted(surplus.elements()))}"}
@@ -196,19 +203,15 @@ def do(path: str) -> None:
     partial.replace(file.with_suffix(".answer"))
 
 
-def main(*modules: str) -> None:
-    """Read job paths from stdin until it ends; SIGTERM ends the job along with this process.
+def main() -> None:
+    """Read lines from stdin until it ends: paths of jobs, and `import NAME` for what all of them will need.
 
-    Args:
-        modules: of torch, to be imported once for all jobs.
+    SIGTERM ends the job along with this process.
     """
     torch.set_num_threads(1)
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with plain_python():  # as a job imports them
-        for name in modules:
-            import_module(name)
     child = 0
 
     def end(*_: object) -> None:
@@ -219,6 +222,10 @@ def main(*modules: str) -> None:
     signal.signal(signal.SIGTERM, end)
     for line in sys.stdin:
         path = line.strip()
+        if path.startswith(IMPORT):
+            with plain_python():  # as a job imports them
+                import_module(path.removeprefix(IMPORT))
+            continue
         if not path:
             continue
         if FORK:
