@@ -570,7 +570,25 @@ def test_a_place_beside_a_dropout_that_goes_too(seed: int) -> None:
     assert fixed.applied and not fix_graph(analyse(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied
 
 
-@pytest.mark.parametrize(("p", "severe"), [(0.1, False), (0.7, True)])
+def test_what_is_left_is_tried_again_where_the_others_have_moved() -> None:
+    """Alone before its norm, a dropout may be lowered; and it stays where it was moved to."""
+    blocks = [
+        layer
+        for _ in range(3)
+        for layer in (nn.Dropout(0.1), nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+    ]
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    )
+    fixed = fix_graph(analyse_trace(of(model, 4, 3, 8, 8)))
+    assert sorted(item.action for item in fixed.applied) == ["move", "reduce"]
+    assert not fixed.skipped
+    drops = [module.p for module in fixed.model.modules() if isinstance(module, nn.Dropout)]
+    assert sorted(drops) == [0.06, 0.1, 0.1]
+    assert not fix_graph(analyse(fixed.model, Inputs((torch.randn(4, 3, 8, 8),)))).applied
+
+
+@pytest.mark.parametrize(("p", "severe"), [(0.2, False), (0.7, True)])
 def test_what_leaving_a_severe_shift_costs_is_said(p: float, severe: bool) -> None:
     """Nothing is written that changes the noise itself, but the advice does not stop at what would."""
     blocks = [

@@ -73,7 +73,8 @@ class Rewriter:
                 dataclasses.replace(site, node=self.mapped[site.node])
             )
         self.made: dict[tuple[object, ...], str] = {}
-        self.origin: dict[fx.Node, fx.Node] = {self.mapped[site.node]: site.node for site in trace.dropouts}
+        self.origin: dict[fx.Node, fx.Node] = {new: old for old, new in self.mapped.items()}
+        self.placed: set[fx.Node] = set()  # dropouts where the trace has none
         self.gone: set[fx.Node] = set()  # dropouts of the trace that were taken out
 
     def apply(self, steps: Sequence[Step]) -> Trace:
@@ -143,6 +144,7 @@ class Rewriter:
             user.replace_input_with(edge, new)
         new.meta = {"value": source.meta.get("value"), "owner": site.owner}
         self.origin[new] = step.site.node
+        self.placed.add(new)
 
     def _readers(self, users: Iterable[fx.Node]) -> Iterator[fx.Node]:
         """The nodes; what read a dropout stands for one that was taken out."""

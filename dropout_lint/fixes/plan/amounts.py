@@ -51,8 +51,10 @@ class Amounts:
         def steps_at(share: float) -> list[Step]:
             found = []
             for case in cases:
-                value = math.floor(case.site.spec.p * share * 100 + 1e-9) / 100
-                if value >= LEAST:
+                p = case.site.spec.p
+                hundredths = max(math.floor(p * share * 100 + 1e-9), math.ceil(p * least * 100 - 1e-9))
+                value = hundredths / 100
+                if LEAST <= value < p:
                     found.append(Step(case.site, "reduce", value=value, codes=case.codes))
             return found
 

@@ -6,8 +6,9 @@ the dropout is found by no rule any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import cast
 
 from torch import fx, nn
@@ -79,13 +80,31 @@ def author(flow: Ancestry, node: fx.Node) -> str:
     if node.op == "placeholder":
         return owner
     if isinstance(module_at(flow.model, owner), fx.GraphModule):  # one forward for all modules below it
-        current: fx.Node | None = node
-        while current is not None and current.op != "call_module":
-            current = flow.source(current)
-        owner = owner if current is None else str(current.target).rpartition(".")[0]
+        owner = _callers(flow).get(node, owner)
     while owner and (owner in flow.wrappers or _only_runs(flow, module_at(flow.model, owner))):
         owner = owner.rpartition(".")[0]
     return owner
+
+
+def _callers(flow: Ancestry) -> dict[fx.Node, str]:
+    """The modules in whose forward the nodes of a `GraphModule` stood, by what feeds them; remembered.
+
+    What several modules feed was computed where all of them were called.
+    """
+    if _callers not in flow.memory:
+        found: dict[fx.Node, str] = {}
+        for node in flow.nodes:
+            names = [found[source].split(".") for source in flow.tensors(node) if source in found]
+            if node.op == "call_module":
+                found[node] = str(node.target).rpartition(".")[0]
+            elif names:
+                found[node] = ".".join(level[0] for level in takewhile(_alike, zip(*names, strict=False)))
+        flow.memory[_callers] = found
+    return cast("dict[fx.Node, str]", flow.memory[_callers])
+
+
+def _alike(names: Collection[str]) -> bool:
+    return len(set(names)) == 1
 
 
 def _only_runs(flow: Ancestry, module: nn.Module) -> bool:

@@ -120,6 +120,7 @@ class Planner:
         outcome = self._carry_out("move" if self.strategy == "auto" else self.strategy, auto)
         outcome = self._without_what_does_not_help(outcome)
         outcome, too_little = self._without_what_gains_little(outcome) if auto else (outcome, {})
+        outcome = self._and_again(outcome) if auto else outcome
         outcome = replace(outcome, steps=titled(outcome.steps))
         others: dict[Action, Outcome] = {}
         if auto and self.compare and any(case.places for case in self.cases.values()):
@@ -177,6 +178,45 @@ class Planner:
             outcome = self._less(outcome, set(found))
         return outcome, too_little
 
+    def _and_again(self, outcome: Outcome) -> Outcome:
+        """With what a fix of the model that the steps lead to would do about what they leave."""
+        open_ones = self._open(outcome.steps)
+        if not outcome.steps or not open_ones:
+            return outcome
+        trials, composed = self.trials.beyond(outcome.steps)
+        findings = [
+            finding
+            for finding in trials.before.findings
+            if isinstance(finding.dropout, DropoutSite)
+            and (composed.origin[finding.dropout.node], finding.rule.code) in open_ones
+        ]
+        barred = {
+            (node.name, action)
+            for node in trials.flow.dropouts
+            for name, action in self.ladder.barred
+            if name == composed.origin[node].name
+        }
+        planner = Planner(
+            trials, findings, beta=self.beta, barred=barred, compare=False, uout="uout" in self.ladder.rungs
+        )
+        further = planner.plan().steps
+        if not further:
+            return outcome
+        both = self._outcome(composed.steps(further))
+        return both if sum(self._open(both.steps).values()) < sum(open_ones.values()) else outcome
+
+    def _open(self, steps: Sequence[Step]) -> dict[tuple[fx.Node, str], int]:
+        """What fails a run after some steps, of what something was found about: by call and rule, how severe.
+
+        What is left of a dropout that was repaired is a finding of its own, for a person to judge first.
+        """
+        closed = {step.site.node for step in steps if step.action == "repair" or "DL401" in step.codes}
+        return {
+            (item.node, item.code): len(SEVERITIES) - SEVERITIES.index(item.severity)
+            for item in self.trials.remaining(steps)
+            if item.node in self.cases and item.node not in closed and item.severity != "info"
+        }
+
     def _less(self, outcome: Outcome, nodes: set[fx.Node]) -> Outcome:
         """An outcome without the steps of some dropouts, the merges into them and the moves past them."""
         steps = tuple(
@@ -200,9 +240,7 @@ class Planner:
             codes = tuple(code for code in case.codes if step is None or code not in step.codes)
             reason = too_little.get(node) or self.crowd.why.get(node)
             if step is not None and step.settles:
-                remaining = self.trials.remaining(outcome.steps)
-                counts = [item for item in remaining if item.node is node and item.severity != "info"]
-                codes = tuple(dict.fromkeys(item.code for item in counts))
+                codes = tuple(code for found, code in self._open(outcome.steps) if found is node)
                 reason = reason or BETTER_OFF
             elif node not in still and node not in too_little:
                 continue

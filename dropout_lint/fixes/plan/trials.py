@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from torch import fx
 
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.graph.rewrite import Rewriter, share_tree, untrained_tree
+from dropout_lint.fixes.plan.further import Composed
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.prediction.shifts import Prediction
@@ -51,6 +52,7 @@ class _Carried:
     before: Analysis
     trace: Trace
     origin: Mapping[fx.Node, fx.Node]
+    placed: Collection[fx.Node] = ()
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -113,12 +115,19 @@ class Trials:
         """All that is known after some steps."""
         return self._carried(_key(steps), steps).analysis
 
+    def beyond(self, steps: Sequence[Step]) -> tuple[Trials, Composed]:
+        """Trials on what the steps lead to, and what makes steps there part of these."""
+        carried = self._carried(_key(steps), steps)
+        composed = Composed(self.flow.dropouts, steps, carried.origin, carried.placed)
+        return Trials(carried.analysis), composed
+
     def _carried(self, key: Key, steps: Sequence[Step]) -> _Carried:
         if not key and not self._trained:
             return _Carried(key, self.before, self.trace, {})
         if self._last is None or self._last.key != key:
             rewriter = Rewriter(self.trace, untrained_tree if self._trained else share_tree)
-            self._last = _Carried(key, self.before, rewriter.apply(steps), rewriter.origin)
+            trace = rewriter.apply(steps)
+            self._last = _Carried(key, self.before, trace, rewriter.origin, rewriter.placed)
         return self._last
 
 

@@ -196,6 +196,8 @@ def destination(step: Step, *, explain: bool = True) -> str:
     text += f" ({meaning})" if meaning else ""
     if step.kind is not None and step.kind != step.site.spec.kind:
         text += f", as {step.kind}, which is made for the input there"
+    if step.value is not None:
+        text += f", with p = {step.value:g}"
     return text
 
 

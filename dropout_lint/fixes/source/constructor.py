@@ -52,15 +52,26 @@ def _is_choice(node: cst.BaseExpression) -> bool:
     return isinstance(node, cst.IfExp) and not node.lpar
 
 
-def lower_ratio(edits: Edits, call: cst.Call, value: float) -> None:
-    """`nn.Dropout(0.5)` → `nn.Dropout(0.03)`, `nn.Dropout(p)` → `nn.Dropout(min(p, 0.03))`."""
-    argument = ratio_argument(call)
-    if argument is None and any(item.star for item in call.args):
+def lower_ratio(call: cst.Call, value: float) -> cst.Call:
+    """`nn.Dropout(0.5)` → `nn.Dropout(0.03)`.
+
+    Raises:
+        CannotExpress: today's ratio is no number that stands there.
+    """
+    return with_lower(call, ratio_argument(call), value, cst.Arg(number(value)))
+
+
+def with_lower(call: cst.Call, argument: cst.Arg | None, value: float, new: cst.Arg) -> cst.Call:
+    """A call with a lower number in the argument that holds the ratio, or with a new one where none does.
+
+    Raises:
+        CannotExpress: today's ratio is no number that stands there.
+    """
+    if argument is not None:
+        return call.with_deep_changes(argument, value=lowered(argument.value, value))
+    if any(item.star for item in call.args):
         raise CannotExpress("its ratio comes from `**kwargs`", "lower it where these are made")
-    if argument is None:
-        edits.change(call, lambda updated: updated.with_changes(args=[cst.Arg(number(value)), *updated.args]))
-        return
-    edits.change(argument, lambda updated: updated.with_changes(value=lowered(updated.value, value)))
+    return call.with_changes(args=[*call.args, new] if new.keyword else [new, *call.args])
 
 
 def lowered(old: cst.BaseExpression, value: float) -> cst.BaseExpression:

@@ -331,8 +331,11 @@ class _Search:
         sites = {site.node.name: site for site in (*same, step.site)}
         if step.action == "merge" and step.into is not None:
             sites[step.into.node.name] = step.into
-        for name, site in sites.items():
+        for name in sites:
             self.barred.add((name, action))
+        if step.action == "reduce" and step.anchor is not None:
+            return  # it moves all the same, and the plan says what is left of it
+        for site in sites.values():
             self.reasons.setdefault(site.name, (error.reason, error.advice))  # the first choice's counts
         self.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import libcst as cst
@@ -122,6 +123,10 @@ class Expression:
                 if key not in done:
                     done.add(key)
                     self._exchange(step)
+        for step in self.steps:
+            if step.action == "move" and step.value is not None:
+                with blamed_on(replace(step, action="reduce")):
+                    self._check_lower(step)
         self._move_all()
         for edits in self.edits.values():
             erasing.pass_on(edits)
@@ -277,10 +282,10 @@ class Expression:
         old_class = old.source.klass(old.call)
         new_class = source.klass(place.node)
         if old.holder is None and old_class is not None and old_class is new_class:
-            kind = step.kind
+            kind, ratio = step.kind, step.value
             mode = functional.mode_at(source, place.node) if "DL401" in step.codes else None
             adjust = (
-                (lambda call: functional.adjusted(call, kind=kind, mode=mode))
+                (lambda call: functional.adjusted(call, kind=kind, mode=mode, ratio=ratio))
                 if old.site.functional
                 else None
             )
@@ -337,7 +342,8 @@ class Expression:
                 f"{step.site.name}: the ratio was `{rate.was}` in the source; it is now the constant "
                 f"{step.site.spec.p:g}, which is all that the source passes for it"
             )
-        return constructor.new_dropout(edits, kind, rate.value, step.site.spec)
+        value = rate.value if step.value is None else constructor.lowered(rate.value, step.value)
+        return constructor.new_dropout(edits, kind, value, step.site.spec)
 
     def ratio_in_init(self, step: Step) -> cst.BaseExpression:
         """The ratio of a dropout as an expression of the `__init__` of the class that calls it.
@@ -369,9 +375,9 @@ class Expression:
         return call if source is place.source else None
 
     def _calm(self, step: Step, old: Old) -> None:
-        """A moved module keeps its line, but for another class (before pooling) and without `inplace`."""
+        """A moved module keeps its line, but for another class (before pooling), a ratio, and `inplace`."""
         spec = step.site.spec
-        if step.kind is None and not spec.inplace:
+        if step.kind is None and step.value is None and not spec.inplace:
             return
         assert step.site.module is not None
         source, call = self.sources.construction(step.site.module)
@@ -380,8 +386,44 @@ class Expression:
             kind = step.kind
             self.sources.check_static(step.site.module, call)
             edits.change(call, lambda updated: constructor.rename_class(updated, kind))
+        if step.value is not None:
+            self._lower(step, edits, call)
         if spec.inplace:
             edits.change(call, constructor.without_inplace)
+
+    def _lower(self, step: Step, edits: Edits, call: cst.Call) -> None:
+        value = step.value
+        assert value is not None
+        constructor.lower_ratio(call, value)  # raises now, for this step, what it cannot say
+        edits.change(call, lambda updated: constructor.lower_ratio(cst.ensure_type(updated, cst.Call), value))
+
+    def _check_lower(self, step: Step) -> None:
+        """A dropout that moves may get a lower ratio as well, where that is a number that stands there.
+
+        Raises:
+            CannotExpress: it is none, or the ratio of other dropouts too.
+        """
+        assert step.value is not None
+        if step.site.functional:
+            functional.with_lower_ratio(self.sources.call(step.site.node)[1], step.value)
+            return
+        assert step.site.module is not None
+        if self._made_with_it(step):
+            raise CannotExpress(
+                "its constructor makes other dropouts as well", "give it a constructor of its own"
+            )
+        constructor.lower_ratio(self.sources.construction(step.site.module)[1], step.value)
+
+    def _made_with_it(self, step: Step) -> list[DropoutSite]:
+        """The dropouts that the same line makes, and that are not to be changed alike."""
+        assert step.site.module is not None
+        location = self.trace.constructed.get(step.site.module)
+        made = self.sources.made_at(location) if location is not None else {step.site.module}
+        return [
+            other
+            for other in self.trace.dropouts
+            if other.module in made and not self._alike(step, self.by_node.get(other.node))
+        ]
 
     # taking away
 
@@ -410,14 +452,7 @@ class Expression:
             functional.exchange(self, step)
             return
         assert site.module is not None
-        location = self.trace.constructed.get(site.module)
-        made = self.sources.made_at(location) if location is not None else {site.module}
-        others = [
-            other
-            for other in self.trace.dropouts
-            if other.module in made and not self._alike(step, self.by_node.get(other.node))
-        ]
-        if others:
+        if self._made_with_it(step):
             functional.split(self, step)
             return
         source, call = self.sources.construction(site.module)
@@ -426,7 +461,7 @@ class Expression:
             self.sources.check_static(site.module, call)
             constructor.swap_for_uout(edits, call, step.value, site.spec)
         else:
-            constructor.lower_ratio(edits, call, step.value)
+            self._lower(step, edits, call)
 
     @staticmethod
     def _alike(step: Step, other: Step | None) -> bool:

@@ -20,9 +20,17 @@ NAMES = {kind: name for name, kind in reversed(FUNCTION_CLASSES.items())}
 ATTENTION_RATIO, ATTENTION_POSITION = "dropout_p", 4
 
 
-def adjusted(call: cst.Call, *, kind: str | None = None, mode: cst.BaseExpression | None = None) -> cst.Call:
-    """A functional dropout as another function, out of place, and with `training=` a mode."""
+def adjusted(
+    call: cst.Call,
+    *,
+    kind: str | None = None,
+    mode: cst.BaseExpression | None = None,
+    ratio: float | None = None,
+) -> cst.Call:
+    """A functional dropout as another function, out of place, with `training=` a mode and a lower ratio."""
     new = constructor.without_inplace(call)
+    if ratio is not None:
+        new = with_lower_ratio(new, ratio)
     if kind is not None:
         name = NAMES.get(kind, "dropout")
         function = (
@@ -149,24 +157,25 @@ def exchange(expression: Expression, step: Step) -> None:
     assert step.value is not None
     value = step.value
     if step.action == "reduce":
-        target = call.func if isinstance(call.func, cst.Call) else call
-        argument = ratio_of_call(call) if target is call else constructor.ratio_argument(target)
-        if argument is None:
-            keyword = cst.Arg(
-                constructor.number(value),
-                keyword=cst.Name("p"),
-                equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
-            )
-            edits.change(target, lambda updated: updated.with_changes(args=[*updated.args, keyword]))
-        else:
-            edits.change(
-                argument,
-                lambda updated: updated.with_changes(value=constructor.lowered(updated.value, value)),
-            )
+        with_lower_ratio(call, value)  # raises now, for this step, what it cannot say
+        edits.change(call, lambda updated: with_lower_ratio(cst.ensure_type(updated, cst.Call), value))
         return
     ratio = constructor.switched(expression.ratio_in_init(step), value)
     made = constructor.new_dropout(edits, "Uout", ratio, step.site.spec)
     _attribute_for(expression, step, call, made, wish="uout")
+
+
+def with_lower_ratio(call: cst.Call, value: float) -> cst.Call:
+    """`F.dropout(x, 0.5)` → `F.dropout(x, 0.03)`, `nn.Dropout(0.5)(x)` → `nn.Dropout(0.03)(x)`.
+
+    Raises:
+        CannotExpress: today's ratio is no number that stands there.
+    """
+    if isinstance(call.func, cst.Call):
+        return call.with_changes(func=constructor.lower_ratio(call.func, value))
+    equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    new = cst.Arg(constructor.number(value), keyword=cst.Name("p"), equal=equal)
+    return constructor.with_lower(call, ratio_of_call(call), value, new)
 
 
 def ratio_of_call(call: cst.Call) -> cst.Arg | None:

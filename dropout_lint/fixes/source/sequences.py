@@ -29,6 +29,8 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     new: cst.BaseExpression
     if same and expression.rates.fits(old, place.node):
         new = constructor.without_inplace(old.call)
+        if step.value is not None and isinstance(new, cst.Call):
+            new = constructor.lower_ratio(new, step.value)
         if step.kind is not None and isinstance(new, cst.Call):
             new = constructor.rename_class(new, step.kind)
     else:
