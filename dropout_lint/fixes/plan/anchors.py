@@ -191,8 +191,8 @@ def branches_fed(flow: Ancestry, site: DropoutSite) -> list[Branch | None]:
                 before = best
         elif after is None and _plain(flow, site.node, fork):
             after = best
-    same_owner = before is not None and before.join.meta.get("owner") == site.node.meta.get("owner")
-    return [before, after] if same_owner else [after, before]
+    own = before is not None and author(flow, before.join) == author(flow, site.node)
+    return [before, after] if own else [after, before]
 
 
 def residual_branches(flow: Ancestry) -> list[tuple[Branch, fx.Node]]:

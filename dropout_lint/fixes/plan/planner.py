@@ -206,16 +206,22 @@ class Planner:
         return both if sum(self._open(both.steps).values()) < sum(open_ones.values()) else outcome
 
     def _open(self, steps: Sequence[Step]) -> dict[tuple[fx.Node, str], int]:
-        """What fails a run after some steps, of what something was found about: by call and rule, how severe.
+        """What fails a run after some steps, by call and rule, and how severe it is: of the dropouts that
+        something was found about, and what others alone had hidden.
 
         What is left of a dropout that was repaired is a finding of its own, for a person to judge first.
         """
         closed = {step.site.node for step in steps if step.action == "repair" or "DL401" in step.codes}
-        return {
-            (item.node, item.code): len(SEVERITIES) - SEVERITIES.index(item.severity)
-            for item in self.trials.remaining(steps)
-            if item.node in self.cases and item.node not in closed and item.severity != "info"
-        }
+        severities = [finding.severity for case in self.cases.values() for finding in case.findings]
+        mildest = max(SEVERITIES.index(severity) for severity in (*severities, "error"))
+        found = {}
+        for item in self.trials.remaining(steps):
+            known = item.node in self.cases
+            new = not known and (item.node, item.code) not in self.known
+            asked = known or (new and SEVERITIES.index(item.severity) <= mildest)
+            if asked and item.node not in closed and item.severity != "info":
+                found[item.node, item.code] = len(SEVERITIES) - SEVERITIES.index(item.severity)
+        return found
 
     def _less(self, outcome: Outcome, nodes: set[fx.Node]) -> Outcome:
         """An outcome without the steps of some dropouts, the merges into them and the moves past them."""
