@@ -144,6 +144,9 @@ INTEGERS = {
         lambda i, d: d((torch.arange(WIDTH) <= i.unsqueeze(1)).to(torch.float32)), drops(0.2), indices
     ),
     "thermometer, a table": Row(lambda i, d: d(torch.ones(WIDTH, WIDTH).tril()[i]), drops(0.5), indices),
+    "thermometer, a table of more rows": Row(
+        lambda i, d: d(torch.ones(128, WIDTH).tril()[i]), drops(0.5), lambda: torch.randint(0, 128, (2048,))
+    ),
     "thermometer, a sum": Row(lambda i, d: d(F.one_hot(i, WIDTH).cumsum(1).float()), drops(0.5), indices),
     "thermometer of a number": Row(
         lambda x, d: d((x[:, :1] > torch.linspace(-2, 2, WIDTH)).float()), drops(0.5)

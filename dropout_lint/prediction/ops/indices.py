@@ -274,6 +274,8 @@ def _bound(user: fx.Node, index: fx.Node, ledger: Ledger | None = None) -> int |
         apart = ("gt", "greater", "le") if user.args[0] is index else ("lt", "less", "ge")
         return int(constant.tensor.max()) + 1 + (name in apart)  # what is above all of them is another code
     shape = sizes_of(others[0])
+    if name == "getitem" and user.args[1] is index:
+        return shape[0]
     places = next((arg for arg in user.args if isinstance(arg, tuple) and index in arg), None)
     if places is not None and all(isinstance(place, fx.Node) or place == slice(None) for place in places):
         return shape[places.index(index)] if places.index(index) < len(shape) else None
