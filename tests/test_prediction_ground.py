@@ -354,6 +354,14 @@ def test_dropped_weights_are_unknown_and_not_harmless() -> None:
         assert all(shift.delta is None and "Dropout" in shift.unknown[0] for shift in found.norms)
 
 
+def test_a_number_for_each_index_varies_as_the_table_does() -> None:
+    table = torch.arange(40.0)
+    row = Row(lambda i, d: d(table[i][:, None].expand(-1, WIDTH)), drops(0.5), indices)
+    (straight, _) = predicted(row.model(), row.x()[:8]).norms
+    mean, variance = float(table.mean()), float(table.var(correction=0))
+    assert straight.delta_initial == pytest.approx(variance / (2 * (variance + mean**2) - mean**2), abs=0.01)
+
+
 class Padded(nn.Module):
     """Positions beyond the lengths are 0; half of the lengths are as many as half of the positions."""
 

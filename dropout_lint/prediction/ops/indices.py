@@ -88,7 +88,7 @@ def code(call: Call) -> State | None:
     """
     arguments, info, ledger = call.node.all_input_nodes, call.value, call.ledger
     before = _inner(arguments, ledger) if call.node.op in ("call_function", "call_method") else None
-    if before is None or not isinstance(info, TensorInfo) or len(call.shape) < 2 or info.dtype.is_complex:
+    if before is None or not isinstance(info, TensorInfo) or not call.shape or info.dtype.is_complex:
         return None
     inner = [*before, call.node]
     roots = _roots(inner, ledger)
@@ -101,8 +101,11 @@ def code(call: Call) -> State | None:
     results = _results(call, inner, size) if size is not None else []
     if not results or not all(bool(result.isfinite().all()) for result in results):
         return None
-    values = torch.stack(results).flatten(0, -2).double().numpy()
-    return _per_channel(values, len(ledger.dropouts), len(call.shape) - 1)
+    values, rows = torch.stack(results).double(), len(ledger.dropouts)
+    if len(call.shape) == 1:  # one number for each index
+        x = _per_channel(values.flatten()[:, None].numpy(), rows, 0)
+        return replace(x, counts=np.array([float(call.shape[0])]))
+    return _per_channel(values.flatten(0, -2).numpy(), rows, len(call.shape) - 1)
 
 
 def is_of_indices(node: fx.Node, ledger: Ledger) -> bool:
@@ -113,7 +116,7 @@ def is_of_indices(node: fx.Node, ledger: Ledger) -> bool:
 
 def _results(call: Call, inner: Sequence[fx.Node], size: int) -> list[Tensor]:
     """The call run on indices below `size`, as often as it takes; nothing where it does not take some."""
-    runs = max(1, min(DRAWN // max(math.prod(call.shape[:-1]), 1), MOST_RUNS))
+    runs = max(1, min(DRAWN // max(math.prod(call.shape[:-1] or call.shape), 1), MOST_RUNS))
     try:
         return [
             _run(inner, call.ledger, drawn)[call.node]
@@ -249,7 +252,7 @@ def _largest(
         size //= 2
     if not taken(size):
         return None
-    while taken(2 * size):
+    while size < MOST_INDEX and taken(2 * size):
         size *= 2
     step = size
     while step := step // 2:
@@ -261,23 +264,29 @@ def _bound(user: fx.Node, index: fx.Node, ledger: Ledger | None = None) -> int |
     """How many values an index may take in `user`: those of the dimension that it stands for, else of any
     that it may; beside constants that it is compared with, as many as these are.
     """
-    if not _is_whole(index):
-        return None
-    name = function_name(user.target)
     others = [node for node in user.all_input_nodes if node is not index and sizes_of(node)]
-    if not others:
+    if not others or not _is_whole(index):
         return None
-    if name in COMPARISONS and ledger is not None:
-        constant = ledger.results.get(others[0])
-        if not isinstance(constant, Parameter) or not constant.known or constant.tensor.numel() < 2:
-            return None
-        apart = ("gt", "greater", "le") if user.args[0] is index else ("lt", "less", "ge")
-        return int(constant.tensor.max()) + 1 + (name in apart)  # what is above all of them is another code
+    if function_name(user.target) in COMPARISONS and ledger is not None:
+        return _told_apart(user, index, ledger.results.get(others[0]))
     shape = sizes_of(others[0])
-    if name == "getitem" and user.args[1] is index:
-        return shape[0]
-    places = next((arg for arg in user.args if isinstance(arg, tuple) and index in arg), None)
-    if places is not None and all(isinstance(place, fx.Node) or place == slice(None) for place in places):
-        return shape[places.index(index)] if places.index(index) < len(shape) else None
-    dim = next((value for value in user.args if type(value) is int), None)
-    return shape[dim] if dim is not None and -len(shape) <= dim < len(shape) else min(shape)
+    dim = _dimension(user, index)
+    return min(shape) if dim is None else shape[dim] if -len(shape) <= dim < len(shape) else None
+
+
+def _told_apart(user: fx.Node, index: fx.Node, constants: Any) -> int | None:
+    """How many numbers from 0 on a comparison with constants tells apart."""
+    if not isinstance(constants, Parameter) or not constants.known or constants.tensor.numel() < 2:
+        return None
+    above = ("gt", "greater", "le") if user.args[0] is index else ("lt", "less", "ge")
+    return int(constants.tensor.max()) + 1 + (function_name(user.target) in above)
+
+
+def _dimension(user: fx.Node, index: fx.Node) -> int | None:
+    """The dimension of another tensor whose places an index names in `user`; None where that is not seen."""
+    if function_name(user.target) in ("getitem", "take") and user.args[1] is index:
+        return 0
+    places = next((arg for arg in user.args if isinstance(arg, tuple) and index in arg), ())
+    if places and all(isinstance(place, fx.Node) or place == slice(None) for place in places):
+        return places.index(index)
+    return next((value for value in user.args if type(value) is int), None)
