@@ -24,7 +24,7 @@ def test_a_setting_goes_from_its_file_to_the_page(tmp_path: Path) -> None:
     assert "+        out = self.conv2(self.dropout(F.relu(self.bn2(out))))" in row.fix.diff
     assert row.predicted < 0.5 and row.trained < 0.6
     done = {arm for arm in ARMS if row.errors[arm]}
-    assert done == set(ARMS) - {"uout"}  # Uout is asked for only where nothing is written
+    assert done == set(ARMS) - {"uout"}  # Uout is asked for only where something is left
     text = page.report([row])
     assert "| wide_resnet | 0.5 |" in text
     assert str(row.of("fixed")) in text

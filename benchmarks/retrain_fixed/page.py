@@ -36,9 +36,10 @@ HEAD = """# What the fixes do to test error
 - **recalibrated**: `dropout-lint recalibrate` of the network as written, on its training data; nothing is
   trained.
 - **fixed**: `dropout-lint fix --write` on a copy of the file, by the command line, nothing by hand;
-  retrained. Where it writes nothing by itself, since it leaves to the user what changes the noise itself,
-  `fix --strategy uout --write`, marked *U*: Uout's noise has the variance β²/3, which is 0.013 to 0.03 here,
-  where dropout's has p/(1 − p). –: nothing is written then either.
+  retrained. Where it leaves findings, since what changes the noise itself is for the user to decide, also
+  `fix --strategy uout --write` of the file as written, marked *U*: Uout's noise has the variance β²/3, which is
+  0.013 to 0.03 here, where dropout's has p/(1 − p). Differences are those of what it writes by itself, where
+  that is something. –: nothing is written then either.
 - **guideline**: by hand, one dropout with that p behind the last norm, before the classifier (Li et al. 2019,
   Sec. 5; Kim et al. 2023).
 
@@ -69,14 +70,15 @@ def settings_table(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    mark = " *U*" if row.uout and row.of("uout").seeds else ""
+    fixed = [str(row.of("fixed"))] if row.fix.diff else []
+    fixed += [f"{row.of('uout')} *U*"] if row.uout and row.of("uout").seeds else []
     return (
         row.subject.name,
         f"{row.p:g}",
         f"{row.predicted:.2f} {row.word}",
         f"{row.trained:.2f}",
         *(str(row.of(arm)) for arm in ("none", "written", "recalibrated")),
-        f"{row.of(row.by_fix)}{mark}",
+        ", ".join(fixed) or "–",
         str(row.of("guideline")),
         row.between(row.by_fix, "written").signed,
         row.between("recalibrated", "written").signed,
@@ -109,7 +111,7 @@ def written(rows: Sequence[Row]) -> str:
 def _wrote(row: Row) -> tuple[str, ...]:
     codes = [finding.code for finding in row.fix.before.findings]
     found = ", ".join(f"{codes.count(code)} {code}" for code in sorted(set(codes))) or "none"
-    how = "when asked for Uout" if row.uout else "by itself"
+    how = "by itself" if row.by_fix == "fixed" else "when asked for Uout"
     link = f"[{how}](retrain-fixed/{row.key}.diff)" if row.written.diff else "nothing"
     shift = f"{row.predicted:.2f} → {worst(row.written.after):.2f}"
     done = [line for line in _said(row, row.written) if not line.startswith(("left ", "nothing "))]
@@ -217,7 +219,7 @@ def readme(rows: Sequence[Row]) -> str:
 
 {table(header, lines)}
 
-*U*: `fix` writes nothing there by itself, and was asked for Uout, which is far less noise; –: it writes
+*U*: `fix` by itself leaves findings there, and was asked for Uout, which is far less noise; –: it writes
 nothing then either. Of {len(rows)} settings with p of {ratios} a diff was retrained for {retrained}:
 the error fell by more than two standard errors in {better}, rose in {worse}, and neither in {same}."""
 
@@ -230,6 +232,8 @@ def save(rows: Sequence[Row], longer: Sequence[Row]) -> None:
     for row in rows:
         if row.written.diff:
             (DIFFS / f"{row.key}.diff").write_text(row.written.diff, encoding="utf-8")
+        if row.by_fix == "fixed" and row.uout and row.uout.diff:
+            (DIFFS / f"{row.key}-uout.diff").write_text(row.uout.diff, encoding="utf-8")
     PAGE.with_suffix(".json").write_text(json.dumps([row.plain for row in (*rows, *longer)], indent=1) + "\n")
     draw(rows, COSTS, PAGE.with_suffix(".png"))
     PAGE.write_text(report(rows, longer), encoding="utf-8")

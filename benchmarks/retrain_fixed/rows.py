@@ -59,7 +59,7 @@ class Row:
     """One setting.
 
     Attributes:
-        fix: what `fix --write` did by itself, uout: what it did when asked for Uout.
+        fix: what `fix --write` did by itself, uout: what it did when asked for Uout, where it left findings.
         errors: test error in per cent by arm and seed; `none` is the same for every p.
         measured: the Δ farthest from 1 of the trained network as written, by seed.
     """
@@ -94,12 +94,12 @@ class Row:
     @property
     def by_fix(self) -> Arm:
         """The arm of the fix: `uout` where nothing is written without being asked."""
-        return "uout" if self.uout else "fixed"
+        return "uout" if self.uout and not self.fix.diff else "fixed"
 
     @property
     def written(self) -> Fix:
-        """The fix that was retrained."""
-        return self.uout or self.fix
+        """The fix that was retrained, by itself where it wrote something."""
+        return self.uout if self.uout and not self.fix.diff else self.fix
 
     def of(self, arm: Arm) -> Mean:
         """An arm's test error."""
@@ -141,7 +141,7 @@ def rows(work: Work, subjects: Sequence[Subject], ratios: Sequence[float], seeds
             fix = work.fix(subject, p, FIXES["fixed"])
             if fix is None:
                 continue
-            row = Row(subject, p, fix, None if fix.diff else work.fix(subject, p, FIXES["uout"]))
+            row = Row(subject, p, fix, work.fix(subject, p, FIXES["uout"]) if fix.leaves else None)
             for arm in ARMS:
                 jobs = (Job(subject, arm, 0.0 if arm == "none" else p, seed) for seed in range(seeds))
                 done = [outcome for outcome in map(work.outcome, jobs) if outcome is not None]

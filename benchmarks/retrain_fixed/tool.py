@@ -49,6 +49,11 @@ class Fix(msgspec.Struct, frozen=True):
     said: tuple[str, ...]
     status: int
 
+    @property
+    def leaves(self) -> bool:
+        """Whether the edited file has findings still."""
+        return bool(self.after.findings)
+
 
 def checked(folder: Path, subject: Subject, p: float) -> Checked:
     """`check` of the subject's file in a folder.

@@ -23,7 +23,7 @@ from .tool import Fix, fixed, recalibrated
 Arm = Literal["none", "written", "recalibrated", "fixed", "uout", "guideline"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 FIXES: dict[Arm, Strategy] = {"fixed": "auto", "uout": "uout"}
-"""What `fix` is asked for: Uout only where by itself it writes nothing."""
+"""What `fix` is asked for: Uout only where by itself it leaves findings to the user."""
 VERSION = 1
 
 
@@ -98,7 +98,7 @@ class Work:
             return job.subject.file
         if job.arm == "uout":
             first = self.fix(job.subject, job.p, FIXES["fixed"])
-            if first is None or first.diff:
+            if first is None or not first.leaves:
                 return None
         done = self.fix(job.subject, job.p, FIXES[job.arm])
         return self.edited(job.subject, job.p, FIXES[job.arm]) if done is not None and done.diff else None
