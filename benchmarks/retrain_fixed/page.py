@@ -37,9 +37,9 @@ HEAD = """# What the fixes do to test error
   trained.
 - **fixed**: `dropout-lint fix --write` on a copy of the file, by the command line, nothing by hand;
   retrained. Where it leaves findings, since what changes the noise itself is for the user to decide, also
-  `fix --strategy uout --write` of the file as written, marked *U*: Uout's noise has the variance β²/3, which is
-  0.013 to 0.03 here, where dropout's has p/(1 − p). Differences are those of what it writes by itself, where
-  that is something. –: nothing is written then either.
+  `fix --strategy uout --write` of the file as written, marked *U*: Uout's noise has the variance β²/3, which
+  is 0.013 to 0.03 here, where dropout's has p/(1 − p). Differences are those of what it writes by itself,
+  where that is something. –: nothing is written then either.
 - **guideline**: by hand, one dropout with that p behind the last norm, before the classifier (Li et al. 2019,
   Sec. 5; Kim et al. 2023).
 
