@@ -77,6 +77,7 @@ class Noise(StrEnum):
     UNIFORM = "uniform", Mask(variance=lambda beta: beta**2 / 3, symbol="β")
     GAUSSIAN = "gaussian", Mask(variance=lambda alpha: alpha, symbol="α")
     GATE = "gate", Mask(over="sample", variance=lambda relative: relative, symbol="relative variance")
+    BLEND = "blend", Mask(over="sample")
     ALPHA = "alpha", Mask(keeps_moments=True)
     FEATURE_ALPHA = "feature-alpha", Mask(over="channel", keeps_moments=True)
     ATTENTION = "attention", Mask(inside_layer=True)

@@ -137,7 +137,7 @@ class InAFunctionOfItsOwn(Base):
         return self.bn(Mask.apply(h) if self.training else h)
 
 
-@case(bn={"*numpy.random.binomial"})
+@case(bn={"numpy.random.binomial"})
 class NumpyMask(Base):
     def forward(self, x):
         h = self.fc(x)
@@ -146,7 +146,7 @@ class NumpyMask(Base):
         return self.bn(h)
 
 
-@case(bn={"*numpy.Generator.random"})
+@case(bn={"numpy.Generator.random"})
 class OwnGenerator(Base):
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class ImportedByName(Base):
         return self.bn(-h if self.training and chance() < 0.3 else h)
 
 
-@case(bn={"*torch.bernoulli"})
+@case(bn={"torch.bernoulli"})
 class ValueInPython(Base):
     def forward(self, x):
         h = self.fc(x)

@@ -23,12 +23,13 @@ class DropoutSpec:
         kind: the class or function name, as the user wrote it (`Dropout2d`, `F.dropout`, `DropPath`).
         noise: what shares one draw of the mask.
         p: drop ratio in [0, 1]; for Uout it is β, for Gaussian dropout α, for a gate its relative variance.
-            NaN where it cannot be read.
+            NaN where it cannot be read. For a mean by random weights that of a mask which varies as much.
         inplace: whether it overwrites its input.
         channelwise: Uout only: one draw per channel instead of per element.
         rescales: what is kept is divided by the keep probability, so that the mean stays.
         kept: what kept values are multiplied by, where it is another number than `rescales` says.
         scale: what values are multiplied by on average, in either mode: a random gate's mean.
+        weights: of a mean by random weights, the mean and variance of their sum.
         block: DropBlock only: how blocks are drawn, where it is known.
     """
 
@@ -41,6 +42,7 @@ class DropoutSpec:
     block: Block | None = None
     kept: float | None = None
     scale: float = 1.0
+    weights: tuple[float, float] = (1.0, 0.0)
 
     def at(self, shape: Sequence[int]) -> DropoutSpec:
         """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""
@@ -75,6 +77,8 @@ class DropoutSpec:
     @property
     def mask_mean(self) -> float:
         """Mean of the mask in training, 1 in test mode: k times what kept values are multiplied by."""
+        if self.noise is Noise.BLEND:
+            return self.weights[0]
         if not self.noise.drops or self.noise.mask.keeps_moments or self.p >= 1:
             return 1.0
         if self.kept is not None:
@@ -89,7 +93,7 @@ class DropoutSpec:
     @property
     def is_noisy(self) -> bool:
         """False for p = 0, which changes nothing and is never reported."""
-        return self.p != 0  # NaN, a ratio that cannot be read, counts as noise
+        return self.p != 0 or self.weights[1] != 0  # NaN, a ratio that cannot be read, counts as noise
 
 
 MODULES: Mapping[type[nn.Module], Noise] = {

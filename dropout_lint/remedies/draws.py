@@ -70,8 +70,12 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While it is entered, draws are noted."""
-        with watched(self._model, lambda name: self._note(name, None)), self:
+        with watched(self._model, self._called), self:
             yield
+
+    def _called(self, name: str, call: Callable[[], Any]) -> Any:
+        self._note(name, None)
+        return call()
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None

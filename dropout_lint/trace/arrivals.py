@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import fx
 
+from dropout_lint.terms import Noise
 from dropout_lint.trace.observer import Sight
 from dropout_lint.trace.traced import Arrival, DropoutSite, NormSite
 
@@ -93,7 +94,8 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
         else:
             data = node.all_input_nodes[product.operand]
             own = functools.reduce(operator.or_, (raw.get(source, 0) for source in product.sources), 0)
-            around = beside.get(data, 0) | (_inputs(node, beside) & ~own)
+            passed = 0 if product.spec.noise is Noise.BLEND else beside.get(data, 0)  # its mask lies in there
+            around = passed | (_inputs(node, beside) & ~own)
         bits = (around & carried[node]) | raw.get(node, 0) | sight.lost.get(node, 0)
         if bits:
             beside[node] = bits

@@ -21,12 +21,14 @@ from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.trace.arrivals import arrivals
 from dropout_lint.trace.build_and_call import unseen_layers
+from dropout_lint.trace.chance import Chance
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
 from dropout_lint.trace.observer import Sight
 from dropout_lint.trace.parts import trace_children, trace_symbolically
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
+from dropout_lint.trace.redrawn import redrawn
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
 from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout, module_of
 
@@ -110,7 +112,7 @@ def _first_that_works(
     for method, materials, train in ways:
         for candidate in _candidates(model, fitting or inputs):
             try:
-                recording = record(model, candidate, catalogue, materials(), train=train)
+                recording = _recorded(model, candidate, catalogue, materials, train=train)
             except Exception as error:
                 failures.append(Failure(method, candidate, error))
                 if failures[-1].needs_values:
@@ -119,6 +121,17 @@ def _first_that_works(
             else:
                 return method, recording, candidate
     return None
+
+
+def _recorded(
+    model: nn.Module, inputs: Inputs, catalogue: Catalogue, materials: Callable[[], Materials], *, train: bool
+) -> Recording:
+    """One recording, with what chance decided in it."""
+
+    def run(chance: Chance) -> Recording:
+        return record(model, inputs, catalogue, materials(), train=train, chance=chance)
+
+    return redrawn(run(Chance()), run)
 
 
 def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
@@ -207,9 +220,9 @@ def _test_recording(
     )
     if not by_call and not draws and not _asks_for_mode(model, catalogue):
         return None
-    materials: Materials = {"fake": Fake, "cpu": Real}.get(method, Materials)()
+    materials: type[Materials] = {"fake": Fake, "cpu": Real}.get(method, Materials)
     try:
-        return record(model, inputs, catalogue, materials, train=False)
+        return _recorded(model, inputs, catalogue, materials, train=False)
     except Exception:  # test mode may need other inputs; then only train mode is known
         return None
 

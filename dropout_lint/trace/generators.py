@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-Told = Callable[[str], None]
+Told = Callable[[str, Callable[[], Any]], Any]
+"""Given the name of a function that draws and a call of it: returns what the code gets."""
 SEED = 0
 _NO_DRAWS = frozenset(
     {
@@ -31,51 +32,50 @@ _PASSED_OVER = ("torch", "numpy", "builtins", "collections", "typing", "functool
 
 
 @contextlib.contextmanager
-def fixed(model: nn.Module) -> Iterator[None]:
-    """Every generator that the model may draw from starts from a fixed seed; afterwards it is as it was."""
+def fixed(model: nn.Module, seed: int = SEED) -> Iterator[None]:
+    """Every generator that the model may draw from starts from a seed; afterwards it is as it was."""
     with contextlib.ExitStack() as undo:
         undo.callback(random.setstate, random.getstate())
         undo.callback(torch.set_rng_state, torch.get_rng_state())
-        random.seed(SEED)
-        torch.default_generator.manual_seed(SEED)
+        random.seed(seed)
+        torch.default_generator.manual_seed(seed)
         numpy = sys.modules.get("numpy")
         if numpy is not None:
             undo.callback(numpy.random.set_state, numpy.random.get_state())
-            numpy.random.seed(SEED)
+            numpy.random.seed(seed)
         kinds: dict[type, bool] = {}
         for holder in (*_holders(model), *(vars(module) for module in model.modules())):
             for value in list(holder.values()):
                 if _is_generator(type(value), kinds):
-                    restart(value, undo)
+                    restart(value, undo, seed)
         yield
 
 
-def restart(value: Any, undo: contextlib.ExitStack) -> None:
-    """Start a generator object from a fixed seed."""
+def restart(value: Any, undo: contextlib.ExitStack, seed: int = SEED) -> None:
+    """Start a generator object from a seed."""
     if isinstance(value, random.Random):
         undo.callback(value.setstate, value.getstate())
-        value.seed(SEED)
+        value.seed(seed)
     elif isinstance(value, torch.Generator):
         undo.callback(value.set_state, value.get_state())
-        value.manual_seed(SEED)
+        value.manual_seed(seed)
     else:
         bits = value.bit_generator if hasattr(value, "bit_generator") else value._bit_generator
         undo.callback(setattr, bits, "state", bits.state)
-        bits.state = type(bits)(SEED).state
+        bits.state = type(bits)(seed).state
 
 
 @contextlib.contextmanager
-def watched(model: nn.Module, told: Told) -> Iterator[None]:
-    """While it is entered, `told` is given the name of each function of `random` or numpy that draws."""
+def watched(model: nn.Module, told: Told, seed: int = SEED) -> Iterator[None]:
+    """While it is entered, `told` makes the calls of functions of `random` and numpy that draw."""
     thread = threading.get_ident()
     exchanged: list[tuple[dict[str, Any], str, Any]] = []
 
     def watch(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def drawn(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() == thread:
-                told(name)
-            return function(*args, **kwargs)
+            call = functools.partial(function, *args, **kwargs)
+            return told(name, call) if threading.get_ident() == thread else call()
 
         return drawn
 
@@ -85,7 +85,7 @@ def watched(model: nn.Module, told: Told) -> Iterator[None]:
             if not name.startswith("_") and _draws(value, name):
                 substitutes[id(value)] = watch(value, f"{prefix}.{name}")
             elif name == "default_rng":
-                substitutes[id(value)] = _made(value, watch)
+                substitutes[id(value)] = _made(value, watch, seed)
     holders = [
         *(vars(module) for module, _ in _libraries()),
         *_holders(model),
@@ -122,12 +122,12 @@ class _Watched:
         return self._watch(value, f"{kind.__module__.split('.')[0]}.{kind.__name__}.{name}")
 
 
-def _made(make: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
+def _made(make: Callable[..., Any], watch: Callable[..., Any], fixed_seed: int) -> Callable[..., Any]:
     """`numpy.random.default_rng`: without a seed it would make another generator each time."""
 
     @functools.wraps(make)
     def made(seed: Any = None) -> Any:
-        generator = make(SEED if seed is None else seed)
+        generator = make(fixed_seed if seed is None else seed)
         return generator if isinstance(generator, _Watched) else _Watched(generator, watch)
 
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,12 @@ SAME = 0.005
 """Scales that differ by less than this part are the same."""
 DRAWS = 4000
 """Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
+VALUES = "values"
+"""In the `meta` of a node that holds what chance made in Python: (DRAWS,) equally likely values of it."""
+ARRAYS = "arrays"
+"""Beside them, for an array: its values as they were in several recordings."""
+COUNT = "count"
+"""Beside them: how many values were drawn for them; 0 where they are quantiles."""
 STEPS = (0.0, (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1)
 """Of a mask made of several draws, each goes round its quantiles in steps of its own (Kronecker sequence)."""
 
@@ -47,12 +53,14 @@ class Mask:
         operand: which of the product's input nodes is the activation.
         sources: the draws that the mask is made of.
         scale: the node beside the product that divides by the keep probability.
+        tolerance: how far from the truth the mask's mean may be, relative.
     """
 
     spec: DropoutSpec
     operand: int
     sources: tuple[fx.Node, ...]
     scale: fx.Node | None = None
+    tolerance: float = SAME
 
 
 def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
@@ -77,14 +85,20 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
             others = [other for other in user.all_input_nodes if other not in seen and other in follows]
             if _is_product(user) and others and _same_or_wider(user, others):
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
-                noise = _noise(shape_of(node), shape_of(data), pooled)
+                noise = _noise(_size_of(node), shape_of(data), pooled)
                 factors, sources = multipliers(user, source, data)
-                spec = _amounts_to(factors, noise)
-                if _name(source) in _NORMAL and math.isnan(spec.p):  # added, or a sample around a mean of 0
+                tolerance = _tolerance(factors, sources)
+                spec = _amounts_to(factors, noise, tolerance)
+                if function_name(source) in _NORMAL and math.isnan(
+                    spec.p
+                ):  # added, or a sample around a mean of 0
                     continue
-                scale = _scale_beside(user, data, spec)
-                spec = spec if scale is None else replace(spec, rescales=True, kept=None)
-                found[user] = Mask(spec, user.all_input_nodes.index(data), sources, scale)
+                scale = _scale_beside(user, data, spec, tolerance)
+                if scale is not None:
+                    by = _by_number(scale)
+                    p = spec.p if tolerance == SAME or by is None else round(1 - 1 / by, 3)
+                    spec = replace(spec, p=p, rescales=True, kept=None)
+                found[user] = Mask(spec, user.all_input_nodes.index(data), sources, scale, tolerance)
                 continue
             if _is_product(user) and others:
                 continue
@@ -93,43 +107,67 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 queue.append(user)
 
 
-def _amounts_to(factors: Tensor | None, noise: Noise) -> DropoutSpec:
+def _tolerance(factors: Tensor | None, sources: Iterable[fx.Node]) -> float:
+    """How far from the truth the mean of a mask may be found, relative: three standard errors of a sample."""
+    counts = [source.meta[COUNT] for source in sources if source.meta.get(COUNT)]
+    if factors is None or not counts or not float(factors.mean()):
+        return SAME
+    spread = float(factors.std() / factors.mean().abs())
+    return max(SAME, 3 * spread / math.sqrt(min(counts)))
+
+
+def _amounts_to(factors: Tensor | None, noise: Noise, tolerance: float = SAME) -> DropoutSpec:
     """The dropout that multiplies by such factors: kept or dropped, or noise around a mean."""
     kind, unknown = BY_HAND, float("nan")
     if factors is None or not bool(factors.isfinite().all()):
         return DropoutSpec(kind, noise, unknown)
-    if len(set(factors.tolist())) <= 2:
-        dropped = round(float((factors == 0).double().mean()), 3)
-        if not 0 < dropped < 1:
-            return DropoutSpec(kind, noise, dropped or unknown)
-        kept = float(factors.max() + factors.min())
-        right = math.isclose(kept, 1 / (1 - dropped), rel_tol=SAME)
-        return DropoutSpec(kind, noise, dropped, rescales=right, kept=None if right else kept)
     mean = float(factors.mean())
-    if abs(mean) < SAME or noise not in (Noise.ELEMENT, Noise.CHANNEL, Noise.SAMPLE):
+    right = math.isclose(mean, 1, rel_tol=tolerance)
+    if len(set(factors.tolist())) <= 2:
+        return _dropping(factors, noise, right, tolerance)
+    if abs(mean) < SAME or noise not in (Noise.ELEMENT, Noise.CHANNEL, Noise.SAMPLE, Noise.BATCH):
         return DropoutSpec(kind, noise, unknown)
-    scale = 1.0 if math.isclose(mean, 1, rel_tol=SAME) else mean
+    scale = 1.0 if right else mean
     relative = float(factors.var(correction=0)) / mean**2
+    if noise is Noise.BATCH:  # a mask of this ratio varies as much
+        return DropoutSpec(kind, noise, round(relative / (1 + relative), 3), scale=scale)
     if noise is Noise.SAMPLE:
         return DropoutSpec(kind, Noise.GATE, round(relative, 3), scale=scale)
     beta = math.sqrt(3 * relative)  # s = β²/3
     return DropoutSpec(kind, Noise.UNIFORM, round(beta, 3), channelwise=noise is Noise.CHANNEL, scale=scale)
 
 
-def as_in_test(spec: DropoutSpec, product: fx.Node, test: fx.Graph | None) -> DropoutSpec:
-    """`spec` of a mask that is spread around `scale`, if the code of test mode multiplies by that as well.
+def _dropping(factors: Tensor, noise: Noise, right: bool, tolerance: float) -> DropoutSpec:
+    """The dropout that multiplies by 0 or by another number, `right` where this leaves the mean."""
+    dropped = round(float((factors == 0).double().mean()), 3)
+    if not 0 < dropped < 1:
+        return DropoutSpec(BY_HAND, noise, dropped or math.nan)
+    kept = float(factors.max() + factors.min())
+    if right and tolerance > SAME:
+        dropped = round(1 - 1 / kept, 3)
+    return DropoutSpec(BY_HAND, noise, dropped, rescales=right, kept=None if right else kept)
+
+
+def as_in_test(mask: Mask, product: fx.Node, test: fx.Graph | None) -> DropoutSpec:
+    """The spec of a mask that is spread around `scale`, if the code of test mode multiplies by that as well.
 
     It does where the same module's forward has a product with that number in test mode, and none is needed
-    for a mean of 1. Else nothing is known of it.
+    for a mean of 1; where it takes the mean, it gives all that it takes it of the same weight. Else nothing
+    is known of it.
     """
+    spec = mask.spec
     if spec.scale == 1:
         return spec
-    numbers = [
-        factor
+    beside = [
+        node
         for node in (test.nodes if test is not None else ())
-        if node.meta.get("owner") == product.meta.get("owner") and (factor := _by_number(node)) is not None
+        if node.meta.get("owner") == product.meta.get("owner")
     ]
-    same = (number for number in numbers if math.isclose(number, spec.scale, rel_tol=SAME))
+    if spec.noise is Noise.BLEND:
+        even = any(function_name(node) == "mean" for node in beside)
+        return spec if even else replace(spec, p=math.nan)
+    numbers = [factor for node in beside if (factor := _by_number(node)) is not None]
+    same = (number for number in numbers if math.isclose(number, spec.scale, rel_tol=mask.tolerance))
     scale = next(same, None)
     return replace(spec, p=math.nan) if scale is None else replace(spec, scale=scale)
 
@@ -141,10 +179,10 @@ def _by_number(node: fx.Node) -> float | None:
         return None
     number = float(numbers[0])
     by = {"mul": number, "rmul": number, "imul": number, "truediv": 1 / number, "div": 1 / number}
-    return by.get(_name(node))
+    return by.get(function_name(node))
 
 
-def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec) -> fx.Node | None:
+def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec, tolerance: float) -> fx.Node | None:
     """The node before or behind a product with an unscaled mask that divides by the keep probability."""
     if spec.kept is None or not math.isclose(spec.kept, 1.0):
         return None
@@ -152,7 +190,7 @@ def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec) -> fx.Node
         by = _by_number(node)
         if by is None or (node is data and len(data.users) > 1):
             continue
-        if math.isclose(by, 1 / (1 - spec.p), rel_tol=SAME):
+        if math.isclose(by, 1 / (1 - spec.p), rel_tol=tolerance):
             return node
     return None
 
@@ -167,28 +205,54 @@ def multipliers(
     turned round, filled or scaled, its values and how often they come are seen. None where some step of it
     cannot be done so.
     """
-    quantiles = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
-    known: dict[fx.Node, Any] = {data: torch.ones(DRAWS, dtype=torch.float64)}
-    sources = [source]
+    work = _Work([source], {data: torch.ones(DRAWS, dtype=torch.float64)})
+    result = work.result(product)
+    return result, tuple(work.sources)
 
-    def of(node: fx.Node) -> Any:
-        if node not in known:
-            if node is not source and is_random(node):
-                sources.append(node)
-            drawn = node in sources
-            known[node] = _drawn(node, of, turned(sources.index(node))) if drawn else _done(node, of)
-        return known[node]
 
-    def turned(place: int) -> Tensor:
+def made_of_draws(node: fx.Node) -> Tensor | None:
+    """(DRAWS,) equally likely values of a one-element tensor that draws alone have made, None of others."""
+    shape = shape_of(node)
+    return None if shape is None or math.prod(shape) != 1 else _Work([], {}).result(node)
+
+
+class _Work:
+    """The arithmetic between draws and a node, done once more at each quantile of the draws.
+
+    Args:
+        sources: the draws that are known; what joins them on the way is added.
+        known: node → its values.
+    """
+
+    def __init__(self, sources: list[fx.Node], known: dict[fx.Node, Any]) -> None:
+        self.sources = sources
+        self._known = known
+
+    def result(self, node: fx.Node) -> Tensor | None:
+        """(DRAWS,) values of a node; None where some step cannot be done so, or no draw comes to it."""
+        try:
+            result = self._of(node)
+        except Exception:  # an operation that needs its operands' shapes, or too many draws
+            return None
+        taken = isinstance(result, Tensor) and result.shape == (DRAWS,)
+        return result.double() if taken else None
+
+    def _of(self, node: fx.Node) -> Any:
+        if node not in self._known:
+            if node not in self.sources and is_random(node):
+                self.sources.append(node)
+            if VALUES in node.meta:
+                self._known[node] = node.meta[VALUES]
+            elif node in self.sources:
+                self._known[node] = _drawn(node, self._of, self._quantiles(node))
+            else:
+                self._known[node] = _done(node, self._of)
+        return self._known[node]
+
+    def _quantiles(self, source: fx.Node) -> Tensor:
+        place = self.sources.index(source)
         steps = torch.arange(DRAWS, dtype=torch.float64) + 0.5
-        return (steps * STEPS[place]) % 1 if place else quantiles
-
-    try:
-        result = of(product)
-    except Exception:  # an operation that needs its operands' shapes, or too many draws
-        return None, tuple(sources)
-    taken = isinstance(result, Tensor) and result.shape == quantiles.shape
-    return (result.double() if taken else None), tuple(sources)
+        return (steps * STEPS[place]) % 1 if place else steps / DRAWS
 
 
 def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Tensor:
@@ -205,7 +269,7 @@ def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Te
     if node.target == "uniform_":
         low, high = float(argument_of(node, (1, "from"), 0.0)), float(argument_of(node, (2, "to"), 1.0))
         return low + (high - low) * quantiles
-    if _name(node) not in _NORMAL:
+    if function_name(node) not in _NORMAL:
         return quantiles
     normal: Tensor = torch.special.ndtri(quantiles)
     if node.target == "normal_":
@@ -219,7 +283,9 @@ def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
     value = node.meta.get("value")
     if isinstance(value, (bool, int, float)):
         return value
-    name = _name(node)
+    name = function_name(node)
+    if node.target is torch.tensor and isinstance(node.args[0], (bool, int, float)):
+        return float(node.args[0])
     if node.op not in ("call_function", "call_method"):
         raise ValueError("not worked out from draws alone")
     filled = _filled(name)
@@ -247,10 +313,10 @@ def _drops_ones(node: fx.Node) -> bool:
     """Whether `node` is dropout of a constant, as `F.dropout(torch.ones_like(x), p)`: a mask."""
     if node.op != "call_function" or node.target is not F.dropout or not node.all_input_nodes:
         return False
-    return _filled(_name(node.all_input_nodes[0])) in ("ones", "full")
+    return _filled(function_name(node.all_input_nodes[0])) in ("ones", "full")
 
 
-def _name(node: fx.Node) -> str:
+def function_name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
 
 
@@ -261,6 +327,8 @@ def _filled(name: str) -> str:
 
 def is_random(node: fx.Node) -> bool:
     """Whether `node` draws random numbers that a mask may be made of."""
+    if VALUES in node.meta:
+        return True
     if node.op == "call_function":
         return node.target in _RANDOM_FUNCTIONS
     return node.op == "call_method" and node.target in _RANDOM_METHODS
@@ -277,13 +345,18 @@ def _same_or_wider(product: fx.Node, others: list[fx.Node]) -> bool:
     return shape is not None and any(shape_of(other) == shape for other in others)
 
 
+def _size_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of a mask; of a number, that of a scalar."""
+    return () if isinstance(node.meta.get("value"), (bool, int, float)) else shape_of(node)
+
+
 def _noise(mask: tuple[int, ...] | None, data: tuple[int, ...] | None, pooled: bool) -> Noise:
     if pooled:
         return Noise.BLOCK
+    if mask is not None and all(size == 1 for size in mask):
+        return Noise.BATCH
     if mask is None or data is None or len(mask) != len(data):
         return Noise.ELEMENT
-    if all(size == 1 for size in mask):
-        return Noise.BATCH
     if all(size == 1 for size in mask[1:]):
         return Noise.SAMPLE
     if len(mask) > 2 and all(size == 1 for size in mask[2:]):
@@ -295,17 +368,18 @@ def _data_dependent(graph: fx.Graph) -> set[fx.Node]:
     """Nodes whose values depend on the model's inputs by more than their shape."""
     follows: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder":
-            follows.add(node)
-        elif isinstance(node.meta.get("value"), int) or node.target is getattr or _only_borrows_shape(node):
-            continue
-        elif any(argument in follows for argument in node.all_input_nodes):
+        if node.op == "placeholder" or (
+            not borrows_shape(node) and any(argument in follows for argument in node.all_input_nodes)
+        ):
             follows.add(node)
     return follows
 
 
-def _only_borrows_shape(node: fx.Node) -> bool:
-    name = _name(node)
+def borrows_shape(node: fx.Node) -> bool:
+    """Whether what a node returns depends on its arguments by their shape, dtype or device alone."""
+    if VALUES in node.meta or isinstance(node.meta.get("value"), int) or node.target is getattr:
+        return True
+    name = function_name(node)
     if name.startswith(
         ("new_", "rand_like", "randn_like", "zeros_like", "ones_like", "empty_like", "full_like")
     ):

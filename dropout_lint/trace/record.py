@@ -12,6 +12,7 @@ from dropout_lint.guard.eager import eager
 from dropout_lint.guard.unloaded import unloaded
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
+from dropout_lint.trace.chance import Chance, Read
 from dropout_lint.trace.gradients import Gradients
 from dropout_lint.trace.materials import Materials
 from dropout_lint.trace.observer import Sight
@@ -24,7 +25,9 @@ from dropout_lint.trace.witness import Draw
 
 @dataclass(frozen=True)
 class Recording:
-    """What one forward pass left behind; `sight` is what the witness saw, None where there was none."""
+    """What one forward pass left behind; `sight` is what the witness saw, None where there was none, and
+    `reads` what the model asked of chance.
+    """
 
     graph: fx.Graph
     training: Mapping[fx.Node, bool]
@@ -36,6 +39,7 @@ class Recording:
     comparisons: tuple[Comparison, ...] = ()
     test_mode: Mapping[fx.Node, Behaviour] = field(default_factory=dict)
     sight: Sight | None = None
+    reads: tuple[Read, ...] = ()
 
 
 def record(
@@ -47,18 +51,22 @@ def record(
     train: bool,
     follow_dispatch: bool = False,
     gradients: bool = True,
+    chance: Chance | None = None,
 ) -> Recording:
     """Record one forward pass of `model`; the model is left as it was.
 
     With `gradients` a tensor says of itself that it requires one where it would in training; a model that
-    asks for one then, which is not there, is recorded without.
+    asks for one then, which is not there, is recorded without. `chance` answers what the model asks of it.
 
     Raises:
         Exception: whatever the model's own code raises with these materials.
     """
-    with staged(model, materials, train) as names, eager(), unloaded():
+    chance = chance or Chance()
+    chance.reads.clear()
+    with staged(model, materials, train, chance.seed) as names, eager(), unloaded():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
-        recorder = Recorder(model, catalogue, materials, names, Gradients(model, told=train and gradients))
+        asker = Gradients(model, told=train and gradients)
+        recorder = Recorder(model, catalogue, materials, names, asker, chance=chance)
         asked = follow_dispatch, gradients
         try:
             recorder.run(inputs, follow_dispatch=follow_dispatch)
@@ -77,6 +85,7 @@ def record(
             train=train,
             follow_dispatch=follow_dispatch,
             gradients=gradients,
+            chance=chance,
         )
     writer = recorder.writer
     notes = dict.fromkeys(writer.notes)
@@ -98,6 +107,7 @@ def record(
         tuple(writer.comparisons),
         recorder.test_mode,
         recorder.observer.sight(),
+        tuple(chance.reads),
     )
 
 

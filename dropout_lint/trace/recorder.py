@@ -20,6 +20,7 @@ from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.layers.assumed import idle_call
+from dropout_lint.trace.chance import Chance
 from dropout_lint.trace.frames import in_checkpoint
 from dropout_lint.trace.generators import watched
 from dropout_lint.trace.gradients import HOOKS, Gradients
@@ -68,6 +69,8 @@ class Recorder(TorchFunctionMode):
         materials: Materials,
         names: Mapping[int, str],
         gradients: Gradients,
+        *,
+        chance: Chance,
     ) -> None:
         super().__init__()
         self.model = model
@@ -78,6 +81,7 @@ class Recorder(TorchFunctionMode):
         self.training: dict[fx.Node, bool] = {}
         self.test_mode: dict[fx.Node, Behaviour] = {}
         self.gradients = gradients
+        self._chance = chance
         self._catalogue = catalogue
         self._materials = materials
         self._leaves = Leaves(model, catalogue)
@@ -112,7 +116,7 @@ class Recorder(TorchFunctionMode):
                 self._materials.active(),
                 origins or contextlib.nullcontext(),
                 self.witness,
-                watched(self.model, self._told),
+                watched(self.model, self._told, self._chance.seed),
                 self,
             ):
                 output = self.model(*args, **kwargs)
@@ -172,12 +176,14 @@ class Recorder(TorchFunctionMode):
 
         return entered
 
-    def _told(self, name: str) -> None:
+    def _told(self, name: str, call: Callable[[], Any]) -> Any:
         """Python's `random` or numpy draws: a dropout's own draw, or a value that may decide what runs."""
         inside = self._depth_inside_leaf > 0
         place = self.witness.draw(name, chance=not inside)
-        if not inside:
-            self.witness.behind |= 1 << place
+        if inside:
+            return call()
+        self.witness.behind |= 1 << place
+        return self._chance.of_python(call, place, len(self.writer.graph.nodes))
 
     def _leaf(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values
@@ -280,7 +286,7 @@ class Recorder(TorchFunctionMode):
 
     # -- functions -------------------------------------------------------------------------------------------
 
-    def __torch_function__(
+    def __torch_function__(  # noqa: PLR0911 - one return for each kind of call
         self,
         func: Callable[..., Any],
         types: Iterable[type],
@@ -300,16 +306,27 @@ class Recorder(TorchFunctionMode):
         if name == "__iter__":
             return iter(self.__torch_function__(torch.Tensor.unbind, types, (args[0],)))
         if name in _VALUE_READS:
+            drawn = self._value_read(name, args)
+            if drawn is not None:
+                return drawn
+        return self._record(func, name, args, kwargs)
+
+    def _value_read(self, name: str, args: tuple[Any, ...]) -> Any:
+        """What a random tensor's value decides is not followed here. A check of data that dropout has touched
+        (`if x.isnan().any()`) counts as no decision.
+
+        Returns:
+            the number that is read from a tensor which draws alone have made, None where it is to be read.
+        """
+        bits = self.witness.of_all(args)
+        drawn = None
+        if bits:
+            node, nodes = self.writer.bindings.lookup(args[0]), len(self.writer.graph.nodes)
+            drawn = self._chance.of_tensor(name, node, bits.bit_length() - 1, nodes)
+        if drawn is None:
             if not self._materials.has_values:
                 raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
             self.writer.reads_values = True
-            self._value_read(name, args)
-        return self._record(func, name, args, kwargs)
-
-    def _value_read(self, name: str, args: tuple[Any, ...]) -> None:
-        """What a random tensor's value decides is not followed. A check of data that dropout has touched
-        (`if x.isnan().any()`) counts as no decision.
-        """
         bits = self.witness.of_all(args)
         for place, draw in enumerate(self.witness.draws):
             if bits >> place & 1:
@@ -317,6 +334,7 @@ class Recorder(TorchFunctionMode):
                     continue
                 draw.chance = True
                 self.witness.behind |= 1 << place
+        return drawn
 
     def _is_dropout_node(self, node: fx.Node) -> bool:
         return node.op == "call_module" or functional_dropout(node) is not None

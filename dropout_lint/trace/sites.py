@@ -18,6 +18,7 @@ from dropout_lint.inputs.example import Location
 from dropout_lint.layers import Catalogue, DropoutSpec, Noise, NormSpec
 from dropout_lint.layers.dropouts import FUNCTIONS, TRAINING_DEFAULT
 from dropout_lint.layers.signatures import NORMS, RATIO, RATIOS_INSIDE, Argument
+from dropout_lint.trace.blends import blended
 from dropout_lint.trace.noise_by_hand import as_in_test, find_masks
 from dropout_lint.trace.traced import DropoutSite, NormSite, argument_of, module_of
 from dropout_lint.trace.trials import Behaviour
@@ -38,7 +39,9 @@ class Activity:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._active: dict[tuple[Any, ...], list[bool]] = {}
-        self._masks: Counter[tuple[Any, ...]] = Counter(_call_key(node) for node in find_masks(graph))
+        self._masks: Counter[tuple[Any, ...]] = Counter(
+            _call_key(node) for node in blended(find_masks(graph))
+        )
         for node in graph.nodes:
             if node.op in ("call_function", "call_method"):
                 self._active.setdefault(_call_key(node), []).append(is_active(node))
@@ -71,7 +74,7 @@ def dropout_sites(
     test_mode: Mapping[fx.Node, Behaviour],
 ) -> Iterator[DropoutSite]:
     """Every dropout call of `graph`, in the order of the data."""
-    masks = find_masks(graph)
+    masks = blended(find_masks(graph))
     draws = {source for mask in masks.values() for source in mask.sources}
     other_mode = Activity(eval_graph) if eval_graph is not None else None
     turns: dict[tuple[Any, ...], int] = {}
@@ -110,7 +113,7 @@ def dropout_sites(
             in_eval = other_mode.of(node, turn, active) if other_mode else active
         elif node in masks:
             mask, active = masks[node], True
-            spec = as_in_test(mask.spec, node, eval_graph)
+            spec = as_in_test(mask, node, eval_graph)
             common |= {"operand": mask.operand, "sources": mask.sources, "scale": mask.scale}
             source = mask.sources[0]
             if functional_dropout(source) is None:

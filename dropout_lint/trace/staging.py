@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropout_lint.trace.generators import fixed
+from dropout_lint.trace.generators import SEED, fixed
 from dropout_lint.trace.materials import Materials
 
 
 @contextlib.contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
+def preserved(model: nn.Module, seed: int = SEED) -> Iterator[None]:
     """Put every module's class, attributes and hooks back afterwards; chance plays no part in between."""
     saved = [(module, _snapshot(module)) for module in model.modules()]
-    with fixed(model):
+    with fixed(model, seed):
         try:
             yield
         finally:
@@ -26,14 +26,16 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(model: nn.Module, materials: Materials, train: bool) -> Iterator[dict[int, str]]:
+def staged(model: nn.Module, materials: Materials, train: bool, seed: int = SEED) -> Iterator[dict[int, str]]:
     """Swap every parameter and buffer for its stand-in and set the mode; undo all of it afterwards.
+
+    Generators start from `seed`.
 
     Yields:
         `id(stand-in)` → qualified name, for parameters and buffers.
     """
     names: dict[int, str] = {}
-    with preserved(model):
+    with preserved(model, seed):
         for prefix, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue

@@ -8,6 +8,9 @@ What the mask is shared over decides how the noise adds up later: a channel's ma
 all positions, a sample's (DropPath) in all channels as well. The shared part of the noise is the part of
 E[x²] that is the same everywhere.
 
+A mean of tensors by random weights Σw·x: the sum of the weights is a mask on the even mean, and what the
+weights differ by adds Σ Var(w)·Var(x), less what that mask accounts for (`trace/blends.py`).
+
 Alpha dropout sets dropped values to α' and then maps a·x + b so that mean 0 and variance 1 are kept
 (Klambauer et al. 2017, Sec. 1): the dropped component is the constant a·α' + b, the kept one a·x + b.
 
@@ -29,6 +32,7 @@ from dropout_lint.prediction.ops.base import Ledger
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
+from dropout_lint.terms import Noise
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 
@@ -74,6 +78,9 @@ def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
     """The values that dropout `spec` takes; none where it makes no noise, or where nothing is known of it."""
     if not spec.is_noisy or math.isnan(spec.p):
         return ()
+    if spec.noise is Noise.BLEND:
+        mean, spread = spec.weights[0], math.sqrt(spec.weights[1])
+        return Draw(0.5, mean - spread), Draw(0.5, mean + spread)
     p = min(spec.p, 1 - 1e-6)
     if not spec.noise.drops:
         spread = math.sqrt(min(spec.mask_variance, 1e6))
@@ -102,7 +109,19 @@ def drop(x: State, spec: DropoutSpec, row: int) -> State:
         return x
     if not (x.mask == over == "element" and x.source >= 0 and x.components <= MOST_PENDING):
         x = x.collapse()
-    return _masked(x if spec.scale == 1 else x.scaled(spec.scale), drawn, over, row)
+    x = x if spec.scale == 1 else x.scaled(spec.scale)
+    masked = _masked(x, drawn, over, row)
+    return _blended(masked, x, spec.mask_variance, row) if spec.noise is Noise.BLEND else masked
+
+
+def _blended(y: State, x: State, relative: float, row: int) -> State:
+    """`y`, the mean `x` of independent tensors times the sum of their random weights, with what it adds that
+    these are not even: each tensor's deviation from the mean that all share, times the spread of its weight.
+    """
+    y, x = y.collapse(), x.collapse()
+    added = relative * x.var[0]
+    centred = replace(x, mean=np.zeros_like(x.mean), dev=np.zeros_like(x.dev))
+    return with_noise(replace(y, var=y.var + added), centred, added, "sample", row)
 
 
 def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:

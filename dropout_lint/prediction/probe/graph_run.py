@@ -12,7 +12,7 @@ from dropout_lint.guard.modes import test_mode
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, put
 from dropout_lint.prediction.ops.samples import Unrunnable
-from dropout_lint.trace.noise_by_hand import is_random
+from dropout_lint.trace.noise_by_hand import ARRAYS, VALUES, is_random
 from dropout_lint.trace.traced import NormSite, Trace, given_for, module_of
 
 Beside = tuple[Any, ...]
@@ -66,6 +66,8 @@ class GraphRun:
         count = len(self.draws)
         if node.op == "placeholder":
             return (inputs[node],) * count
+        if VALUES in node.meta:  # what chance made in Python
+            return tuple(_drawn(node) for _ in range(count))
         if node.op == "get_attr":
             return (self.trace.held(str(node.target)),) * count
         if node in self._norms:
@@ -117,6 +119,13 @@ class GraphRun:
         if node.op == "call_method":
             return getattr(args[0], function)(*args[1:], **kwargs)
         return function(*args, **kwargs)
+
+
+def _drawn(node: fx.Node) -> Any:
+    """A number, or an array, as chance makes it."""
+    choices = node.meta.get(ARRAYS) or node.meta[VALUES]
+    chosen = choices[int(torch.randint(len(choices), ()))]
+    return chosen if ARRAYS in node.meta else float(chosen)
 
 
 def moments(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
