@@ -1,9 +1,10 @@
-"""Layers that an argument tells whether they train: said aloud, since no recording shows what they do."""
+"""Layers that an argument tells whether they train: seen in torch's words, or said aloud not to be seen."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +100,90 @@ def test_the_outermost_one_inside_a_torch_model_is_named() -> None:
 def test_without_a_dropout_nothing_is_missing() -> None:
     target = dl.lint(Stack("all", Dense("one"), Normal("norm")), X).target
     assert target.status == "ok"
+
+
+class Variable:
+    """A weight of Keras: a tensor in an object."""
+
+    def __init__(self, value: float) -> None:
+        self.value = nn.Parameter(torch.full((8,), value), requires_grad=False)
+
+
+class Dropout(Layer):
+    """As Keras has it: a mask of its own, in whatever way."""
+
+    rate, noise_shape = 0.5, None
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        return x * (torch.rand(x.shape) > self.rate) / (1 - self.rate) if training else x
+
+
+class SpatialDropout1D(Dropout):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        mask = torch.rand(len(x), 1, x.shape[2]) > self.rate
+        return x * mask / (1 - self.rate) if training else x
+
+
+class BatchNormalization(Layer):
+    """Along the last axis, by plain arithmetic."""
+
+    axis, epsilon, momentum = -1, 1e-3, 0.99
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.trainable = True
+        self.moving_mean, self.gamma = Variable(0.0), Variable(1.0)
+        self.moving_variance, self.beta = Variable(1.0), Variable(0.0)
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        axes = list(range(x.dim() - 1))
+        mean, variance = self.moving_mean.value, self.moving_variance.value
+        if training and self.trainable:
+            mean, variance = x.mean(axes), x.var(axes, correction=0)  # type: ignore[assignment]  # plain tensors
+        return (x - mean) / (variance + self.epsilon) ** 0.5
+
+
+for _kind in (Dropout, SpatialDropout1D, BatchNormalization):
+    _kind.__module__ = "keras.src.layers"  # whose layers these stand for
+
+
+def keras(*layers: Layer) -> Stack:
+    return Stack("all", Dense("one"), *layers)
+
+
+@pytest.mark.parametrize("drop", [Dropout, SpatialDropout1D])
+def test_layers_that_torch_has_words_for_are_judged_like_all_others(drop: type[Layer]) -> None:
+    model = keras(drop("drop"), Dense("two"), BatchNormalization("norm"))
+    report = dl.lint(model, torch.randn(64, 5, 8))
+    assert report.target.status == "ok"
+    (found,) = report.findings
+    assert (found.code, found.dropout and found.dropout.kind) == ("DL102", drop.__name__)
+    assert found.dropout is not None and (found.dropout.name, found.dropout.call) == ("drop", None)
+    (shift,) = report.predictions
+    assert shift.norm == "norm" and shift.delta_initial == pytest.approx(0.5, abs=0.02)
+
+
+def test_inside_a_torch_model_the_flag_that_it_passes_counts() -> None:
+    class Flagged(nn.Module):
+        def __init__(self, trains: bool) -> None:
+            super().__init__()
+            self.inner, self.trains = keras(Dropout("drop"), BatchNormalization("norm")), trains
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x, training=self.training and self.trains)
+            return out
+
+    assert [item.code for item in dl.lint(Flagged(True), X).findings] == ["DL101"]
+    assert "DL101" not in [item.code for item in dl.lint(Flagged(False), X).findings]
+
+
+def test_the_model_is_left_as_it_was_and_no_fix_takes_a_layer_out() -> None:
+    model = keras(Dropout("drop"), BatchNormalization("norm"))
+    model.eval()
+    before = model(X)
+    fixed = dl.fix(model, X)
+    assert not fixed.applied and "Keras" in fixed.skipped[0].reason
+    assert torch.equal(before, model(X)) and "call" not in vars(model.layers[1])
 
 
 class Builder(nn.Module):

@@ -1,15 +1,15 @@
-"""Layers of the build-and-call protocol (Keras 3 on the torch backend): what is known of them is said.
+"""Layers of the build-and-call protocol (Keras 3 on the torch backend).
 
 Such a layer is a torch module with `build` and `call`, whose `forward` hands everything on to `call`. Whether
 it trains is an argument of the call: `train()` and `eval()` do not reach it. Its own layers are no
-submodules, and it normalises by plain arithmetic on statistics of its own. A recording in train mode shows
-neither its dropouts nor its norms, and a report without them would read as clean.
+submodules, and it normalises by plain arithmetic on statistics of its own. What `trace/translated.py` has no
+word for, a recording does not show: it is named, since a report without it would read as clean.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -22,22 +22,49 @@ _STATISTICS = "moving_variance"
 """The attribute that holds what a norm remembers of the training variance."""
 
 
-def unseen_layers(model: nn.Module) -> Iterator[Opaque]:
-    """The outermost modules of this protocol that hold layers which drop or normalise."""
-    inside: set[int] = set()
-    for name, module in model.named_modules():
-        if id(module) in inside or not _follows(module):
-            continue
-        inside |= {id(part) for part in module.modules()}
+def unseen_layers(model: nn.Module, seen: Callable[[Any], bool]) -> Iterator[Opaque]:
+    """The outermost modules of this protocol that hold layers which drop or normalise.
+
+    Args:
+        model: what was recorded.
+        seen: whether the recording shows what a layer does.
+    """
+    for name, module in _outermost(model):
         layers = _layers(module)
-        drop = [_name(layer) for layer in layers if _drops(layer)]
-        norm = [_name(layer) for layer in layers if hasattr(layer, _STATISTICS)]
-        if drop and norm:
+        both = any(map(_drops, layers)) and any(hasattr(layer, _STATISTICS) for layer in layers)
+        unseen = [layer for layer in layers if not seen(layer)]
+        drop = [_name(layer) for layer in unseen if _drops(layer)]
+        norm = [_name(layer) for layer in unseen if hasattr(layer, _STATISTICS)]
+        if both and (drop or norm):
+            named = [
+                f"{what} {_listed(names)}"
+                for what, names in (("the dropouts", drop), ("the norms", norm))
+                if names
+            ]
             yield Opaque(
                 name or type(module).__name__,
-                f"an argument of the call tells its layers whether they train, not train(): the dropouts"
-                f" {_listed(drop)} and the norms {_listed(norm)} are not seen",
+                "an argument of the call tells its layers whether they train, not train(): "
+                f"{' and '.join(named)} are not seen",
             )
+
+
+def protocol_layers(model: nn.Module) -> list[Any]:
+    """All layers of this protocol inside a model."""
+    return [layer for _, module in _outermost(model) for layer in _layers(module)]
+
+
+def is_told(model: nn.Module) -> bool:
+    """Whether a model is of this protocol, and an argument `training` of its call says whether it trains."""
+    return _follows(model) and "training" in inspect.signature(type(model).call).parameters  # type: ignore[attr-defined]  # it has one
+
+
+def _outermost(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of this protocol that no other one holds, by name."""
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if id(module) not in inside and _follows(module):
+            inside |= {id(part) for part in module.modules()}
+            yield name, module
 
 
 def _follows(module: nn.Module) -> bool:

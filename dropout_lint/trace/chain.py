@@ -20,7 +20,7 @@ from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.loading.exported import refuse_exported
 from dropout_lint.trace.arrivals import arrivals
-from dropout_lint.trace.build_and_call import unseen_layers
+from dropout_lint.trace.build_and_call import protocol_layers, unseen_layers
 from dropout_lint.trace.chance import Chance
 from dropout_lint.trace.failure import Failure, explain
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
@@ -31,6 +31,7 @@ from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.redrawn import redrawn
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
 from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout, module_of
+from dropout_lint.trace.translated import is_translated
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
 REAL_PARAMETER_LIMIT = 400_000_000
@@ -104,9 +105,11 @@ def _first_that_works(
     comes behind every way to run train mode.
     """
     real = sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT
-    ways: list[tuple[str, Callable[[], Materials], bool]] = [("meta", Materials, True), ("fake", Fake, True)]
+    # Keras takes a tensor without memory for a shape, and goes on with another one
+    meta = [] if protocol_layers(model) else [("meta", Materials, True)]
+    ways: list[tuple[str, Callable[[], Materials], bool]] = [*meta, ("fake", Fake, True)]
     ways += [("cpu", Real, True)] if real else []
-    ways += [("meta-eval", Materials, False)]
+    ways += [("meta-eval", Materials, False)] if meta else []
     ways += [("cpu-eval", Real, False)] if real else []
     fitting: Inputs | None = None  # inputs that only lacked values
     for method, materials, train in ways:
@@ -197,7 +200,7 @@ def _assemble(  # noqa: PLR0917 - what the trace is put together from
         norms=norms,
         # in test mode a dropout that is only called in training looks as if nothing called it
         unused=() if in_eval else tuple(_unused(model, catalogue, called, places)),
-        opaque=(*blind, *_scripted(model), *unseen_layers(model)),
+        opaque=(*blind, *_scripted(model), *unseen_layers(model, is_translated)),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,

@@ -20,6 +20,7 @@ from dropout_lint.inputs.example import Inputs
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers import Catalogue, is_dropout_function
 from dropout_lint.layers.assumed import idle_call
+from dropout_lint.trace.build_and_call import is_told
 from dropout_lint.trace.chance import Chance
 from dropout_lint.trace.frames import in_checkpoint
 from dropout_lint.trace.generators import watched
@@ -30,6 +31,7 @@ from dropout_lint.trace.observer import Observer
 from dropout_lint.trace.origins import Origins
 from dropout_lint.trace.sites import functional_dropout, functional_name, inner_dropout, is_active
 from dropout_lint.trace.sizes import Comparison, SizeInt
+from dropout_lint.trace.translated import Translation, translations
 from dropout_lint.trace.trials import Behaviour, Trials
 from dropout_lint.trace.values import describe, tensors_in
 from dropout_lint.trace.witness import Witness
@@ -109,7 +111,12 @@ class Recorder(TorchFunctionMode):
             return self._call_unregistered(original_call, module, call_args, call_kwargs)
 
         self._wrap_forwards()
+        translated = list(translations(self.model))
+        if is_told(self.model):
+            kwargs = {**kwargs, "training": self.model.training}
         try:
+            for name, layer, translation in translated:
+                layer.__dict__["call"] = self._translated((name, type(layer).__name__), translation)
             nn.Module.__call__ = call  # type: ignore[method-assign]  # exchanged while this lasts
             with (
                 torch.no_grad(),
@@ -123,6 +130,8 @@ class Recorder(TorchFunctionMode):
             self.writer.graph.output(self.writer.argument(output))
         finally:
             nn.Module.__call__ = original_call  # type: ignore[method-assign]  # as it was
+            for _, layer, _ in translated:
+                layer.__dict__.pop("call", None)
         return output
 
     def _placeholders(self, inputs: Inputs) -> tuple[list[Any], dict[str, Any]]:
@@ -184,6 +193,16 @@ class Recorder(TorchFunctionMode):
             return call()
         self.witness.behind |= 1 << place
         return self._chance.of_python(call, place, len(self.writer.graph.nodes))
+
+    def _translated(self, name: tuple[str, str], translation: Translation) -> Callable[..., Any]:
+        def call(inputs: torch.Tensor, training: bool | None = False, mask: Any = None) -> torch.Tensor:
+            self.writer.layer = name
+            try:
+                return translation(inputs, bool(training))
+            finally:
+                self.writer.layer = None
+
+        return call
 
     def _leaf(self, name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         shortcut = self._leaves.keeps_shape(module) and not self._materials.has_values

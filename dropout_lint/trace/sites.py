@@ -126,6 +126,7 @@ def dropout_sites(
             spec = functional_dropout(node)
             if spec is None or node in draws:  # it makes a mask, and the product with that is the dropout
                 continue
+            spec = replace(spec, kind=_kind(node, spec.kind))
             active = is_active(node)
             in_eval = other_mode.of(node, turn, False) if other_mode else active
         if recorded_in_eval:
@@ -214,15 +215,22 @@ def functional_dropout(node: fx.Node) -> DropoutSpec | None:
 
 
 def functional_name(node: fx.Node) -> str:
-    """`owner@file.py:line`: how a report names a call that is no module's."""
+    """`owner@file.py:line`: how a report names a call that is no module's; a translated layer has a name."""
+    if "layer" in node.meta:
+        return str(node.meta["layer"][0])
     call: Location | None = node.meta.get("call")
     owner = bare(f"{node.meta.get('owner', '')}.").removesuffix(".")
     return f"{owner}@{Path(call.file).name}:{call.line}" if call else f"{owner}@{node.name}"
 
 
+def _kind(node: fx.Node, function: str) -> str:
+    """The class of a translated layer, for all others the function."""
+    return str(node.meta["layer"][1]) if "layer" in node.meta else function
+
+
 def _functional_norm(node: fx.Node) -> NormSpec:
     family = _NORM_FUNCTIONS[node.target]
-    kind = f"F.{getattr(node.target, '__name__', family)}"
+    kind = _kind(node, f"F.{getattr(node.target, '__name__', family)}")
     if node.target in NORMS:
         arguments = NORMS[node.target]
         tracks = argument_of(node, arguments.mean) is not None

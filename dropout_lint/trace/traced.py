@@ -72,8 +72,15 @@ class DropoutSite:
 
     @property
     def rooted(self) -> bool:
-        """No step can take it out: it is part of a layer, or a product whose scale may stand elsewhere."""
-        return self.inside or self.by_hand
+        """No step can take it out: it is part of a layer, a layer that torch has no module for, or a product
+        whose scale may stand elsewhere.
+        """
+        return self.inside or self.by_hand or self.translated
+
+    @property
+    def translated(self) -> bool:
+        """A layer of another framework, said in torch's words (`trace/translated.py`)."""
+        return "layer" in self.node.meta
 
 
 @dataclass(frozen=True)

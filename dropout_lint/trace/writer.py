@@ -49,6 +49,7 @@ class Writer:
     Attributes:
         graph: the graph so far.
         bindings: the node that every living tensor comes from.
+        layer: name and class of the layer that is said in torch's words now, None for all others.
         stack: qualified names of the modules whose forward is running, the innermost last.
         constants: attribute name → tensor or object that the graph needs beside the model's own.
         notes: what could not be followed exactly.
@@ -63,6 +64,7 @@ class Writer:
     def __init__(self, materials: Materials, names: Mapping[int, str], witness: Witness) -> None:
         self.graph = fx.Graph()
         self.bindings = Bindings(self.graph, witness)
+        self.layer: tuple[str, str] | None = None
         self.stack = [""]
         self.constants: dict[str, Any] = {}
         self.notes: list[str] = []
@@ -95,6 +97,9 @@ class Writer:
         """Say on `node` what it returned, which module's forward made it, and on which line."""
         node.meta["value"] = describe(value)
         node.meta["owner"] = self.stack[-1]
+        if self.layer is not None:  # no line of the user's calls it
+            node.meta |= {"layer": self.layer, "call": None}
+            return
         node.meta["call"] = location_of(user_frame(2), column=column)
 
     def argument(self, value: Any) -> Any:  # noqa: PLR0911 - one return for each type

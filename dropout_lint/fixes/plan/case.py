@@ -21,6 +21,8 @@ def can_be_fixed(finding: Finding) -> bool:
     site = finding.dropout
     if not isinstance(site, DropoutSite) or finding.rule.fix is None:
         return False
+    if site.translated:
+        return False
     if site.inside:
         return finding.rule.code == ALWAYS_ON and site.functional and site.spec.kind == SDPA
     if is_always_on_by_hand(site):

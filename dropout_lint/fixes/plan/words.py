@@ -131,6 +131,11 @@ def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
             f"this dropout is inside {site.name} and cannot be moved out of it",
             "lower the `dropout` argument of that layer",
         )
+    if site.translated:
+        return (
+            "it is a layer of Keras, which only its own model can be built of",
+            "move it, or lower its rate, where the model is built",
+        )
     return (
         "its mask is written by hand, and what scales the values may stand elsewhere",
         "write `nn.Dropout` in its place, and fix again",
