@@ -102,7 +102,7 @@ def record(
         recorder.made_in_forward,
         writer.constants,
         always_on,
-        writer.exact and not writer.reads_values,
+        writer.exact and not writer.reads_values and not chance.reads,
         tuple(notes),
         tuple(writer.comparisons),
         recorder.test_mode,

@@ -225,7 +225,6 @@ def _with_nodes(first: Recording, sight: Sight, differences: _Differences) -> Re
     notes = set(chance_notes([sight.draws[place] for place in decided]))
     return replace(
         first,
-        exact=False,
         notes=tuple(note for note in first.notes if note not in notes),
         sight=_seen(sight, first.graph, draws, decided),
     )
