@@ -18,11 +18,12 @@ from typing import Any
 
 from dropout_lint.analysis import Options
 from dropout_lint.errors import FixError
+from dropout_lint.fixes.source.protocol import FORK, IMPORT
+from dropout_lint.fixes.source.worker import main
 from dropout_lint.fixes.training import Named
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.rules.loader import own_files
 
-FORK = hasattr(os, "fork")
 TIMEOUT = 600.0
 # Ctrl-C is this process's, which ends the other; how torch starts there is said before it is imported
 START = (
@@ -32,7 +33,6 @@ START = (
 )
 # what torchvision and others take long to import; where this process has it, the jobs will want it too
 HEAVY = ("torch._dynamo",)
-IMPORT = "import "
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,6 @@ class Prover:
     def fork(self) -> None:
         """Make the proof process of this one, while nothing of a user's is imported: torch is loaded once."""
         if FORK:
-            from dropout_lint.fixes.source.worker import main
-
             self.process = Forked(main)
 
     @contextlib.contextmanager

@@ -28,7 +28,7 @@ from dropout_lint.analysis import Options, analyse
 from dropout_lint.errors import FixError
 from dropout_lint.fixes.plan.words import linted_again
 from dropout_lint.fixes.proof import eval_words, run, train_fixed, train_original, training_words, twin
-from dropout_lint.fixes.source.prover import FORK, IMPORT
+from dropout_lint.fixes.source.protocol import FORK, IMPORT
 from dropout_lint.fixes.training import Named, difference
 from dropout_lint.fixes.values import same, to_device
 from dropout_lint.inputs.example import Inputs
