@@ -79,7 +79,7 @@ def _pattern(x: State, axis: int) -> State:
     """
     if np.any(x.noise) or x.groups == 1 or x.axis == axis:
         return x
-    one, none = x.merged(), np.zeros(1)
+    one, none = x.collapse().merged(), np.zeros(1)
     more = one.t_dev**2
     return one.changed(
         axis=axis,
