@@ -214,6 +214,63 @@ def test_of_two_in_a_row_one_is_left(way: str, tmp_path: Path) -> None:
         assert len(ran(model, train=True)) == 3 - len(applied)
 
 
+TWO_READERS = (
+    PLAIN.replace("self.conv2(x)", "DROP(self.conv2(x))")
+    + """
+x = torch.cat([torch.amax(x[:, :3], 2), torch.mean(x[:, 3:], 2)], 1)[:, :, None]"""
+)
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_all_that_the_noise_came_to_gets_it_at_the_new_place(way: str, tmp_path: Path) -> None:
+    """Two poolings read two parts of the map: in front of one of them the other would be left without."""
+    text = SPELLINGS[way].text(TWO_READERS, "Dropout", "dropout", always=False)
+    for model, applied, skipped in both(text, tmp_path):
+        assert [item.action for item in applied] == ["move"] or (not applied and skipped)
+        assert not applied or not what_the_head_reads(model).any()
+
+
+def what_the_head_reads(model: nn.Module) -> Tensor:
+    """The input of the head in train mode, where dropout keeps nothing."""
+    plain, seen = F.dropout, []
+
+    def nothing(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        return input * 0 if training else input
+
+    hook = model.get_submodule("hidden").register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    F.dropout = nothing
+    try:
+        model.train()(torch.randn(4, 3, 16))
+    finally:
+        F.dropout = plain
+        hook.remove()
+    (read,) = seen
+    return read
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_of_several_calls_each_is_named(way: str, tmp_path: Path) -> None:
+    body = "x = F.relu(self.bn1(DROP(self.conv1(x))))\nfor _ in range(2):\n    "
+    body += "x = F.relu(self.bn2(DROP(self.conv2(x))))"
+    for model, applied, skipped in both(
+        SPELLINGS[way].text(body, "Dropout", "dropout", always=False), tmp_path
+    ):
+        gone = sum(item.action == "merge" for item in applied)
+        assert len(ran(model, train=True)) == 4 - gone and (applied or skipped)
+
+
+@pytest.mark.parametrize("way", list(SPELLINGS))
+def test_noise_of_channels_stays_that_of_channels(way: str, tmp_path: Path) -> None:
+    body = PLAIN.replace("self.conv2(x)", "DROP(self.conv2(x))")
+    built, analysis = built_of(SPELLINGS[way].text(body, "Dropout1d", "dropout1d", always=False), tmp_path)
+    graph = fix_graph(analysis, strategy="uout")
+    assert [
+        (type(m).__name__, m.channelwise) for m in graph.model.modules() if hasattr(m, "channelwise")
+    ] == [("Uout", True)]
+    source = fix_source(built, analysis, strategy="uout")
+    assert source.skipped if not source.changes else "channelwise=True" in source.changes[0].after
+
+
 def planned(text: str, folder: Path) -> tuple[Fixed, Plan]:
     """The graph's fix, and what source would do, without its proofs."""
     _, analysis = built_of(text, folder)

@@ -16,7 +16,7 @@ from torch import fx, nn
 from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.plan.steps import OWN_PLACE, Anchor
 from dropout_lint.graph.ancestry import Ancestry, numel_of
-from dropout_lint.trace.traced import DropoutSite, shape_of
+from dropout_lint.trace.traced import DropoutSite, shape_of, value_of
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,44 @@ def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
         end = _activated(flow, last)
         if end.users and not _may_be_logits(end):
             found.append(Anchor(end, tuple(end.users), place, norm=last))
-    return [anchor for anchor in found if anchor is not None]
+    return [whole for anchor in found if anchor is not None and (whole := _for_all(flow, node, anchor))]
+
+
+def _for_all(flow: Ancestry, node: fx.Node, anchor: Anchor) -> Anchor | None:
+    """The place, or the next one above it in the same value's way, that all noise of a dropout comes to; what
+    reads it before the last norm is noted (`reader_notes`).
+    """
+    if anchor.norm is not None and flow.reaches(node, anchor.norm):
+        node = anchor.norm
+    while _passed_by(node, anchor):
+        source = flow.source(anchor.producer)
+        part = len(flow.tensors(anchor.producer)) == 1 and not flow.is_weight(anchor.producer)
+        if source is None or not part or anchor.producer is anchor.norm:
+            return None
+        end = skip_dropouts(flow, source)
+        if not flow.reaches(node, end):
+            return None
+        anchor = replace(anchor, producer=end, users=tuple(end.users))
+    return anchor
+
+
+def _passed_by(node: fx.Node, anchor: Anchor) -> bool:
+    """Whether what a node makes also comes to the output by a way that does not lead through a place.
+
+    Of two poolings that read two parts of a map, a dropout in front of one leaves the other without noise.
+    """
+    seen, pending, passed, met = {node}, [node], False, False
+    while pending:
+        current = pending.pop()
+        for user in current.users:
+            if current is anchor.producer and user in anchor.users:
+                met = True
+                continue
+            passed = passed or user.op == "output"
+            if user not in seen and not isinstance(value_of(user), int):
+                seen.add(user)
+                pending.append(user)
+    return met and passed
 
 
 def _activated(flow: Ancestry, norm: fx.Node) -> fx.Node:
