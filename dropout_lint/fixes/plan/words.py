@@ -136,6 +136,11 @@ def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
             "it is a layer of Keras, which only its own model can be built of",
             "move it, or lower its rate, where the model is built",
         )
+    if site.spec.noise.whole_branch:
+        return (
+            "its mask is written by hand, and drops whole branches, for which there is no better place",
+            "lower its ratio, most of all in the first blocks, where the skip dilutes it least",
+        )
     return (
         "its mask is written by hand, and what scales the values may stand elsewhere",
         "write `nn.Dropout` in its place, and fix again",
