@@ -284,7 +284,8 @@ def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
 
 def without_values(module: nn.Module) -> nn.Module:
     """A shallow copy of a leaf with its weights on the meta device."""
-    if all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+    held = (*module._parameters.values(), *module._buffers.values())
+    if not module._modules and all(tensor is None or tensor.is_meta for tensor in held):
         return module
     twin: nn.Module = object.__new__(type(module))  # parametrized modules refuse to be copied
     twin.__dict__ = dict(module.__dict__)
@@ -385,7 +386,7 @@ def _carry(node: fx.Node, ledger: Ledger) -> None:
     """What is said of a node's inputs holds of the node as well, if it takes values from them."""
     if function_name(node.target) in SHAPE_ALONE or isinstance(node.meta.get("value"), (int, torch.Size)):
         return
-    for said in (ledger.unknown, ledger.approximate):
+    for said in filter(None, (ledger.unknown, ledger.approximate)):
         of_all = frozenset[str]().union(*(said.get(source, ()) for source in node.all_input_nodes))
         if of_all:
             said[node] = of_all

@@ -100,7 +100,8 @@ def _passed(  # noqa: PLR0917 - the symbols of the series below
         moments, means, np.broadcast_to(dev, means.shape), (var - along) * louder, (signal - along) * louder
     )
     energy_slope = (each.mean[1] - each.mean[0]) / 2
-    both = {name: getattr(each, name).mean(0) for name in ("mean", "dev", "first", "slope", "var", "data")}
+    rows = ((name, getattr(each, name)) for name in ("mean", "dev", "first", "slope", "var", "data"))
+    both = {name: (low + high) / 2 for name, (low, high) in rows}
     both["var"], both["data"] = both["var"] + energy_slope**2, both["data"] + energy_slope**2
     return Passed(**both, energy_slope=energy_slope)
 

@@ -28,7 +28,7 @@ from dropout_lint.prediction.ops.base import (
     function_name,
     module,
 )
-from dropout_lint.prediction.ops.dropout import Sources, drop, tied_sources
+from dropout_lint.prediction.ops.dropout import Sources, drop
 from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear import learned_gain
 from dropout_lint.prediction.ops.linear_map import linear_map
@@ -66,7 +66,7 @@ def attended(call: Call, v: State, length: int, positions_averaged: float) -> St
     whole = mean_correlation(v.rho, window_of(call, length))
     pair = max((whole * length - 1) / (length - 1), 0.0)
     rho = pair + (1 - pair) * v.rho * (1 - 1 / n)  # neighbours look at different positions, if at few
-    return averaged(v, pair + (1 - pair) / n, n, tied_sources(call.ledger), np.maximum(rho, pair))
+    return averaged(v, pair + (1 - pair) / n, n, call.ledger.tied, np.maximum(rho, pair))
 
 
 def _length(call: Call, name: str, position: int, dim: int) -> int:
@@ -146,7 +146,7 @@ def _product_over(call: Call, a: State, b: State, inner: int, positions: bool) -
     rho = (1 - flat - steep) * a.rho * b.rho + flat * a.rho + steep * b.rho
     z = replace(z, rho=rho)
     keep = mean_correlation(z.rho, window_of(call, inner))
-    return averaged(z, keep, float(inner), tied_sources(call.ledger), z.rho).scaled(float(inner))
+    return averaged(z, keep, float(inner), call.ledger.tied, z.rho).scaled(float(inner))
 
 
 def _coherent(a: State, b: State) -> tuple[float, float]:
@@ -356,7 +356,7 @@ def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
     """Layer by layer, with the dropout between; weights at their initialiser's moments."""
     name = type(m).__name__.lower()
     kind = next((kind for kind in ("lstm", "gru") if kind in name), "rnn")
-    cell, tied = "cell" in name, tied_sources(call.ledger)
+    cell, tied = "cell" in name, call.ledger.tied
     relu = str(getattr(m, "nonlinearity", getattr(m, "mode", ""))).lower().endswith("relu")
     hidden = int(m.hidden_size)
     width = hidden * (2 if getattr(m, "bidirectional", False) else 1)

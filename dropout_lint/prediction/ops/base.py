@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import fx, nn
 
@@ -102,6 +103,12 @@ class Ledger:
     def sites(self) -> Mapping[fx.Node, int]:
         """The row of each node that is a dropout as a whole."""
         return {site.node: row for row, site in enumerate(self.dropouts) if not site.inside}
+
+    @cached_property
+    def tied(self) -> npt.NDArray[np.bool_]:
+        """(S,) whether a dropout's mask is shared by all positions of a channel."""
+        specs = [site.spec for site in self.dropouts]
+        return np.array([spec.noise.whole_sample or spec.by_channel for spec in specs], dtype=bool)
 
     def sources(self, node: fx.Node) -> Sequence[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""

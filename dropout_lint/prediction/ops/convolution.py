@@ -11,7 +11,6 @@ from torch import fx
 
 from dropout_lint.prediction.correlation import strided
 from dropout_lint.prediction.ops.base import Call, first_shape, function, module
-from dropout_lint.prediction.ops.dropout import tied_sources
 from dropout_lint.prediction.ops.kernel import Taps, by_dimension, taps_of
 from dropout_lint.prediction.ops.linear import learned_gain, tensor_of, with_values
 from dropout_lint.prediction.ops.linear_map import linear_map
@@ -73,7 +72,7 @@ def _convolution(  # noqa: PLR0917 - the arguments of torch's convolutions
         taps,
         known,
         bias,
-        tied_sources(call.ledger),
+        call.ledger.tied,
         learned_gain(call, c_in / groups, len(taps.single)),
     )
     step = 1 if transposed else int(max(stride))

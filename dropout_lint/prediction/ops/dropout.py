@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec
-from dropout_lint.prediction.ops.base import Ledger
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
@@ -40,11 +39,6 @@ MOST_PENDING = 8
 """An element's masks are told apart up to this number of components, and are one normal beyond."""
 
 Sources = npt.NDArray[np.bool_]
-
-
-def tied_sources(ledger: Ledger) -> Sources:
-    """(S,) whether a dropout's mask is shared by all positions of a channel."""
-    return np.array([shared_over(site.spec) != "element" for site in ledger.dropouts], dtype=bool)
 
 
 def noise_pair(x: State, pair: float, tied: Sources) -> Array:

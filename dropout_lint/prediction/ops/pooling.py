@@ -21,7 +21,7 @@ import numpy as np
 
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.base import Call, function, module
-from dropout_lint.prediction.ops.dropout import Sources, noise_pair, tied_sources
+from dropout_lint.prediction.ops.dropout import Sources, noise_pair
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.kernel import by_dimension
 from dropout_lint.prediction.ops.maximum import largest_channel, maximum
@@ -98,7 +98,7 @@ def _window(call: Call) -> tuple[tuple[int, ...], int]:
 @function(*(f"{kind}avg_pool{d}d" for d in "123" for kind in ("", "adaptive_")))
 def average_pool(call: Call) -> State:
     """Average pooling, adaptive ones included."""
-    return average(call.x, _window(call)[0], tied_sources(call.ledger))
+    return average(call.x, _window(call)[0], call.ledger.tied)
 
 
 @module("_MaxPoolNd", "_AdaptiveMaxPoolNd", "FractionalMaxPool2d", "FractionalMaxPool3d")
@@ -113,7 +113,7 @@ def average_pool(call: Call) -> State:
 def max_pool(call: Call) -> Any:
     """Maximum pooling, adaptive and fractional ones included."""
     window, stride = _window(call)
-    result = maximum(call.x, window, stride, tied_sources(call.ledger))
+    result = maximum(call.x, window, stride, call.ledger.tied)
     return (result, call.state(0)) if isinstance(call.value, (tuple, list)) else result
 
 
@@ -125,7 +125,7 @@ def power_pool(call: Call) -> State:
     norm = float(m.norm_type if m is not None else call.arg(1, "norm_type", 2.0))
     kernel = m.kernel_size if m is not None else call.arg(2, "kernel_size")
     window = by_dimension(kernel, _dims(call))
-    return _root_mean(call.x, norm, window, tied_sources(call.ledger), math.prod(window))
+    return _root_mean(call.x, norm, window, call.ledger.tied, math.prod(window))
 
 
 def _root_mean(x: State, power: float, window: Sequence[int], tied: Sources, count: float) -> State:
@@ -170,7 +170,7 @@ def mean_over(call: Call) -> State:
     x, shape = call.x, call.in_shape
     if not dims or not shape:
         return x
-    y = average(x, _positions(call, x, dims), tied_sources(call.ledger))
+    y = average(x, _positions(call, x, dims), call.ledger.tied)
     if x.axis in dims:
         y = _over_channels(y)
     factor = math.prod(shape[d] for d in dims) if call.name == "sum" else 1.0
@@ -212,7 +212,7 @@ def max_over(call: Call) -> Any:
     dims, keepdim = _reduced(call)
     x = call.x.scaled(-1.0) if least else call.x
     window = _positions(call, x, dims)
-    y = maximum(x, window, 1, tied_sources(call.ledger)) if math.prod(window) > 1 else x
+    y = maximum(x, window, 1, call.ledger.tied) if math.prod(window) > 1 else x
     if x.axis in dims:
         y = largest_channel(y)
     y = _without(y.scaled(-1.0) if least else y, dims, keepdim)
@@ -243,7 +243,7 @@ def deviation(call: Call) -> Any:
 
 def _mean_square(call: Call) -> Any:
     dims, keepdim = _reduced(call)
-    x, tied = call.x, tied_sources(call.ledger)
+    x, tied = call.x, call.ledger.tied
     call.rough()
     window = _positions(call, x, dims)
     middle = average(x, window, tied)
@@ -279,7 +279,7 @@ def norm_over(call: Call) -> State:
         int(d) % rank
         for d in (dim if isinstance(dim, (tuple, list)) else range(rank) if dim is None else (dim,))
     )
-    x, tied = call.x, tied_sources(call.ledger)
+    x, tied = call.x, call.ledger.tied
     _settled(call, x)
     window = _positions(call, x, dims)
     y = average(through(x, lambda t: t.abs() ** order), window, tied)

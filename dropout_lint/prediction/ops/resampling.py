@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from dropout_lint.prediction.ops.base import Call, NoRule, function, module
-from dropout_lint.prediction.ops.dropout import Sources, tied_sources
+from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.pooling import averaged
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
@@ -99,7 +99,7 @@ def interpolated(call: Call) -> State:
     corners = corners if isinstance(corners, bool) else None
     overlaps = [resampling(n, k, mode, corners, smooth) for n, k in zip(before, after, strict=True)]
     step = max((n / k for n, k in zip(before, after, strict=True)), default=1.0)
-    return filtered(x, overlaps, step, tied_sources(call.ledger))
+    return filtered(x, overlaps, step, call.ledger.tied)
 
 
 @function("grid_sample")
@@ -108,7 +108,7 @@ def sampled(call: Call) -> State:
     if call.arg(2, "mode", "bilinear") == "nearest":
         return call.x
     dims = max(len(call.in_shape) - 2, 1)
-    return filtered(call.x, [np.array([2 / 3, 1 / 6])] * dims, 1.0, tied_sources(call.ledger))
+    return filtered(call.x, [np.array([2 / 3, 1 / 6])] * dims, 1.0, call.ledger.tied)
 
 
 @function("cumsum")
@@ -128,7 +128,7 @@ def accumulated(call: Call) -> State:
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
     flat = replace(x, mean=np.zeros_like(x.mean), dev=np.zeros_like(x.dev))
-    y = filtered(flat, [overlap], 1.0, tied_sources(call.ledger))
+    y = filtered(flat, [overlap], 1.0, call.ledger.tied)
     middle, slope = float(ends.mean()), float(ends.var())
     pattern = slope * (x.mean**2 + x.dev**2)
     y = replace(

@@ -60,9 +60,15 @@ def constant_of(call: Call) -> Parameter | None:
     fill = _FILLS.get(call.name)
     if fill is not None:
         return Parameter(torch.full(call.shape, fill, dtype=call.value.dtype))
+    inner = _steps(call)
+    given = _arguments(call, inner)
+    if not all(_is_constant(value) for value in leaves(tuple(given.values()))):
+        return None
+    tensors = {n: v.tensor.detach() if isinstance(v, Parameter) else v for n, v in given.items()}
     before = torch.random.get_rng_state()
     try:
-        result = _of_constants(call)
+        with torch.no_grad():
+            result = _runner(call, inner)(tensors, True)
     except Exception:  # what was given on the way is not what the operation takes
         return None
     finally:
@@ -70,17 +76,6 @@ def constant_of(call: Call) -> Parameter | None:
         torch.random.set_rng_state(before)
     taken = isinstance(result, Tensor) and tuple(result.shape) == call.shape and torch.equal(before, after)
     return Parameter(result) if taken else None
-
-
-def _of_constants(call: Call) -> Any:
-    """The result, None where some argument is no constant."""
-    inner = _steps(call)
-    given = _arguments(call, inner)
-    if not all(_is_constant(value) for value in leaves(tuple(given.values()))):
-        return None
-    tensors = {n: v.tensor.detach() if isinstance(v, Parameter) else v for n, v in given.items()}
-    with torch.no_grad():
-        return _runner(call, inner)(tensors, True)
 
 
 _FILLS = {

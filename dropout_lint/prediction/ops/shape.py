@@ -16,7 +16,6 @@ import torch
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate, stretch
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
-from dropout_lint.prediction.ops.dropout import tied_sources
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.maximum import maximum
 from dropout_lint.prediction.parts import replace
@@ -295,7 +294,7 @@ def topmost(call: Call) -> Any:
     if not x.mask and np.any(x.noise):
         call.rough()  # its power varies with the data, and the largest show it most
     window = max(call.in_shape[axis] // max(k, 1), 1)
-    return (maximum(x, [window], 1, tied_sources(call.ledger)), call.state(0))
+    return (maximum(x, [window], 1, call.ledger.tied), call.state(0))
 
 
 @function("fill", "zero")
