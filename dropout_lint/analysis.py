@@ -97,8 +97,14 @@ class Analysis:
         """The findings about dropouts with these names."""
         return [item for item in self.findings if item.dropout is not None and item.dropout.name in names]
 
-    def again(self, rewritten: Trace) -> Analysis:
-        """The analysis of a rewritten graph of the same model, under the same options, without intervals."""
+    def again(self, rewritten: Trace, deltas: Prediction | None = None) -> Analysis:
+        """The analysis of a rewritten graph of the same model, under the same options, without intervals.
+
+        `deltas`: what `deltas_again` has given of it.
+        """
+        if deltas is not None and deltas.shared is not None and not self.options.compared:
+            with at_rest(rewritten.model):
+                return Analysis(rewritten, self.options, deltas.shared())
         return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
 
     def deltas_again(self, rewritten: Trace) -> Prediction:

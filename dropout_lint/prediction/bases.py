@@ -14,7 +14,7 @@ from dropout_lint.errors import UsageError
 from dropout_lint.prediction.bounds import at_most, of_loud_data, only_mask
 from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
-from dropout_lint.prediction.ledger import delta_at, finite, kept
+from dropout_lint.prediction.ledger import Walk, delta_at, finite, kept, walked
 from dropout_lint.prediction.ops import Ledger
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
@@ -47,7 +47,8 @@ def predict(
             norms, which are Var_train. `auto` takes the best there is.
         initially: work out `delta_initial` as well, where there is no checkpoint.
         intervals: work out the intervals of what is expected; without them it costs a third.
-        shares: work out each dropout's share; without them it costs little more than half.
+        shares: work out each dropout's share; without them it costs little more than half, and
+            `Prediction.shared` gives them later.
         probe_at_most: multiplications that the run of a trained network may cost; 0 for no run.
 
     Raises:
@@ -65,17 +66,18 @@ def predict(
             "load a checkpoint, or build the model on the CPU, or use basis='initialisation'",
         )
     if chosen == "checkpoint":
-        ledger = kept(trace, real=True, trained=True, shares=shares)
+        ledger = walked(trace, real=True, trained=True, shares=shares).ledger
         if finite(ledger):
             seen = probe(trace, _probed(trace, ledger), probe_at_most, _causes(ledger) if shares else ())
             norms = tuple(shift_at(site, ledger, "checkpoint", seen.get(site.node)) for site in trace.norms)
             prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
             found = with_unknowns(trace, prediction, ledger)
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
-                found = with_unknowns(trace, prediction, ledger, kept(trace, shares=False))
+                found = with_unknowns(trace, prediction, ledger, kept(trace))
             return found
     start = chosen if initially else None
-    return _expected(trace, start, unusable=chosen == "checkpoint", intervals=intervals, shares=shares)
+    walk = walked(trace, training=TYPICAL, shares=shares)
+    return _expected(trace, walk, start, unusable=chosen == "checkpoint", intervals=intervals)
 
 
 def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
@@ -102,20 +104,20 @@ def _causes(ledger: Ledger) -> list[str]:
 
 
 def _expected(
-    trace: Trace, initial: str | None, *, unusable: bool, intervals: bool, shares: bool
+    trace: Trace, walk: Walk, initial: str | None, *, unusable: bool, intervals: bool
 ) -> Prediction:
     """Δ that training is expected to lead to, its interval, and Δ with the weights of `initial`.
 
     `unusable`: the checkpoint's values are not finite, which tells nothing.
     """
-    ledger = kept(trace, training=TYPICAL, shares=shares)
-    bounds = [kept(trace, training=other, shares=False) for other in (WEAK, STRONG) if intervals]
+    ledger = walk.ledger
+    bounds = [kept(trace, training=other) for other in (WEAK, STRONG) if intervals]
     start = None
     fallbacks = dict(ledger.fallbacks)
     if initial is not None:
-        start = kept(trace, real=initial == "weights" and not unusable, shares=False)
+        start = kept(trace, real=initial == "weights" and not unusable)
         if not finite(start):
-            unusable, start = True, kept(trace, shares=False)
+            unusable, start = True, kept(trace)
     if unusable:
         fallbacks[NOT_FINITE] = 1
     norms = []
@@ -133,7 +135,14 @@ def _expected(
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )
-    return with_unknowns(trace, Prediction("trained-estimate", tuple(norms), fallbacks), ledger)
+    found = with_unknowns(trace, Prediction("trained-estimate", tuple(norms), fallbacks), ledger)
+    if walk.shares:
+        return found
+
+    def shared() -> Prediction:
+        return _expected(trace, walk.shared_out(), initial, unusable=unusable, intervals=intervals)
+
+    return replace(found, shared=shared)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

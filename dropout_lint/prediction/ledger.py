@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,49 @@ MOST_COLOURS = 4
 """An input of more channels than this is taken for features, which are not alike."""
 
 
+@dataclass
+class Walk:
+    """A walk over a whole trace.
+
+    Attributes:
+        ledger: what it has found.
+        calls: the operations, in order.
+        shares: each dropout's share at the norms is worked out.
+    """
+
+    ledger: Ledger
+    calls: Mapping[fx.Node, Call]
+    shares: bool
+
+    def shared_out(self) -> Walk:
+        """The same with each dropout's share, of weights that no norm has measured."""
+        removals: dict[fx.Node, Any] = {}
+        with np.errstate(all="ignore"):
+            for node, call in self.calls.items():
+                _carry(node, self.ledger)
+                if node in self.ledger.norms:
+                    _blame(call, removals)
+                _follow(call, removals)
+        self.shares = True
+        return self
+
+
 def kept(
+    trace: Trace, *, real: bool = False, trained: bool = False, training: Training | None = None
+) -> Ledger:
+    """A ledger that has walked over the whole trace, without the dropouts' shares."""
+    return walked(trace, real=real, trained=trained, training=training, shares=False).ledger
+
+
+def walked(
     trace: Trace,
     *,
     real: bool = False,
     trained: bool = False,
     training: Training | None = None,
     shares: bool = True,
-) -> Ledger:
-    """A ledger that has walked over the whole trace."""
+) -> Walk:
+    """A walk over the whole trace; see `Ledger`."""
     dropouts = tuple(
         site
         for site in trace.dropouts
@@ -99,8 +133,8 @@ def kept(
         ),
     )
     with np.errstate(all="ignore"):
-        _walk(trace, ledger, shares)
-    return ledger
+        calls = _walk(trace, ledger, shares)
+    return Walk(ledger, calls, shares)
 
 
 def _layers_after(trace: Trace, weight_layers: Collection[fx.Node]) -> dict[fx.Node, int]:
@@ -123,11 +157,10 @@ def delta_at(site: NormSite, ledger: Ledger) -> float:
     return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
 
-def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
+def _walk(trace: Trace, ledger: Ledger, shares: bool) -> Mapping[fx.Node, Call]:
     env = ledger.results
     calls: dict[fx.Node, Call] = {}
     removals: dict[fx.Node, Any] = {}
-    several = shares and len(ledger.dropouts) > 1 and any(site.spec.shifts for site in trace.norms)
     needed = _needed(trace, ledger)
     for node in trace.graph.nodes:
         if node.op == "output" or node not in needed:
@@ -138,18 +171,21 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> None:
             env[node] = _given(node, env, trace, ledger)
             continue
         if node in ledger.norms:
-            _record(call, ledger, removals)
+            _record(call, ledger)
+            if shares:
+                _blame(call, removals)
         folded = constant_of(call)
         result = _evaluate(call) if folded is None else folded
         env[node], calls[node] = result, call
         if node in ledger.measured and isinstance(result, State):
             for changed in _recalibrated(node, calls, env, ledger):
-                if several:
-                    _follow(calls[changed], env[changed], removals, env)
+                if shares:
+                    _follow(calls[changed], removals)
             mean, variance = ledger.measured[node]
             env[node] = calibrated(env[node].on(1, len(mean)), mean, variance)
-        if several:
-            _follow(call, env[node], removals, env)
+        if shares:
+            _follow(call, removals)
+    return calls
 
 
 def _recalibrated(
@@ -326,32 +362,39 @@ def _input(value: Any, rows: int) -> Any:
     return replace(state, channel_correlation=INPUT_CHANNEL_CORRELATION) if colours else state
 
 
-def _follow(call: Call, result: Any, removals: dict[fx.Node, Any], env: Mapping[fx.Node, Any]) -> None:
-    """Note what removals change at the result of a node."""
+def _follow(call: Call, removals: dict[fx.Node, Any]) -> None:
+    """Note what removals change at the result of a node, where several dropouts are to be told apart."""
+    ledger = call.ledger
+    if len(ledger.dropouts) <= 1 or not ledger.shifting:
+        return
     try:
-        removal = follow(call, result, removals, env)
+        removal = follow(call, ledger.results[call.node], removals, ledger.results)
     except (ArithmeticError, IndexError, TypeError, ValueError):  # as with a transfer function: Δ stands
         if os.environ.get(RAISE):
             raise
-        call.ledger.rough(call.node, f"shares at {call.name}")
+        ledger.rough(call.node, f"shares at {call.name}")
         return
     if removal:
         removals[call.node] = removal
 
 
-def _record(call: Call, ledger: Ledger, removals: Mapping[fx.Node, Any]) -> None:
-    """Note a norm's Δ, and how much the removal of each dropout would raise it, up to a common factor."""
+def _record(call: Call, ledger: Ledger) -> None:
+    """Note a norm's Δ, and the noise that each dropout makes there."""
     x = call.x
-    noise = x.noise @ x.counts
-    call.ledger.noise_at[call.node] = noise
-    causes = noise
+    ledger.noise_at[call.node] = noise = x.noise @ x.counts
+    ledger.shifts[call.node] = (_within_batches(x, ledger).delta, noise)
+
+
+def _blame(call: Call, removals: Mapping[fx.Node, Any]) -> None:
+    """Note how much the removal of each dropout would raise a norm's Δ, up to a common factor."""
+    x, ledger = call.x, call.ledger
+    delta, noise = ledger.shifts[call.node]
+    ledger.fed[call.node] = _on_fed_channels(_within_batches(x, ledger))
     removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
     if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
         causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
-    within = _within_batches(x, ledger)
-    ledger.shifts[call.node] = (within.delta, causes)
-    ledger.fed[call.node] = _on_fed_channels(within)
+        ledger.shifts[call.node] = (delta, causes)
 
 
 def _within_batches(x: State, ledger: Ledger) -> State:
@@ -389,7 +432,7 @@ def _carry(node: fx.Node, ledger: Ledger) -> None:
     for said in filter(None, (ledger.unknown, ledger.approximate)):
         of_all = frozenset[str]().union(*(said.get(source, ()) for source in node.all_input_nodes))
         if of_all:
-            said[node] = of_all
+            said[node] = said.get(node, of_all) | of_all
 
 
 def _without_rule(call: Call) -> Any:

@@ -26,8 +26,11 @@ def replace(old: _T, /, **values: Any) -> _T:
 
 def quotient(part: Array | float, whole: Array, otherwise: float = 0.0) -> Array:
     """`part / whole` where the whole is above 0, else `otherwise`."""
+    positive = whole > 0
+    if positive.all():
+        return part / whole
     result: Array = np.divide(
-        part, whole, out=np.full(np.broadcast(part, whole).shape, otherwise), where=whole > 0
+        part, whole, out=np.full(np.broadcast(part, whole).shape, otherwise), where=positive
     )
     return result
 

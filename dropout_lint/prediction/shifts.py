@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dropout_lint.terms import Basis
@@ -62,11 +62,13 @@ class Prediction:
         basis: the best basis that was available.
         norms: one entry for each norm call.
         fallbacks: operation name → how many nodes were passed by the stated fallback.
+        shared: gives the same with each dropout's share, where it was predicted without and can.
     """
 
     basis: Basis
     norms: tuple[NormShift, ...]
     fallbacks: Mapping[str, int] = field(default_factory=dict)
+    shared: Callable[[], Prediction] | None = field(default=None, repr=False, compare=False)
 
     def at(self, node: str) -> NormShift | None:
         """The shift at the norm call whose graph node is named `node`."""

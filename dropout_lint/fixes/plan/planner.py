@@ -122,11 +122,11 @@ class Planner:
         outcome, too_little = self._without_what_gains_little(outcome) if auto else (outcome, {})
         outcome = self._and_again(outcome) if auto else outcome
         outcome = replace(outcome, steps=titled(outcome.steps))
+        after = self.trials.analysis(outcome.steps)  # while it is the last that was carried out
         others: dict[Action, Outcome] = {}
         if auto and self.compare and any(case.places for case in self.cases.values()):
             others = {option: self._carry_out(option, False) for option in ALTERNATIVES}
         left = self._left_over(outcome, too_little, others)
-        after = self.trials.analysis(outcome.steps)
         rows = weighed(self.flow, list(self.cases.values()), outcome, others) if others else ()
         erased = {step.site.name for step in outcome.steps if step.action in DELETING}
         told = [item for item in self.skipped if item.dropout not in erased]

@@ -56,13 +56,19 @@ class _Carried:
 
     @cached_property
     def analysis(self) -> Analysis:
-        return self.before if self.trace is self.before.trace else self.before.again(self.trace)
+        known = self.__dict__.get("alone")
+        return self.before if self.trace is self.before.trace else self.before.again(self.trace, known)
+
+    @cached_property
+    def alone(self) -> Prediction:
+        """Δ at every norm, without the rest."""
+        return self.before.deltas_again(self.trace)
 
     @property
     def prediction(self) -> Prediction:
         """Δ at every norm, with the rest only where it was worked out before."""
         known = "analysis" in self.__dict__ or self.trace is self.before.trace
-        return self.analysis.prediction if known else self.before.deltas_again(self.trace)
+        return self.analysis.prediction if known else self.alone
 
 
 class Trials:

@@ -68,11 +68,16 @@ class Passed:
 def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
     energy_slope, t_energy_slope = x.energy_slopes
-    train = _passed(
-        moments, x.mean, x.dev, x.var, x.sig**2, energy_slope * x.component_scale, x.energy_variance
-    )
-    test = _passed(moments, x.t_mean, x.t_dev, x.t_var, x.t_var, t_energy_slope, x.energy_variance)
-    return _after(x, train, test, homogeneous)
+    train = x.mean, x.dev, x.var, x.sig**2, energy_slope * x.component_scale
+    test = x.t_mean, x.t_dev, x.t_var, x.t_var, t_energy_slope
+    if not homogeneous or np.any(x.dev) != np.any(x.t_dev):
+        before, after = (_passed(moments, *each, x.energy_variance) for each in (train, test))
+        return _after(x, before, after, homogeneous)
+    pairs = zip(train, test, strict=True)  # a closed form takes both modes at once
+    mean, dev, var, signal, slope = (np.concatenate([of, t_of[None]]) for of, t_of in pairs)
+    both = vars(_passed(moments, mean, dev, var, signal, slope, x.energy_variance))
+    before, after = (Passed(**{name: of[rows] for name, of in both.items()}) for rows in (np.s_[:-1], -1))
+    return _after(x, before, after, homogeneous)
 
 
 def _passed(  # noqa: PLR0917 - the symbols of the series below

@@ -105,6 +105,11 @@ class Ledger:
         return {site.node: row for row, site in enumerate(self.dropouts) if not site.inside}
 
     @cached_property
+    def shifting(self) -> bool:
+        """Whether some norm remembers the training variance."""
+        return any(site.spec.shifts for site in self.norms.values())
+
+    @cached_property
     def tied(self) -> npt.NDArray[np.bool_]:
         """(S,) whether a dropout's mask is shared by all positions of a channel."""
         specs = [site.spec for site in self.dropouts]
