@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.source.edits import Edits, is_docstring
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.forward import imported
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.syntax import SourceFile, is_name, nodes_in
 from dropout_lint.layers import DropoutSpec
 
 
@@ -90,10 +90,8 @@ def lowered(old: cst.BaseExpression, value: float) -> cst.BaseExpression:
 
 def without_inplace(call: cst.Call) -> cst.Call:
     """A dropout constructor or call that does not overwrite its input."""
-    constructor = m.matches(
-        call.func, m.OneOf(m.Name(m.MatchRegex("[A-Z].*")), m.Attribute(attr=m.Name(m.MatchRegex("[A-Z].*"))))
-    )
-    position = 1 if constructor else 3
+    last = call.func.attr if isinstance(call.func, cst.Attribute) else call.func
+    position = 1 if isinstance(last, cst.Name) and re.match("[A-Z]", last.value) else 3
     kept = [
         argument
         for index, argument in enumerate(call.args)
@@ -146,11 +144,7 @@ def init_of(klass: cst.ClassDef) -> cst.FunctionDef | None:
 def new_init(source: SourceFile, klass: cst.ClassDef, attribute: cst.SimpleStatementLine) -> cst.FunctionDef:
     """An `__init__` for a class that inherits its own, handing on what the base class takes."""
     bases = {source.code(base.value) for base in klass.bases}
-    known = [
-        node
-        for node in m.findall(source.module, m.ClassDef())
-        if isinstance(node, cst.ClassDef) and node.name.value in bases
-    ]
+    known = [node for node in nodes_in(source.module, cst.ClassDef) if node.name.value in bases]
     inherited = next((init for base in known if (init := init_of(base)) is not None), None)
     plain = (
         inherited is not None and len(inherited.params.params) == 1 and inherited.params.star_kwarg is None
@@ -167,9 +161,7 @@ def new_init(source: SourceFile, klass: cst.ClassDef, attribute: cst.SimpleState
 
 def free_attribute(source: SourceFile, klass: cst.ClassDef, wish: str, taken: set[str]) -> str:
     """`wish`, or `wish_1`, …: the first attribute that the class does not mention."""
-    used = {
-        node.attr.value for node in m.findall(klass, m.Attribute()) if isinstance(node, cst.Attribute)
-    } | taken
+    used = {node.attr.value for node in nodes_in(klass, cst.Attribute)} | taken
     name, count = wish, 0
     while name in used:
         count += 1
@@ -233,4 +225,4 @@ def _or_none(value: cst.BaseExpression, call: cst.Call) -> bool:
     if not isinstance(value, cst.IfExp):
         return False
     other = value.orelse if value.body is call else value.body
-    return call in (value.body, value.orelse) and m.matches(other, m.Name("None"))
+    return call in (value.body, value.orelse) and is_name(other, "None")

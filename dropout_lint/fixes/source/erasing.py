@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.source.edits import Edits, first_argument
 from dropout_lint.fixes.source.forward import (
@@ -19,7 +18,7 @@ from dropout_lint.fixes.source.forward import (
     without,
     without_value,
 )
-from dropout_lint.fixes.source.syntax import SourceFile, Statement
+from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
 
 def erase(edits: Edits, call: cst.Call, *, moved: bool) -> None:
@@ -88,7 +87,7 @@ def pass_on(edits: Edits) -> None:
             and uses[0] not in edits.changes
             and isinstance(reader.body[0], (cst.Assign, cst.Return))
             and not lives_on(source, reader, name)
-            and not (whole in edits.after or reader in edits.before or m.findall(whole, m.Comment()))
+            and not (whole in edits.after or reader in edits.before or nodes_in(whole, cst.Comment))
         ):
             edits.replace(uses[0], data)
             edits.remove(whole)
@@ -96,7 +95,6 @@ def pass_on(edits: Edits) -> None:
 
 def _renames(statement: Statement, call: cst.Call) -> bool:
     """Whether the assignment binds another name than the one it reads: `y = drop(x)`."""
-    (assign,) = m.findall(statement, m.Assign())
-    assert isinstance(assign, cst.Assign)
+    (assign,) = nodes_in(statement, cst.Assign)
     data = first_argument(call)
     return data is None or not data.deep_equals(assign.targets[0].target)

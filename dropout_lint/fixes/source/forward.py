@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.source.edits import Edits, bare, first_argument, negated
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.syntax import SourceFile, Statement
+from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
 BY_HAND = "move the line by hand to the place that is named"
 
@@ -44,7 +43,7 @@ class Call:
     @property
     def commented(self) -> bool:
         """Whether the statement has a comment, which should move with it."""
-        return self.statement is not None and bool(m.findall(self.statement, m.Comment()))
+        return self.statement is not None and bool(nodes_in(self.statement, cst.Comment))
 
     def on(self, name: str) -> Statement:
         """`name = drop(name)`, with the guards of the old place."""
@@ -131,9 +130,8 @@ def choice_of(source: SourceFile, call: cst.Call) -> cst.Call | cst.IfExp:
 def one_line(call: cst.Call) -> cst.Call:
     """A call without the line breaks and comments between its arguments, which belong to the old place."""
     none, comma = cst.SimpleWhitespace(""), cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
-    if not m.findall(
-        call.with_changes(args=[without_value(item) for item in call.args]), m.ParenthesizedWhitespace()
-    ):
+    bare = call.with_changes(args=[without_value(item) for item in call.args])
+    if not nodes_in(bare, cst.ParenthesizedWhitespace):
         return call
     last = len(call.args) - 1
     arguments = [
@@ -219,13 +217,12 @@ def without(statement: cst.CSTNode | None, call: cst.Call, other: cst.CSTNode) -
 
 def end_comments(statement: Statement) -> list[cst.Comment]:
     """The comments behind the lines of a statement."""
-    return comments_in(*m.findall(statement, m.TrailingWhitespace(comment=m.Comment())))
+    return comments_in(*nodes_in(statement, cst.TrailingWhitespace))
 
 
 def comments_in(*nodes: cst.CSTNode) -> list[cst.Comment]:
     """The comments in some code."""
-    found = [item for node in nodes for item in m.findall(node, m.Comment())]
-    return [item for item in found if isinstance(item, cst.Comment)]
+    return [item for node in nodes for item in nodes_in(node, cst.Comment)]
 
 
 def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
@@ -345,8 +342,7 @@ def is_module_path(source: SourceFile, function: cst.Attribute) -> bool:
 def imported(source: SourceFile) -> set[str]:
     """Names that the file's imports bind."""
     names: set[str] = set()
-    for node in m.findall(source.module, m.ImportAlias()):
-        assert isinstance(node, cst.ImportAlias)
+    for node in nodes_in(source.module, cst.ImportAlias):
         alias = node.evaluated_alias or node.evaluated_name.split(".")[0]
         names.add(alias)
     return names
@@ -380,8 +376,9 @@ def lives_on(source: SourceFile, statement: cst.SimpleStatementLine, name: str) 
     if function is None:
         return True
     end = source.range_of(statement).end.line
+    named = (node for node in nodes_in(function, cst.Name) if node.value == name)
     later = sorted(
-        (node for node in m.findall(function, m.Name(name)) if source.range_of(node).start.line > end),
+        (node for node in named if source.range_of(node).start.line > end),
         key=lambda node: (source.range_of(node).start.line, source.range_of(node).start.column),
     )
     if not later:
@@ -403,7 +400,7 @@ def assigned(statement: cst.SimpleStatementLine) -> set[str]:
 def readings(source: SourceFile, node: cst.CSTNode, name: str) -> list[cst.Name]:
     """Where some code reads a variable: no targets, attributes or keywords of that name."""
     found = []
-    for item in m.findall(node, m.Name(name)):
+    for item in (item for item in nodes_in(node, cst.Name) if item.value == name):
         holder = source.parent(item)
         labels = isinstance(holder, cst.Attribute) and holder.attr is item
         labels = labels or (isinstance(holder, cst.Arg) and holder.keyword is item)
@@ -420,11 +417,10 @@ def _is_target(source: SourceFile, node: cst.CSTNode) -> bool:
 def temporary_name(source: SourceFile, statement: cst.SimpleStatementLine, dropout: Call) -> str:
     """A name for the dropped value: the dropout's own before a `return`, else a new one."""
     if dropout.statement is not None and isinstance(statement.body[-1], cst.Return):
-        (assign,) = m.findall(dropout.statement, m.Assign())
-        assert isinstance(assign, cst.Assign)
+        (assign,) = nodes_in(dropout.statement, cst.Assign)
         target = assign.targets[0].target
         assert isinstance(target, cst.Name)
-        if len(m.findall(statement, m.Name(target.value))) <= 1:
+        if [item.value for item in nodes_in(statement, cst.Name)].count(target.value) <= 1:
             return target.value
     return fresh_name(source, statement)
 
@@ -432,11 +428,7 @@ def temporary_name(source: SourceFile, statement: cst.SimpleStatementLine, dropo
 def fresh_name(source: SourceFile, statement: cst.CSTNode) -> str:
     """A variable name that the function does not use yet."""
     function = source.function(statement)
-    used = (
-        {node.value for node in m.findall(function, m.Name()) if isinstance(node, cst.Name)}
-        if function
-        else set()
-    )
+    used = {node.value for node in nodes_in(function, cst.Name)} if function else set()
     for name in ("out", "h", "hidden", "y", "dropped"):
         if name not in used:
             return name

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.source.constructor import is_number
 from dropout_lint.fixes.source.edits import first_argument, in_parentheses, negated
 from dropout_lint.fixes.source.scopes import Binder, Reader, leaves
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.syntax import SourceFile, is_name
 
 
 def conditions(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression]:
@@ -121,7 +120,7 @@ def _may_be_none(value: cst.BaseExpression, function: cst.FunctionDef | None) ->
     parameters = function.params
     for parameter in (*parameters.params, *parameters.kwonly_params):
         if parameter.name.value == value.value and parameter.default is not None:
-            return m.matches(parameter.default, m.Name("None"))
+            return is_name(parameter.default, "None")
     return False
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.source import erasing, forward
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.guards import read_names
 from dropout_lint.fixes.source.scopes import Binder
-from dropout_lint.fixes.source.syntax import SourceFile, Statement
+from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
-LEAVES = m.Break() | m.Continue() | m.Return()
+LEAVES = cst.Break, cst.Continue, cst.Return
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def hoisted(source: SourceFile, call: cst.Call) -> Hoist | None:
     loop = None if block is None else source.parent(block)
     if line is None or not isinstance(block, cst.IndentedBlock) or not isinstance(loop, cst.For):
         return None
-    if loop.orelse is not None or block.body[-1] is not statement or m.findall(loop, LEAVES):
+    if loop.orelse is not None or block.body[-1] is not statement or nodes_in(loop, *LEAVES):
         return None
     name = forward.whole_target(line, forward.choice_of(source, call))
     bound = Binder()
@@ -58,6 +57,6 @@ def hoisted(source: SourceFile, call: cst.Call) -> Hoist | None:
 
 def _asked(dropout: forward.Call) -> set[str]:
     """Names that the `if`s of a call's own read."""
-    guards = m.findall(dropout.whole, m.If() | m.IfExp())
-    tests = [guard.test for guard in guards if isinstance(guard, (cst.If, cst.IfExp))]
+    tests = [guard.test for guard in nodes_in(dropout.whole, cst.If)]
+    tests += [guard.test for guard in nodes_in(dropout.whole, cst.IfExp)]
     return {name for test in tests for name in read_names(test, None)}

@@ -12,7 +12,6 @@ from math import isclose
 from typing import Literal
 
 import libcst as cst
-from libcst import matchers as m
 
 from dropout_lint.fixes.graph.dropmodules import CLASSES
 from dropout_lint.fixes.modules import module_at
@@ -31,7 +30,7 @@ from dropout_lint.fixes.source.guards import (
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import Old
 from dropout_lint.fixes.source.scopes import Replacer, bindings, enclosing, leaves, passed, straight
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.syntax import SourceFile, is_own, nodes_in
 from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import listed
 
@@ -320,11 +319,10 @@ class Rates:
     def _assigned(self, name: str, scope: Scope) -> tuple[cst.BaseExpression, Scope] | None:
         """The only value that an attribute of self is given in the classes of the module, and where."""
         found: list[tuple[cst.BaseExpression | None, Scope]] = []
-        for klass in m.findall(scope.source.module, m.ClassDef()):
-            assert isinstance(klass, cst.ClassDef)
+        for klass in nodes_in(scope.source.module, cst.ClassDef):
             if not self._is(scope.owner, klass):
                 continue
-            for target in m.findall(klass, m.Attribute(m.Name("self"), m.Name(name))):
+            for target in (node for node in nodes_in(klass, cst.Attribute) if is_own(node, name)):
                 holder = scope.source.parent(target)
                 if isinstance(holder, (cst.Attribute, cst.Subscript)) or not enclosing(scope.source, target):
                     continue

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import libcst as cst
-from libcst import matchers as m
 
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.syntax import SourceFile, is_name
 
 WORDS = ("True", "False", "None")
 PURE = ("abs", "bool", "float", "int", "max", "min", "round")
@@ -165,7 +164,7 @@ def leaves(node: cst.CSTNode) -> list[cst.BaseExpression] | None:
     if isinstance(node, cst.Name):
         return [] if node.value in WORDS else [node]
     if isinstance(node, cst.Attribute):
-        return [node] if m.matches(node.value, m.Name("self")) else leaves(node.value)
+        return [node] if is_name(node.value, "self") else leaves(node.value)
     parts = _operands(node)
     names = [None] if parts is None else [leaves(part) for part in parts]
     if None in names:

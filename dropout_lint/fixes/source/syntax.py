@@ -6,14 +6,15 @@ import tokenize
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import libcst as cst
-from libcst import matchers as m
 from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
 
 from dropout_lint.errors import FixError
 from dropout_lint.inputs.example import Location
 
+Node = TypeVar("Node", bound=cst.CSTNode)
 Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
 
@@ -160,30 +161,51 @@ class SourceFile:
         """Names that the top of the file binds, by an import or once by a plain assignment."""
         names = {
             alias.evaluated_alias or alias.evaluated_name.partition(".")[0]
-            for alias in m.findall(self.module, m.ImportAlias())
-            if isinstance(alias, cst.ImportAlias) and self.function(alias) is None
+            for alias in nodes_in(self.module, cst.ImportAlias)
+            if self.function(alias) is None
         }
         targets = [
             node.target.value
-            for node in m.findall(self.module, m.AssignTarget(m.Name()))
-            if isinstance(node, cst.AssignTarget)
-            and isinstance(node.target, cst.Name)
-            and self.up(node, (cst.FunctionDef, cst.ClassDef)) is None
+            for node in nodes_in(self.module, cst.AssignTarget)
+            if isinstance(node.target, cst.Name) and self.up(node, (cst.FunctionDef, cst.ClassDef)) is None
         ]
         return names | {name for name in targets if targets.count(name) == 1}
 
     def assignment_to_self(self, klass: cst.ClassDef, name: str) -> list[cst.SimpleStatementLine]:
         """Statements `self.name = …` of a class."""
-        pattern = m.Assign(targets=[m.AssignTarget(m.Attribute(m.Name("self"), m.Name(name)))])
-        found = []
-        for node in m.findall(klass, pattern):
-            statement = self.statement(node)
-            if statement is not None:
-                found.append(statement)
-        return found
+        statements = (
+            self.statement(node)
+            for node in nodes_in(klass, cst.Assign)
+            if len(node.targets) == 1 and is_own(node.targets[0].target, name)
+        )
+        return [statement for statement in statements if statement is not None]
 
     def uses_of_attribute(self, name: str) -> list[cst.Attribute]:
         """Every `….name` of the file."""
         return [
             node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name
         ]
+
+
+def nodes_in(tree: cst.CSTNode, *kinds: type[Node]) -> list[Node]:
+    """The nodes of some kinds in a tree, itself included, in the order of the source."""
+    found: list[Node] = []
+
+    class Visitor(cst.CSTVisitor):
+        def on_visit(self, node: cst.CSTNode) -> bool:
+            if isinstance(node, kinds):
+                found.append(node)
+            return True
+
+    tree.visit(Visitor())
+    return found
+
+
+def is_name(node: cst.CSTNode | None, name: str) -> bool:
+    """Whether a node is a name, and this one."""
+    return isinstance(node, cst.Name) and node.value == name
+
+
+def is_own(node: cst.CSTNode, name: str) -> bool:
+    """Whether a node is `self.name`."""
+    return isinstance(node, cst.Attribute) and is_name(node.value, "self") and node.attr.value == name
