@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.prediction import NormShift, Prediction, predict
 from dropout_lint.prediction.bases import shift_at
-from dropout_lint.prediction.ledger import kept
+from dropout_lint.prediction.ledger import walked
 from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 
@@ -64,7 +64,7 @@ def deltas(model: nn.Module, *inputs: Tensor, basis: str = "auto") -> dict[str, 
 def untrained(model: nn.Module, *inputs: Tensor, real: bool = True) -> dict[str, NormShift]:
     """Δ and shares with the weights of the start, their values or shapes alone."""
     traced = trace(model, Inputs(inputs))
-    ledger = kept(traced, real=real)
+    ledger = walked(traced, real=real).ledger
     return {site.name: shift_at(site, ledger, "trained-estimate") for site in traced.norms}
 
 
