@@ -6,7 +6,7 @@ divides, since the two go together. The weights are worked out from draws of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,33 +32,24 @@ def blended(masks: Mapping[fx.Node, Mask]) -> dict[fx.Node, Mask]:
 
 def _blend(product: fx.Node, mask: Mask) -> tuple[fx.Node, Mask] | None:
     """The division of a weighted sum by the sum of its weights, None where a product is none of its parts."""
-    data, shape = product.all_input_nodes[mask.operand], shape_of(product)
-    total = _only_user(product, "sum")
+    total, shape = _only_user(product, "sum"), shape_of(product)
     mean = None if total is None else _only_user(total, "truediv", "div")
-    if mask.operand or mean is None or shape is None or len(product.all_input_nodes) != 2:
+    if mask.operand or total is None or mean is None or shape is None or len(product.all_input_nodes) != 2:
         return None
-    dim = argument_of(total, (1, "dim"))  # type: ignore[arg-type]  # a node, since it has a user
+    dim, divisor = argument_of(total, (1, "dim")), mean.args[1]
     dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
-    if not isinstance(dim, int) or mean.args[0] is not total or not isinstance(mean.args[1], fx.Node):
+    if not isinstance(dim, int) or mean.args[0] is not total or not isinstance(divisor, fx.Node):
         return None
-    parts = product.all_input_nodes[1], mean.args[1]
-    drawn = _values(*parts)
-    if drawn is None or data in drawn.sources:
+    made = _made(product.all_input_nodes[1], divisor)
+    if made is None:
         return None
-    weights = [one.expand(shape[dim], *one.shape[1:]) if dim == 0 else None for one, _ in drawn.pairs]
-    if any(one is None for one in weights):
+    sources, pairs = made
+    if any(weight.dim() != len(shape) or weight.shape[dim] != shape[dim] for weight, _ in pairs):
         return None
-    columns = torch.cat(
-        [
-            (one / divisor).flatten(1)
-            for one, (_, divisor) in zip(weights, drawn.pairs, strict=True)
-            if one is not None
-        ],
-        1,
-    )
-    if not bool(columns.isfinite().all()):
+    weights = torch.cat([(weight.movedim(dim, 0) / whole).flatten(1) for weight, whole in pairs], 1)
+    if not bool(weights.isfinite().all()):
         return None
-    return mean, replace(mask, spec=_spec(columns), operand=0, sources=drawn.sources, scale=product)
+    return mean, replace(mask, spec=_spec(weights), operand=0, sources=sources, scale=product)
 
 
 def _spec(weights: Tensor) -> DropoutSpec:
@@ -76,54 +67,48 @@ def _only_user(node: fx.Node, *names: str) -> fx.Node | None:
     return user if user is not None and function_name(user) in names else None
 
 
-class _Drawn:
-    """Values of two nodes that draws alone have made, for several draws.
-
-    Attributes:
-        pairs: the values.
-        sources: the draws.
+def _made(one: fx.Node, other: fx.Node) -> tuple[tuple[fx.Node, ...], list[tuple[Tensor, Tensor]]] | None:
+    """The draws that two nodes are made of, and both their values for several of them; None where more than
+    draws makes them, or where they cannot be run alone.
     """
-
-    def __init__(self, pairs: list[tuple[Tensor, Tensor]], sources: tuple[fx.Node, ...]) -> None:
-        self.pairs = pairs
-        self.sources = sources
-
-
-def _values(one: fx.Node, other: fx.Node) -> _Drawn | None:
-    """Both nodes run for some draws; None where more than draws makes them, or they do not go together."""
-    steps: set[fx.Node] = set()
-    pending = [one, other]
-    while pending:
-        node = pending.pop()
-        if node in steps:
-            continue
-        steps.add(node)
-        if ARRAYS not in node.meta and not isinstance(node.meta.get("value"), int):
-            if node.op in ("placeholder", "call_module"):
-                return None
-            pending += node.all_input_nodes
-    sources = tuple(node for node in one.graph.nodes if node in steps and is_random(node))
-    if not sources:
+    steps = _ancestors(one, other)
+    if steps is None:
         return None
-    arrays = [node.meta[ARRAYS] for node in sources if ARRAYS in node.meta]
-    runs = min(map(len, arrays), default=RUNS)
-    order = [node for node in one.graph.nodes if node in steps]
+    sources = tuple(node for node in steps if is_random(node))
+    runs = min((len(node.meta[ARRAYS]) for node in sources if ARRAYS in node.meta), default=RUNS)
     pairs = []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         for run in range(runs):
             try:
-                env = _run(order, run)
+                values = _run(steps, run)
             except Exception:  # an operation that needs what is not there
                 return None
-            pairs.append((env[one], env[other]))
+            pairs.append((values[one], values[other]))
     tensors = all(isinstance(value, Tensor) for pair in pairs for value in pair)
-    return _Drawn(pairs, sources) if tensors else None
+    return (sources, pairs) if sources and tensors else None
 
 
-def _run(order: list[fx.Node], run: int) -> dict[fx.Node, Any]:
+def _ancestors(*nodes: fx.Node) -> list[fx.Node] | None:
+    """What nodes are made of, in order; None where inputs, layers or weights are among it."""
+    found: set[fx.Node] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if ARRAYS in node.meta or isinstance(node.meta.get("value"), int) or node.target is getattr:
+            continue
+        if node.op not in ("call_function", "call_method"):
+            return None
+        pending += node.all_input_nodes
+    return [node for node in nodes[0].graph.nodes if node in found]
+
+
+def _run(steps: Sequence[fx.Node], run: int) -> dict[fx.Node, Any]:
     env: dict[fx.Node, Any] = {}
-    for node in order:
+    for node in steps:
         if ARRAYS in node.meta:
             env[node] = node.meta[ARRAYS][run].clone()
         elif isinstance(node.meta.get("value"), int):
