@@ -144,3 +144,14 @@ def test_many_numbers_are_told_apart() -> None:
     found = trace(Blocks(), Inputs((torch.randn(BATCH, 8),)))
     assert [site.spec.p for site in found.dropouts] == ratios[:-1]
     assert found.method == "meta"
+
+
+def test_beside_values_that_are_read_of_the_data() -> None:
+    def train(f: Tensor, g: Tensor) -> Tensor:
+        if float(f.sum()) == float("inf"):
+            raise OverflowError
+        return f * float(torch.bernoulli(torch.tensor(KEEP))) / KEEP + g
+
+    found = trace(Net(train, plain), Inputs((torch.randn(BATCH, 8),)))
+    assert found.method == "cpu" and [site.spec.p for site in found.dropouts] == [P]
+    assert found.notes == ("the model reads values of tensors: what it does at other values was not seen",)

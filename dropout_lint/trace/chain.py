@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from types import CodeType
@@ -35,6 +35,8 @@ from dropout_lint.trace.translated import is_translated
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
 REAL_PARAMETER_LIMIT = 400_000_000
+# Above this many they are not tried again and again, to see what chance does.
+REDRAWN_PARAMETER_LIMIT = 30_000_000
 # Guessed inputs are tried in turn; each costs one failing forward pass.
 GUESS_LIMIT = 24
 
@@ -104,10 +106,10 @@ def _first_that_works(
     Test mode does not show what a model does only in training (`if self.training: x = self.drop(x)`), so it
     comes behind every way to run train mode.
     """
-    real = sum(parameter.numel() for parameter in model.parameters()) <= REAL_PARAMETER_LIMIT
+    real = _size_of(model) <= REAL_PARAMETER_LIMIT
     # Keras takes a tensor without memory for a shape, and goes on with another one
     meta = [] if protocol_layers(model) else [("meta", Materials, True)]
-    ways: list[tuple[str, Callable[[], Materials], bool]] = [*meta, ("fake", Fake, True)]
+    ways: list[tuple[str, type[Materials], bool]] = [*meta, ("fake", Fake, True)]
     ways += [("cpu", Real, True)] if real else []
     ways += [("meta-eval", Materials, False)] if meta else []
     ways += [("cpu-eval", Real, False)] if real else []
@@ -126,15 +128,22 @@ def _first_that_works(
     return None
 
 
+def _size_of(model: nn.Module) -> int:
+    """How many numbers a model's parameters hold."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _recorded(
-    model: nn.Module, inputs: Inputs, catalogue: Catalogue, materials: Callable[[], Materials], *, train: bool
+    model: nn.Module, inputs: Inputs, catalogue: Catalogue, materials: type[Materials], *, train: bool
 ) -> Recording:
     """One recording, with what chance decided in it."""
 
     def run(chance: Chance) -> Recording:
         return record(model, inputs, catalogue, materials(), train=train, chance=chance)
 
-    return redrawn(run(Chance()), run)
+    first = run(Chance())
+    dear = issubclass(materials, Real) and _size_of(model) > REDRAWN_PARAMETER_LIMIT
+    return first if dear else redrawn(first, run)
 
 
 def _candidates(model: nn.Module, inputs: Inputs | None) -> Iterable[Inputs]:
