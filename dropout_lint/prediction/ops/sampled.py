@@ -60,10 +60,17 @@ def constant_of(call: Call) -> Parameter | None:
     fill = _FILLS.get(call.name)
     if fill is not None:
         return Parameter(torch.full(call.shape, fill, dtype=call.value.dtype))
-    inner = _steps(call)
-    given = _arguments(call, inner)
-    if not all(_is_constant(value) for value in leaves(tuple(given.values()))):
+    try:
+        inner = _steps(call)
+        given = _arguments(call, inner)
+    except Unrunnable:
         return None
+    known = all(_is_constant(value) for value in leaves(tuple(given.values())))
+    return _run_once(call, inner, given) if known else None
+
+
+def _run_once(call: Call, inner: Sequence[fx.Node], given: Mapping[fx.Node, Any]) -> Parameter | None:
+    """The result of a call of constants, None where it draws, or does not take them."""
     tensors = {n: v.tensor.detach() if isinstance(v, Parameter) else v for n, v in given.items()}
     before = torch.random.get_rng_state()
     try:
