@@ -105,6 +105,9 @@ SPELLINGS = {
     ),
 }
 """`@` is what is dropped."""
+RARE = ("keyword", "free function", "wrapper", "subclass", "in a Sequential")
+WAYS = [pytest.param(way, marks=pytest.mark.slow) if way in RARE else way for way in SPELLINGS]
+"""All of them, the rarer ones run by CI alone."""
 ONLY_DROP = ("helper method", "free function", "wrapper")  # with nothing left to do once theirs is moved
 SWITCHES = ("functional", "keyword", "helper method", "free function", "wrapper")  # those with a flag
 
@@ -221,7 +224,7 @@ x = torch.cat([torch.amax(x[:, :3], 2), torch.mean(x[:, 3:], 2)], 1)[:, :, None]
 )
 
 
-@pytest.mark.parametrize("way", list(SPELLINGS))
+@pytest.mark.parametrize("way", WAYS)
 def test_all_that_the_noise_came_to_gets_it_at_the_new_place(way: str, tmp_path: Path) -> None:
     """Two poolings read two parts of the map: in front of one of them the other would be left without."""
     text = SPELLINGS[way].text(TWO_READERS, "Dropout", "dropout", always=False)
@@ -248,7 +251,7 @@ def what_the_head_reads(model: nn.Module) -> Tensor:
     return read
 
 
-@pytest.mark.parametrize("way", list(SPELLINGS))
+@pytest.mark.parametrize("way", WAYS)
 def test_of_several_calls_each_is_named(way: str, tmp_path: Path) -> None:
     body = "x = F.relu(self.bn1(DROP(self.conv1(x))))\nfor _ in range(2):\n    "
     body += "x = F.relu(self.bn2(DROP(self.conv2(x))))"
@@ -259,7 +262,7 @@ def test_of_several_calls_each_is_named(way: str, tmp_path: Path) -> None:
         assert len(ran(model, train=True)) == 4 - gone and (applied or skipped)
 
 
-@pytest.mark.parametrize("way", list(SPELLINGS))
+@pytest.mark.parametrize("way", WAYS)
 def test_noise_of_channels_stays_that_of_channels(way: str, tmp_path: Path) -> None:
     body = PLAIN.replace("self.conv2(x)", "DROP(self.conv2(x))")
     built, analysis = built_of(SPELLINGS[way].text(body, "Dropout1d", "dropout1d", always=False), tmp_path)
