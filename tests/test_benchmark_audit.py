@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.audit.linted import kept, lint
 from benchmarks.audit.page import report
 from benchmarks.audit.targets import Target
@@ -13,6 +15,7 @@ RATES = Target("torchvision", "torchvision.models:densenet121(weights=None, drop
 MISSING = Target("torchvision", "torchvision.models:nonsense()")
 
 
+@pytest.mark.slow
 def test_models_go_from_their_targets_to_the_page(tmp_path: Path) -> None:
     shipped, rates, missing = (lint(target, tmp_path, 120) for target in (SHIPPED, RATES, MISSING))
     assert shipped.worst is None and not shipped.loud

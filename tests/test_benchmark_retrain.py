@@ -14,6 +14,7 @@ from benchmarks.retrain_fixed.subjects import SUBJECTS
 from benchmarks.retrain_fixed.work import ARMS, Work, jobs
 
 
+@pytest.mark.slow
 def test_a_setting_goes_from_its_file_to_the_page(tmp_path: Path) -> None:
     subject = dataclasses.replace(SUBJECTS["wide_resnet"], epochs=1)
     work = Work(tmp_path)

@@ -182,6 +182,7 @@ def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fixes_that_take_longer_than_the_timeout_leave_the_findings(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import os\nimport time\n" + SLOW)
     done = run_here(tmp_path, "slow.py:Net", "--fixes", "--timeout", "12")

@@ -84,6 +84,7 @@ def test_what_the_processes_kept_is_used_by_the_next_run(here: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in here.glob(".dropout_lint_cache/*.json")} == kept
 
 
+@pytest.mark.slow
 def test_a_hang_ends_and_the_next_target_is_looked_at(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert (
         run(["net.py:hanging", "none.py:x", "--timeout", "3", "--output-format", "json", "--no-cache"]) == 2

@@ -52,6 +52,7 @@ def check(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[st
     return done, json.loads(done.stdout)["targets"] if done.stdout else []
 
 
+@pytest.mark.slow
 def test_a_measurement_that_takes_longer_than_the_timeout_leaves_the_findings(tmp_path: Path) -> None:
     done, (target,) = check(tmp_path, "net.py:Hangs", "--timeout", "8")
     assert (done.returncode, done.stderr) == (1, "")
@@ -60,6 +61,7 @@ def test_a_measurement_that_takes_longer_than_the_timeout_leaves_the_findings(tm
     assert target["findings"] and not target["measurements"]
 
 
+@pytest.mark.slow
 def test_a_measurement_that_takes_the_process_along_leaves_the_other_targets(tmp_path: Path) -> None:
     done, (crashes, good) = check(tmp_path, "net.py:Crashes", "net.py:Net", "-j", "2")
     assert done.returncode == 1, done.stderr
@@ -69,6 +71,7 @@ def test_a_measurement_that_takes_the_process_along_leaves_the_other_targets(tmp
     assert good["measurements"]
 
 
+@pytest.mark.slow
 def test_a_measurement_is_the_same_kind_of_thing_in_a_process_of_its_own(tmp_path: Path) -> None:
     _, (here,) = check(tmp_path, "net.py:Net")
     _, (there,) = check(tmp_path, "net.py:Net", "-j", "2")

@@ -249,6 +249,7 @@ def test_what_cannot_be_read_is_one_error(tmp_path: Path, name: str, content: by
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_options_of_models_and_other_commands_are_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(AlwaysOn()), tmp_path / "net.pt")
     for words, said in (

@@ -86,6 +86,7 @@ def test_ignored_findings_are_left_alone(project: Path, capsys: pytest.CaptureFi
     assert captured.out == "" and "nothing to fix" in captured.err
 
 
+@pytest.mark.slow
 def test_without_a_target_they_are_the_configured_ones(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +207,7 @@ def test_what_is_left_after_a_written_fix_counts(project: Path, capsys: pytest.C
     assert run(["rnn.py:Net", "-q"]) == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_is_told(project: Path) -> None:
     killer = MODEL.replace(
         'print("user code prints")',

@@ -53,6 +53,7 @@ def test_no_format_holds_an_absolute_path(project: Path) -> None:
             assert "torchvision/models/densenet.py" in text, name
 
 
+@pytest.mark.slow
 def test_nothing_leaks_to_the_user(project: Path) -> None:
     done = lint(project, "src/", "--no-cache")
     assert done.returncode == 1

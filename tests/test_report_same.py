@@ -90,6 +90,7 @@ def test_two_processes_say_the_same_in_any_order_and_every_format(folder: Path) 
     assert turned == of_each(first[1]) and len(turned) == len(TARGETS)
 
 
+@pytest.mark.slow
 def test_a_model_twice_in_one_process(folder: Path) -> None:
     script = """
 import sys
