@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from torch import fx
 
 from dropout_lint.terms import Noise
-from dropout_lint.trace.observer import Sight
+from dropout_lint.trace.observer import Sight, arriving
 from dropout_lint.trace.traced import Arrival, DropoutSite, NormSite
 
 
@@ -49,7 +49,7 @@ def arrivals(
     for norm in norms:
         came = sight.came.get(norm.node, 0)
         always = same.get((norm.name, norm.call_index), frozenset())
-        around = _inputs(norm.node, beside) | sight.lost.get(norm.node, 0)
+        around = arriving(norm.node, beside) | sight.lost.get(norm.node, 0)
         here = []
         for place, draw in enumerate(sight.draws):
             if came >> place & 1 and counts[place] and draw.key not in always:
@@ -66,13 +66,6 @@ def _counts(sites: tuple[DropoutSite, ...]) -> bool:
     return any(site.active_in_train and site.spec.is_noisy and not site.active_in_eval for site in sites)
 
 
-def _inputs(node: fx.Node, bits: Mapping[fx.Node, int]) -> int:
-    reached = 0
-    for source in node.all_input_nodes:
-        reached |= bits.get(source, 0)
-    return reached
-
-
 def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx.Node, int]:
     """For each node the draws that come to it by some way with no dropout on it that stands for them.
 
@@ -87,15 +80,15 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
     beside: dict[fx.Node, int] = {}
     carried: dict[fx.Node, int] = {}
     for node in next(iter(sight.carried)).graph.nodes if sight.carried else ():
-        carried[node] = sight.carried.get(node, _inputs(node, carried))
+        carried[node] = sight.carried.get(node, arriving(node, carried))
         product = products.get(node)
         if product is None:
-            around = _inputs(node, beside)
+            around = arriving(node, beside)
         else:
             data = node.all_input_nodes[product.operand]
             own = functools.reduce(operator.or_, (raw.get(source, 0) for source in product.sources), 0)
             passed = 0 if product.spec.noise is Noise.BLEND else beside.get(data, 0)  # its mask lies in there
-            around = passed | (_inputs(node, beside) & ~own)
+            around = passed | (arriving(node, beside) & ~own)
         bits = (around & carried[node]) | raw.get(node, 0) | sight.lost.get(node, 0)
         if bits:
             beside[node] = bits

@@ -317,6 +317,7 @@ def _drops_ones(node: fx.Node) -> bool:
 
 
 def function_name(node: fx.Node) -> str:
+    """The name of the function or method that a node calls, empty where it has none."""
     return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
 
 

@@ -34,6 +34,14 @@ class Sight:
         )
 
 
+def arriving(node: fx.Node, bits: Mapping[fx.Node, int]) -> int:
+    """The draws in what a node reads, given those in what each node returned."""
+    reached = 0
+    for source in node.all_input_nodes:
+        reached |= bits.get(source, 0)
+    return reached
+
+
 class Observer:
     """Stands between the recorder and the witness, node by node. Sets of draws are bits, as in the witness.
 

@@ -346,7 +346,6 @@ class Recorder(TorchFunctionMode):
             if not self._materials.has_values:
                 raise ValueRead(f"the model reads a value of a tensor (`{name}`)")
             self.writer.reads_values = True
-        bits = self.witness.of_all(args)
         for place, draw in enumerate(self.witness.draws):
             if bits >> place & 1:
                 if name in _CHECKS and draw.node is not None and self._is_dropout_node(draw.node):

@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from dropout_lint.trace.chance import Chance, Compared, Read, Wish
 from dropout_lint.trace.noise_by_hand import ARRAYS, COUNT, DRAWS, VALUES, borrows_shape
-from dropout_lint.trace.observer import Sight
+from dropout_lint.trace.observer import Sight, arriving
 from dropout_lint.trace.record import Recording, chance_notes
 from dropout_lint.trace.traced import shape_of
 from dropout_lint.trace.witness import Draw
@@ -279,13 +279,9 @@ def _seen(sight: Sight, graph: fx.Graph, made: Mapping[fx.Node, Draw], decided: 
     carried: dict[fx.Node, int] = {}
     flow: dict[fx.Node, int] = {}
     for node in graph.nodes:
-        arriving = 0 if borrows_shape(node) else _any(flow, node.all_input_nodes)
-        flow[node] = arriving | own.get(node, 0)
-        came[node] = sight.came.get(node, 0) & elsewhere | arriving
+        read = 0 if borrows_shape(node) else arriving(node, flow)
+        flow[node] = read | own.get(node, 0)
+        came[node] = sight.came.get(node, 0) & elsewhere | read
         carried[node] = sight.carried.get(node, 0) & elsewhere | flow[node]
     lost = {node: bits & elsewhere for node, bits in sight.lost.items() if bits & elsewhere}
     return Sight(tuple(draws), came, carried, lost)
-
-
-def _any(bits: Mapping[fx.Node, int], nodes: Sequence[fx.Node]) -> int:
-    return functools.reduce(operator.or_, (bits[node] for node in nodes), 0)
