@@ -20,6 +20,8 @@ from dropout_lint.trace import trace
 from fixtures.noise import DropPath, Uout
 
 Op = Callable[[], nn.Module]
+Join = Callable[[Tensor, Tensor], Tensor]
+"""What is made of two branches."""
 
 NOISES: dict[str, Callable[[float], nn.Module]] = {
     "Dropout": nn.Dropout,
@@ -29,6 +31,20 @@ NOISES: dict[str, Callable[[float], nn.Module]] = {
     "DropPath": DropPath,
     "Uout": lambda p: Uout(math.sqrt(3 * p / (1 - p))),  # the same noise as dropout of ratio p
 }
+
+
+class Joined(nn.Module):
+    """Two branches that are joined in one way in training and in another in test mode, a norm behind them."""
+
+    def __init__(self, train: Join, test: Join, width: int) -> None:
+        super().__init__()
+        self.f, self.g, self.bn = nn.Linear(8, width), nn.Linear(8, width), nn.BatchNorm1d(width)
+        self.in_training, self.in_test = train, test
+
+    def forward(self, x: Tensor) -> Tensor:
+        f, g = self.f(x), self.g(x)
+        out: Tensor = self.bn(self.in_training(f, g) if self.training else self.in_test(f, g))
+        return out
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import brute_force
 import pytest
 import torch
+from brute_force import Join, Joined
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -144,8 +145,7 @@ class Function(torch.autograd.Function):
         return grad, grad
 
 
-Gate = Callable[[Tensor, Tensor], Tensor]
-GATES: dict[str, tuple[Gate, Gate]] = {
+GATES: dict[str, tuple[Join, Join]] = {
     "shake-shake": (shake_shake, lambda f, g: 0.5 * f + 0.5 * g),
     "shake-shake, summed in test mode": (shake_shake, lambda f, g: (f + g) / 2),
     "shake-shake in a function of its own": (Function.apply, lambda f, g: 0.5 * (f + g)),
@@ -154,23 +154,9 @@ GATES: dict[str, tuple[Gate, Gate]] = {
 }
 
 
-class Gated(nn.Module):
-    """Two branches and a gate in a block, a norm behind it."""
-
-    def __init__(self, train: Gate, test: Gate) -> None:
-        super().__init__()
-        self.f, self.g, self.bn = nn.Linear(8, 16), nn.Linear(8, 16), nn.BatchNorm1d(16)
-        self.in_training, self.in_test = train, test
-
-    def forward(self, x: Tensor) -> Tensor:
-        f, g = self.f(x), self.g(x)
-        out: Tensor = self.bn(self.in_training(f, g) if self.training else self.in_test(f, g))
-        return out
-
-
 @pytest.mark.parametrize("name", GATES)
 def test_a_random_gate_is_judged_by_its_mean_and_variance(name: str) -> None:
-    net = Gated(*GATES[name])
+    net = Joined(*GATES[name], width=16)
     (shift,) = predict(trace(net, Inputs((torch.randn(32, 8),)))).norms
     assert not shift.unknown
     truth = brute_force.measured(net, torch.randn(2000, 8), 400 if name == "shake-drop" else 20)["bn"]
@@ -180,8 +166,8 @@ def test_a_random_gate_is_judged_by_its_mean_and_variance(name: str) -> None:
 @pytest.mark.parametrize(
     "test", [lambda f, g: f + g, lambda f, g: torch.lerp(f, g, 0.5)], ids=["another mean", "unseen"]
 )
-def test_a_gate_whose_test_mode_is_not_seen_is_unknown(test: Gate) -> None:
-    (shift,) = predict(trace(Gated(shake_shake, test), Inputs((torch.randn(32, 8),)))).norms
+def test_a_gate_whose_test_mode_is_not_seen_is_unknown(test: Join) -> None:
+    (shift,) = predict(trace(Joined(shake_shake, test, width=16), Inputs((torch.randn(32, 8),)))).norms
     assert shift.delta is None and "rand" in shift.unknown[0]
 
 

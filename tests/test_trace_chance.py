@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import brute_force
 import numpy as np
 import pytest
 import torch
+from brute_force import Join, Joined
 from torch import Tensor, nn
 
 from dropout_lint.inputs.example import Inputs
@@ -19,7 +19,6 @@ P = 0.3
 KEEP = 1 - P
 BATCH = 32
 
-Way = Callable[[Tensor, Tensor], Tensor]
 GENERATOR = np.random.default_rng(0)
 
 
@@ -54,7 +53,7 @@ def even(f: Tensor, g: Tensor) -> Tensor:
     return torch.stack([f, g]).mean(0)
 
 
-FOLLOWED: dict[str, tuple[Way, Way]] = {
+FOLLOWED: dict[str, tuple[Join, Join]] = {
     "a tensor's number": (
         lambda f, g: float(torch.bernoulli(torch.full((1,), KEEP))) / KEEP * f + g,
         plain,
@@ -83,7 +82,7 @@ FOLLOWED: dict[str, tuple[Way, Way]] = {
         even,
     ),
 }
-UNKNOWN: dict[str, tuple[Way, Way]] = {
+UNKNOWN: dict[str, tuple[Join, Join]] = {
     "a way": (lambda f, g: f if random.random() < P else f + g, plain),
     "two draws": (lambda f, g: f * (random.random() * random.random() * 4) + g, plain),
     "no line": (lambda f, g: f * (random.random() ** 2 * 3) + g, plain),
@@ -91,34 +90,24 @@ UNKNOWN: dict[str, tuple[Way, Way]] = {
 }
 
 
-class Net(nn.Module):
-    """Two branches that chance joins, in front of a norm."""
-
-    def __init__(self, train: Way, test: Way) -> None:
-        super().__init__()
-        self.f, self.g, self.bn = nn.Linear(8, 64), nn.Linear(8, 64), nn.BatchNorm1d(64)
-        self.in_training, self.in_test = train, test
-
-    def forward(self, x: Tensor) -> Tensor:
-        f, g = self.f(x), self.g(x)
-        out: Tensor = self.bn(self.in_training(f, g) if self.training else self.in_test(f, g))
-        return out
+def net(train: Join, test: Join) -> Joined:
+    return Joined(train, test, width=64)
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_noise_that_chance_makes_in_python(name: str) -> None:
-    net = Net(*FOLLOWED[name])
-    found = trace(net, Inputs((torch.randn(BATCH, 8),)))
+    model = net(*FOLLOWED[name])
+    found = trace(model, Inputs((torch.randn(BATCH, 8),)))
     (shift,) = predict(found).norms
     assert not shift.unknown and not found.notes
     assert not any(arrival.beside for arrival in found.draws[found.norms[0].node])
-    truth = brute_force.measured(net, torch.randn(1000, 8), 300)["bn"]
+    truth = brute_force.measured(model, torch.randn(1000, 8), 300)["bn"]
     assert shift.delta_now == pytest.approx(truth, abs=0.05)
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_followed_is_unknown(name: str) -> None:
-    found = trace(Net(*UNKNOWN[name]), Inputs((torch.randn(BATCH, 8),)))
+    found = trace(net(*UNKNOWN[name]), Inputs((torch.randn(BATCH, 8),)))
     (shift,) = predict(found).norms
     assert shift.delta is None and "random" in shift.unknown[0]
 
@@ -152,6 +141,6 @@ def test_beside_values_that_are_read_of_the_data() -> None:
             raise OverflowError
         return f * float(torch.bernoulli(torch.tensor(KEEP))) / KEEP + g
 
-    found = trace(Net(train, plain), Inputs((torch.randn(BATCH, 8),)))
+    found = trace(net(train, plain), Inputs((torch.randn(BATCH, 8),)))
     assert found.method == "cpu" and [site.spec.p for site in found.dropouts] == [P]
     assert found.notes == ("the model reads values of tensors: what it does at other values was not seen",)

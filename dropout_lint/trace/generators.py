@@ -28,7 +28,10 @@ _NO_DRAWS = frozenset(
         *("get_bit_generator", "set_bit_generator", "bit_generator"),
     }
 )
-_PASSED_OVER = ("torch", "numpy", "builtins", "collections", "typing", "functools", "math", "random")
+_PASSED_OVER = (
+    *("torch", "numpy", "builtins", "collections", "typing", "functools", "math", "random"),
+    "dropout_lint",  # whose own wrappers stand for a forward while it is recorded
+)
 
 
 @contextlib.contextmanager
@@ -158,7 +161,9 @@ def _draws(value: Any, name: str) -> bool:
 
 
 def _holders(model: nn.Module) -> list[dict[str, Any]]:
-    """The global names that the code of the model sees, and those of the functions that it calls by name."""
+    """The global names that the code of the model sees, and those of the functions that it calls by name or
+    holds.
+    """
     found: dict[int, dict[str, Any]] = {}
     for kind in {type(module) for module in model.modules()}:
         for base in kind.__mro__:
@@ -166,6 +171,9 @@ def _holders(model: nn.Module) -> list[dict[str, Any]]:
                 continue
             for value in vars(base).values():
                 _note(value, found)
+    for module in model.modules():  # functions that it was given: an activation, a way to drop
+        for value in vars(module).values():
+            _note(value, found)
     for names in list(found.values()):
         for value in list(names.values()):
             _note(value, found)
