@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import fx, nn
 
+from dropout_lint.api import lint
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import Catalogue, ExtraDropout, Noise
@@ -390,3 +392,61 @@ def test_a_model_that_raises_is_shown_with_its_own_line() -> None:
         trace(Broken(), Inputs((VECTOR,)))
     assert "missing" in caught.value.message
     assert Path(__file__).name in (caught.value.details or "")
+
+
+class FollowsByItsRatio(nn.Module):
+    """Drops by a ratio that is 0 in test mode, in one of several writings."""
+
+    def __init__(self, drop: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.one, self.bn = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.drop = drop
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn(self.drop(self, self.one(x)))
+        return y
+
+
+def masked(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    keep = 0.7 if module.training else 1.0
+    return x * torch.bernoulli(torch.full_like(x, keep)) / keep
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        lambda m, x: F.dropout(x, 0.3 if m.training else 0.0),
+        lambda m, x: F.dropout(x, 0.3 * m.training),
+        lambda m, x: F.dropout2d(x[..., None, None], p=0.3 * m.training)[..., 0, 0],
+        lambda m, x: torch.dropout(x, 0.3 * m.training, True),
+        lambda m, x: nn.Dropout(0.3 if m.training else 0)(x),
+        masked,
+        lambda m, x: x * (torch.rand_like(x) < 1 - 0.3 * m.training).float() / (1 - 0.3 * m.training),
+        lambda m, x: x * torch.empty_like(x).bernoulli_(1 - 0.3 * m.training) / (1 - 0.3 * m.training),
+    ],
+)
+def test_a_ratio_that_is_0_in_test_mode_is_as_good_as_a_flag(
+    drop: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    report = lint(FollowsByItsRatio(drop), torch.randn(16, 8))
+    assert [item.code for item in report.findings] == ["DL101"]
+    (norm,) = report.predictions
+    assert norm.delta == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        lambda m, x: x + 0.5 * m.training * torch.randn_like(x),
+        lambda m, x: F.dropout(x, 0.5 if m.training else 0.1),
+    ],
+)
+def test_noise_that_test_mode_only_has_less_of_is_not_called_harmless(
+    drop: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    (norm,) = lint(FollowsByItsRatio(drop), torch.randn(16, 8)).predictions
+    assert norm.delta is None and norm.unknown
+    (alike,) = lint(
+        FollowsByItsRatio(lambda m, x: x + 0.5 * torch.randn_like(x)), torch.randn(16, 8)
+    ).predictions
+    assert alike.delta == 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 
 from torch import fx
 
+from dropout_lint.layers.dropouts import FUNCTIONS
+from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE
 from dropout_lint.terms import Noise
 from dropout_lint.trace.observer import Sight, arriving
 from dropout_lint.trace.traced import Arrival, DropoutSite, NormSite
+from dropout_lint.trace.witness import Draw
 
 
 def arrivals(
@@ -30,7 +34,7 @@ def arrivals(
     """
     if not sight.draws:
         return {}
-    sites: dict[fx.Node, list[DropoutSite]] = {}
+    dropouts, sites = tuple(dropouts), dict[fx.Node, list[DropoutSite]]()
     for site in dropouts:
         for node in site.sources or (site.node,):
             sites.setdefault(node, []).append(site)
@@ -43,27 +47,90 @@ def arrivals(
         }
         for draw, own in zip(sight.draws, known, strict=True)
     ]
-    counts = [not draw.trial and _counts(own) for draw, own in zip(sight.draws, known, strict=True)]
-    same = _drawn_in_test(test_sight, test_norms)
+    judged = {site.node.target for site in dropouts if not site.sources} | {
+        *FUNCTIONS,
+        *RATIOS_INSIDE,
+        *NORMS,
+    }
+    in_test = {(norm.name, norm.call_index): norm.node for norm in test_norms}
     found: dict[fx.Node, tuple[Arrival, ...]] = {}
     for norm in norms:
         came = sight.came.get(norm.node, 0)
-        always = same.get((norm.name, norm.call_index), frozenset())
+        twin = in_test.get((norm.name, norm.call_index))
         around = arriving(norm.node, beside) | sight.lost.get(norm.node, 0)
         here = []
         for place, draw in enumerate(sight.draws):
-            if came >> place & 1 and counts[place] and draw.key not in always:
+            if not came >> place & 1 or draw.trial:
+                continue
+            alike = (
+                None
+                if test_sight is None or twin is None
+                else _alike(draw, norm.node, test_sight, twin, judged)
+            )
+            if _counts(known[place], alike):
                 here.append(made[place][not known[place] or bool(around >> place & 1)])
         if here:
             found[norm.node] = tuple(here)
     return found
 
 
-def _counts(sites: tuple[DropoutSite, ...]) -> bool:
-    """Whether a draw makes train mode differ from test mode, by what is known of its dropouts."""
+def _counts(sites: tuple[DropoutSite, ...], alike: bool | None) -> bool:
+    """Whether a draw makes train mode differ from test mode.
+
+    Args:
+        sites: the dropouts that stand for it.
+        alike: whether test mode makes the same of it (`_alike`).
+    """
     if not sites:
+        return not alike
+    noisy = [site for site in sites if site.active_in_train and site.spec.is_noisy]
+    return any(not site.active_in_eval for site in noisy) or (bool(noisy) and alike is False)
+
+
+def _alike(draw: Draw, norm: fx.Node, test: Sight, twin: fx.Node, judged: Set[object]) -> bool | None:
+    """Whether a draw comes to a norm in test mode as well, made into the same; None where it does not come.
+
+    Args:
+        draw: a draw of train mode that reaches the norm.
+        norm: the norm.
+        test: what the witness saw in test mode.
+        twin: the norm there.
+        judged: modules and functions, dropouts and norms, whose other calls may differ.
+    """
+    there = [
+        other
+        for place, other in enumerate(test.draws)
+        if other.key == draw.key and test.came.get(twin, 0) >> place & 1
+    ]
+    if not there:
+        return None
+    if draw.node is None or there[0].node is None:
         return True
-    return any(site.active_in_train and site.spec.is_noisy and not site.active_in_eval for site in sites)
+    return _made_of(draw.node, norm, judged) == _made_of(there[0].node, twin, judged)
+
+
+def _made_of(draw: fx.Node, norm: fx.Node, judged: Set[object]) -> Counter[tuple[object, ...]]:
+    """The operations between a draw and a norm, with the numbers that they are given, but for calls of what
+    is judged by itself.
+    """
+    reached = {draw}
+    between = [draw]
+    for node in draw.graph.nodes:
+        if node is norm:
+            break
+        if not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+            between.append(node)
+    return Counter(_form(node) for node in between if node is draw or node.target not in judged)
+
+
+def _form(node: fx.Node) -> tuple[object, ...]:
+    """What is called from where, with which numbers; flags tell of the mode alone."""
+    given = (*node.args, *node.kwargs.values())
+    numbers = tuple(
+        value for value in given if isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
+    return node.meta.get("owner"), node.meta.get("call"), str(node.target), numbers
 
 
 def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx.Node, int]:
@@ -93,17 +160,3 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
         if bits:
             beside[node] = bits
     return beside
-
-
-def _drawn_in_test(
-    sight: Sight | None, norms: Iterable[NormSite]
-) -> dict[tuple[str, int], frozenset[tuple[object, ...]]]:
-    """By norm, the keys of the draws that reach it in test mode."""
-    if sight is None:
-        return {}
-    return {
-        (norm.name, norm.call_index): frozenset(
-            draw.key for place, draw in enumerate(sight.draws) if sight.came.get(norm.node, 0) >> place & 1
-        )
-        for norm in norms
-    }

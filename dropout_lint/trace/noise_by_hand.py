@@ -140,6 +140,8 @@ def _amounts_to(factors: Tensor | None, noise: Noise, tolerance: float = SAME) -
 def _dropping(factors: Tensor, noise: Noise, right: bool, tolerance: float) -> DropoutSpec:
     """The dropout that multiplies by 0 or by another number, `right` where this leaves the mean."""
     dropped = round(float((factors == 0).double().mean()), 3)
+    if not dropped and right:
+        return DropoutSpec(BY_HAND, noise, 0.0)
     if not 0 < dropped < 1:
         return DropoutSpec(BY_HAND, noise, dropped or math.nan)
     kept = float(factors.max() + factors.min())

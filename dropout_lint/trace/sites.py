@@ -39,14 +39,12 @@ class Activity:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._active: dict[tuple[Any, ...], list[bool]] = {}
-        self._masks: Counter[tuple[Any, ...]] = Counter(
-            _call_key(node) for node in blended(find_masks(graph))
-        )
+        self._masks: dict[tuple[Any, ...], list[bool]] = {}
+        for node, mask in blended(find_masks(graph)).items():
+            self._masks.setdefault(_call_key(node), []).append(mask.spec.is_noisy)
         for node in graph.nodes:
-            if node.op in ("call_function", "call_method"):
-                self._active.setdefault(_call_key(node), []).append(is_active(node))
-            elif node.op == "call_module":
-                self._active.setdefault(_call_key(node), []).append(True)
+            if node.op in ("call_function", "call_method", "call_module"):
+                self._active.setdefault(_call_key(node), []).append(_drops(node))
 
     def of(self, node: fx.Node, turn: int, default: bool) -> bool:
         """Whether the `turn`-th such call is active; `default` where this mode does not make the call."""
@@ -56,8 +54,11 @@ class Activity:
         return turns[-1] if turns else default
 
     def multiplies_by_a_mask(self, node: fx.Node, turn: int) -> bool:
-        """Whether the `turn`-th product of this line is one with a random mask in this mode as well."""
-        return turn < self._masks[_call_key(node)]
+        """Whether the `turn`-th product of this line is one with a random mask in this mode as well, and not
+        one that keeps all.
+        """
+        masks = self._masks.get(_call_key(node), [])
+        return turn < len(masks) and masks[turn]
 
 
 def dropout_sites(
@@ -255,8 +256,16 @@ def _as_it_behaves(spec: NormSpec, behaviour: Behaviour | None) -> NormSpec:
     return replace(spec, frozen=spec.frozen or behaviour.train_statistics is False)
 
 
+def _drops(node: fx.Node) -> bool:
+    """Whether a call drops: a functional dropout that is active and whose ratio is not 0; any other call."""
+    if node.target in RATIOS_INSIDE and functional_dropout(node) is None:
+        return False
+    spec = functional_dropout(node)
+    return is_active(node) and (spec is None or spec.is_noisy)
+
+
 def is_active(node: fx.Node) -> bool:
-    """Whether a functional dropout was called with `training=True` (and a ratio above 0)."""
+    """Whether a functional dropout was called with `training=True`, an attention with a ratio above 0."""
     if node.op != "call_function":
         return True
     known = FUNCTIONS.get(node.target) if callable(node.target) else None
