@@ -17,6 +17,7 @@ from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
 from dropout_lint.fixes.source.guards import asks_for, lost_conditions, positive
 from dropout_lint.fixes.source.hoist import Hoist, hoisted
 from dropout_lint.fixes.source.locate import Sources
+from dropout_lint.fixes.source.mode import mode_at
 from dropout_lint.fixes.source.places import (
     BY_HAND,
     New,
@@ -283,7 +284,7 @@ class Expression:
         new_class = source.klass(place.node)
         if old.holder is None and old_class is not None and old_class is new_class:
             kind, ratio = step.kind, step.value
-            mode = functional.mode_at(source, place.node) if "DL401" in step.codes else None
+            mode = mode_at(source, place.node) if "DL401" in step.codes else None
             adjust = (
                 (lambda call: functional.adjusted(call, kind=kind, mode=mode, ratio=ratio))
                 if old.site.functional

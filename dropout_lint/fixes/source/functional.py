@@ -9,15 +9,14 @@ import libcst as cst
 from dropout_lint.fixes.graph.dropmodules import FUNCTION_CLASSES, class_name
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor
-from dropout_lint.fixes.source.edits import Edits, first_argument, in_parentheses
+from dropout_lint.fixes.source.edits import Edits, first_argument
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.mode import follow_in_attention, mode_at, zero_in_test_mode
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.express import Expression
 
 NAMES = {kind: name for name, kind in reversed(FUNCTION_CLASSES.items())}
-ATTENTION_RATIO, ATTENTION_POSITION = "dropout_p", 4
 
 
 def adjusted(
@@ -80,55 +79,28 @@ def repair(expression: Expression, step: Step) -> None:
         hoist(expression, step, call)
         return
     other = step.kind
-    mode = mode_at(source, call) if "DL401" in step.codes else None
     if site.inside:
-        follow_in_attention(edits, call, mode_at(source, call))
+        follow_in_attention(edits, call)
         return
-    edits.change(call, lambda updated: adjusted(updated, kind=other, mode=mode))
+    mode = _mode_of(edits, call) if "DL401" in step.codes else None
+    if mode is not None or other is not None:
+        edits.change(call, lambda updated: adjusted(updated, kind=other, mode=mode))
 
 
-def follow_in_attention(edits: Edits, call: cst.Call, mode: cst.BaseExpression) -> None:
-    """`dropout_p=p` of an attention call → `dropout_p=p if self.training else 0.0`.
-
-    Raises:
-        CannotExpress: the ratio is among arguments that are unpacked.
-    """
-    for position, argument in enumerate(call.args):
-        keyword = None if argument.keyword is None else argument.keyword.value
-        if argument.star:
-            break
-        if keyword == ATTENTION_RATIO or (keyword is None and position == ATTENTION_POSITION):
-            value = argument.value
-            if isinstance(value, (cst.IfExp, cst.Lambda)):
-                value = in_parentheses(value)
-            edits.replace(argument.value, cst.IfExp(test=mode, body=value, orelse=cst.Float("0.0")))
-            return
-    raise CannotExpress(
-        "the ratio is handed to the attention call with `*` or `**`",
-        "let it be 0.0 where `self.training` is False",
-    )
-
-
-def mode_at(source: SourceFile, node: cst.CSTNode) -> cst.Attribute:
-    """`self.training`, by the name that the method around a node gives its module.
+def _mode_of(edits: Edits, call: cst.Call) -> cst.Attribute | None:
+    """The mode that a dropout is to be handed; None where its ratio was made to follow the mode instead.
 
     Raises:
-        CannotExpress: there is no method around it, whose mode it could follow.
+        CannotExpress: there is no mode that it could follow.
     """
-    klass = source.klass(node)
-    function = source.function(node)
-    while function is not None and source.up(function, (cst.ClassDef, cst.FunctionDef)) is not klass:
-        function = source.function(function)
-    static = function is not None and any(
-        source.code(item.decorator) in ("staticmethod", "classmethod") for item in function.decorators
-    )
-    params = [] if function is None else [*function.params.posonly_params, *function.params.params]
-    if klass is None or static or not params:
-        raise CannotExpress(
-            "it is called in a function that is no method, so there is no mode that it could follow",
-            "hand `training=self.training` down to that function",
-        )
-    return cst.Attribute(cst.Name(params[0].name.value), cst.Name("training"))
+    try:
+        return mode_at(edits.source, call)
+    except CannotExpress:
+        ratio = ratio_of_call(call)
+        if ratio is None:
+            raise
+        zero_in_test_mode(edits, ratio.value)
+        return None
 
 
 def hoist(expression: Expression, step: Step, call: cst.Call) -> None:
