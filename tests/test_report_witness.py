@@ -122,3 +122,24 @@ def test_reports_do_not_depend_on_what_was_linted_before() -> None:
     torch.rand(7)
     assert (lint(plain), lint(shaken)) == first[::-1]
     assert '"DL401"' not in first[0], "test mode has .5, and draws nothing"
+
+
+class MaskedTwice(nn.Module):
+    """One draw masks the input through a matrix, so that its ratio is not read, and is then a plain mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.fc, self.bn2 = nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.register_buffer("groups", torch.eye(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        prior = torch.ones(x.shape)
+        if self.training:
+            dropped = torch.bernoulli(0.3 * torch.ones(x.shape))
+            x, prior = (1 - dropped @ self.groups) * x, 1 - dropped
+        return self.bn2(self.fc(self.bn1(x)) * prior)  # type: ignore[no-any-return]
+
+
+def test_a_mask_of_unknown_ratio_stays_unknown_behind_another_use_of_its_draw() -> None:
+    (target,) = json.loads(dl.lint(MaskedTwice(), torch.randn(16, 8)).to_json())["targets"]
+    assert {entry["norm"]: entry["delta"] for entry in target["predictions"]} == {"bn1": None, "bn2": None}

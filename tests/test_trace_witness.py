@@ -146,7 +146,7 @@ class NumpyMask(Base):
         return self.bn(h)
 
 
-@case(bn={"numpy.Generator.random"})
+@case(bn={"*numpy.Generator.random"})
 class OwnGenerator(Base):
     def __init__(self):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -136,9 +137,11 @@ def _form(node: fx.Node) -> tuple[object, ...]:
 def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx.Node, int]:
     """For each node the draws that come to it by some way with no dropout on it that stands for them.
 
-    A draw that makes a mask is stood for by the product with that mask; one in a dropout by the dropout. What
-    reached a node by a way that the graph does not show passed no dropout that is known.
+    A draw that makes a mask is stood for by the product with that mask; one in a dropout by the dropout;
+    nothing stands for it where the ratio could not be read. What reached a node by a way that the graph does
+    not show passed no dropout that is known.
     """
+    sites = {node: [site for site in own if not math.isnan(site.spec.p)] for node, own in sites.items()}
     raw: dict[fx.Node, int] = {}
     for place, draw in enumerate(sight.draws):
         if draw.node is not None and not any(site.node is draw.node for site in sites.get(draw.node, [])):
