@@ -399,6 +399,8 @@ class Recorder(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if name == "new" and len(args) == 2 and isinstance(args[1], torch.Size):
+            args = (args[0], *args[1])  # as a plain tuple it would be values
         dropout = is_dropout_function(func)
         idle, args = idle_call(args, kwargs) if dropout else (None, args)
         run, run_args, run_kwargs, tensors = self._runnable(func, args, kwargs)

@@ -58,7 +58,7 @@ def constant_of(call: Call) -> Parameter | None:
     if math.prod(call.shape) > MOST_ELEMENTS:
         return None
     fill = _FILLS.get(call.name)
-    if fill is not None:
+    if fill is not None and not (call.name == "new" and _has_values(call)):
         return Parameter(torch.full(call.shape, fill, dtype=call.value.dtype))
     try:
         inner = _steps(call)
@@ -86,9 +86,14 @@ def _run_once(call: Call, inner: Sequence[fx.Node], given: Mapping[fx.Node, Any]
 
 
 _FILLS = {
-    **dict.fromkeys(("empty", "empty_like", "new_empty", "zeros_like", "new_zeros"), 0),
+    **dict.fromkeys(("empty", "empty_like", "new", "new_empty", "zeros_like", "new_zeros"), 0),
     **dict.fromkeys(("ones_like", "new_ones"), 1),
 }
+
+
+def _has_values(call: Call) -> bool:
+    """Whether `x.new` was given values, and not sizes."""
+    return not all(isinstance(value, int) for value in call.args[1:])
 
 
 def _is_constant(value: Any) -> bool:
