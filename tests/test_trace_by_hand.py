@@ -41,6 +41,7 @@ DROPPING: dict[str, Mask] = {
     "bernoulli": lambda h: h * torch.bernoulli(torch.full_like(h, KEEP)) / KEEP,
     "bernoulli of a product": lambda h: h * h.new_ones(h.shape).mul(KEEP).bernoulli() / KEEP,
     "in place": lambda h: h * h.new_empty(h.shape).bernoulli_(KEEP).div_(KEEP),
+    "new of a size": lambda h: h * h.new(h.size()).bernoulli_(KEEP).div_(KEEP),
     "dropout of ones": lambda h: h * F.dropout(torch.ones_like(h), P),
     "dropout of ones, first": lambda h: F.dropout(h.new_ones(h.shape), p=P) * h,
     "scaled mask": lambda h: h.mul_((torch.rand_like(h) > P) / KEEP),
@@ -169,6 +170,41 @@ def test_a_random_gate_is_judged_by_its_mean_and_variance(name: str) -> None:
 def test_a_gate_whose_test_mode_is_not_seen_is_unknown(test: Join) -> None:
     (shift,) = predict(trace(Joined(shake_shake, test, width=16), Inputs((torch.randn(32, 8),)))).norms
     assert shift.delta is None and "rand" in shift.unknown[0]
+
+
+def kept(f: Tensor) -> Tensor:
+    return (torch.rand_like(f) < KEEP).float()
+
+
+def zoneout(f: Tensor, g: Tensor) -> Tensor:
+    mask = kept(f)
+    return mask * f + (1 - mask) * g
+
+
+UNSCALED: dict[str, tuple[Join, Join, bool]] = {
+    "scaled in test mode": (lambda f, g: f * kept(f) + g, lambda f, g: f * KEEP + g, True),
+    "zoneout": (zoneout, lambda f, g: KEEP * f + (1 - KEEP) * g, True),
+    "another scale in test mode": (lambda f, g: f * kept(f) + g, lambda f, g: f / 2 + g, False),
+    "never scaled": (lambda f, g: f * kept(f) + g, lambda f, g: f + g, False),
+    "its scale in either mode": (lambda f, g: f * kept(f) + KEEP * g, lambda f, g: f + KEEP * g, False),
+}
+
+
+@pytest.mark.parametrize("name", UNSCALED)
+def test_an_unscaled_mask_is_judged_by_the_scale_of_test_mode(name: str) -> None:
+    train, test, right = UNSCALED[name]
+    net = Joined(train, test, width=256)
+    (shift,) = predict(trace(net, Inputs((torch.randn(32, 8),)))).norms
+    truth = brute_force.measured(net, torch.randn(2000, 8), 20)["bn"]
+    assert shift.delta_now == pytest.approx(truth, abs=0.03)
+    codes = {finding.code for finding in dl.lint(net, torch.randn(32, 8)).findings}
+    assert ("DL407" not in codes) == right
+
+
+def test_which_of_two_numbers_of_test_mode_scales_a_mask_is_unknown() -> None:
+    net = Joined(lambda f, g: f * kept(f) + g, lambda f, g: f / 2 + g / 3, width=16)
+    (shift,) = predict(trace(net, Inputs((torch.randn(32, 8),)))).norms
+    assert shift.delta is None
 
 
 def test_a_sample_around_a_mean_is_no_dropout() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,27 +152,49 @@ def _dropping(factors: Tensor, noise: Noise, right: bool, tolerance: float) -> D
 
 
 def as_in_test(mask: Mask, product: fx.Node, test: fx.Graph | None) -> DropoutSpec:
-    """The spec of a mask that is spread around `scale`, if the code of test mode multiplies by that as well.
+    """The spec of a mask whose mean is not 1, if the code of test mode multiplies by that as well.
 
     It does where the same module's forward has a product with that number in test mode, and none is needed
     for a mean of 1; where it takes the mean, it gives all that it takes it of the same weight. Else nothing
-    is known of it.
+    is known of a mask that is spread around its mean. Of one that drops it is known that it has another mean
+    than test mode: by the one number that test mode alone multiplies by, where there is one, or by 1.
     """
     spec = mask.spec
-    if spec.scale == 1:
+    if spec.scale == 1 and (spec.kept is None or spec.noise is Noise.BLEND):
         return spec
-    beside = [
-        node
-        for node in (test.nodes if test is not None else ())
-        if node.meta.get("owner") == product.meta.get("owner")
-    ]
+    beside = _of_owner(test, product)
     if spec.noise is Noise.BLEND:
         even = any(function_name(node) == "mean" for node in beside)
         return spec if even else replace(spec, p=math.nan)
     numbers = [factor for node in beside if (factor := _by_number(node)) is not None]
+    if spec.kept is not None:
+        return _dropping_in_test(spec, numbers, _of_owner(product.graph, product), mask.tolerance)
     same = (number for number in numbers if math.isclose(number, spec.scale, rel_tol=mask.tolerance))
     scale = next(same, None)
     return replace(spec, p=math.nan) if scale is None else replace(spec, scale=scale)
+
+
+def _of_owner(graph: fx.Graph | None, product: fx.Node) -> list[fx.Node]:
+    """The nodes of a graph that the forward of the same module made as `product`."""
+    owner = product.meta.get("owner")
+    return [node for node in (graph.nodes if graph is not None else ()) if node.meta.get("owner") == owner]
+
+
+def _dropping_in_test(
+    spec: DropoutSpec, numbers: Iterable[float], train: Iterable[fx.Node], tolerance: float
+) -> DropoutSpec:
+    """`spec`, of an unscaled mask, where test mode multiplies by `numbers`: the scale may stand there."""
+    assert spec.kept is not None
+    in_both = Counter(factor for node in train if (factor := _by_number(node)) is not None)
+    only_in_test = list((Counter(numbers) - in_both).elements())
+    for number in only_in_test:
+        if math.isclose(number, spec.mask_mean, rel_tol=tolerance):
+            return replace(spec, rescales=True, kept=None, scale=number)
+    if len(set(only_in_test)) > 1:
+        return replace(spec, p=math.nan)
+    for number in only_in_test:
+        return replace(spec, kept=spec.kept / number, scale=number)
+    return spec
 
 
 def _by_number(node: fx.Node) -> float | None:
