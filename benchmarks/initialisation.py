@@ -31,7 +31,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.remedy_tables import RESULTS, made_with, save, spread, table
-from dropout_lint.remedies import correct_init_
+from dropout_lint.remedies.initialisation import correct_init_
 
 WIDTHS = [500] * 15 + [250] * 5
 ACTIVATIONS: dict[str, type[nn.Module]] = {"ReLU": nn.ReLU, "GELU": nn.GELU, "tanh": nn.Tanh, "ELU": nn.ELU}

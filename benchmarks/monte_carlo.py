@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.remedy_tables import made_with, save, table
 from dropout_lint.layers import STANDARD
-from dropout_lint.remedies import monte_carlo
+from dropout_lint.remedies.monte_carlo import monte_carlo
 from fixtures import preresnet, wide_resnet
 
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.remedy_tables import made_with, save, table
 from dropout_lint.loading.compat import declare_missing_schemas
-from dropout_lint.remedies import recalibrate
+from dropout_lint.remedies.recalibrate import recalibrate
 from fixtures.preresnet import build
 
 Way = Callable[[nn.Module, list[Tensor]], object]

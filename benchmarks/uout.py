@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.remedy_tables import made_with, save, table
 from dropout_lint.prediction.equations import li_eq6, li_eq13, li_eq13_exact
-from dropout_lint.remedies import Uout
+from dropout_lint.remedies.uout import Uout
 
 SHAPES = ((64, 64, 32, 32), (32, 128, 768), (128, 512), (16, 64))
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

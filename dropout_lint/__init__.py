@@ -11,22 +11,25 @@ if TYPE_CHECKING:
     from dropout_lint.api import LintReport, fix, lint, pilot
     from dropout_lint.errors import DropoutLintError
     from dropout_lint.measurement import measure
-    from dropout_lint.remedies import Uout, correct_init_, dropout_on, monte_carlo, recalibrate
+    from dropout_lint.remedies.initialisation import correct_init_
+    from dropout_lint.remedies.monte_carlo import dropout_on, monte_carlo
+    from dropout_lint.remedies.recalibrate import recalibrate
+    from dropout_lint.remedies.uout import Uout
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DropoutLintError": "dropout_lint.errors",
     "LintReport": "dropout_lint.api",
-    "Uout": "dropout_lint.remedies",
-    "correct_init_": "dropout_lint.remedies",
-    "dropout_on": "dropout_lint.remedies",
+    "Uout": "dropout_lint.remedies.uout",
+    "correct_init_": "dropout_lint.remedies.initialisation",
+    "dropout_on": "dropout_lint.remedies.monte_carlo",
     "fix": "dropout_lint.api",
     "lint": "dropout_lint.api",
     "measure": "dropout_lint.measurement",
-    "monte_carlo": "dropout_lint.remedies",
+    "monte_carlo": "dropout_lint.remedies.monte_carlo",
     "pilot": "dropout_lint.api",
-    "recalibrate": "dropout_lint.remedies",
+    "recalibrate": "dropout_lint.remedies.recalibrate",
 }
 
 __all__ = [

@@ -10,7 +10,10 @@ from torch import nn
 
 from dropout_lint.measurement import measure
 from dropout_lint.measurement.streaming import Moments
-from dropout_lint.remedies import Uout, correct_init_, monte_carlo, recalibrate, uout
+from dropout_lint.remedies.initialisation import correct_init_
+from dropout_lint.remedies.monte_carlo import monte_carlo
+from dropout_lint.remedies.recalibrate import recalibrate
+from dropout_lint.remedies.uout import Uout, uout
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]

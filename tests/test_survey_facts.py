@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.prediction import predict
-from dropout_lint.remedies import correct_init_
+from dropout_lint.remedies.initialisation import correct_init_
 from dropout_lint.rules import load_rules
 from dropout_lint.survey.facts import Facts
 from dropout_lint.survey.placements import Placement, Survey

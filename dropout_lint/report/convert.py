@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -188,10 +189,15 @@ def place(location: Location | None) -> Place | None:
 
 def relative(file: str) -> str:
     """`file` relative to the current directory; one of an installed package elsewhere stays as it is."""
+    return _relative(file, Path.cwd())
+
+
+@lru_cache(maxsize=1024)
+def _relative(file: str, folder: Path) -> str:
     try:
-        return str(Path(file).relative_to(Path.cwd()))
+        return str(Path(file).relative_to(folder))
     except ValueError:
-        real, here = os.path.realpath(file), os.path.realpath(Path.cwd())
+        real, here = os.path.realpath(file), os.path.realpath(folder)
         elsewhere = is_installed(file) and not real.startswith(here + os.sep)
         return file if elsewhere else os.path.relpath(real, here)
 

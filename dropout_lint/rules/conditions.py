@@ -92,9 +92,12 @@ class Condition:
     def holds(self, facts: Facts, threshold: float) -> bool:
         """Whether the fact is as the rule says; a fact that is unknown meets only what allows for it."""
         value = getattr(facts, self.fact)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None or value != value:  # noqa: PLR0124 - NaN
             return bool(self.unknown)
-        return all(check(value, threshold) for check in self.checks)
+        for check in self.checks:  # noqa: SIM110 - a generator takes twice as long
+            if not check(value, threshold):
+                return False
+        return True
 
 
 def compile_match(match: Mapping[str, Any]) -> tuple[Condition, ...]:

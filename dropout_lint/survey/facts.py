@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from dropout_lint.terms import Noise
 
@@ -154,14 +154,13 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def with_shift(facts: Facts, shift: NormShift) -> Facts:
-    """`facts` with those about the shift of one norm."""
+def of_shift(shift: NormShift) -> dict[str, Any]:
+    """The facts about the shift of one norm, by name."""
     low, high = shift.interval or (None, None)
-    return replace(
-        facts,
-        delta=shift.delta,
-        delta_low=low,
-        delta_high=high,
-        delta_initial=shift.delta_initial,
-        basis=shift.basis,
-    )
+    return {
+        "delta": shift.delta,
+        "delta_low": low,
+        "delta_high": high,
+        "delta_initial": shift.delta_initial,
+        "basis": shift.basis,
+    }

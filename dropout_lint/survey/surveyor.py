@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from dropout_lint.graph.operations import Kind, is_mutation
 from dropout_lint.layers import Noise
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.survey.branches import Branch, Branches
-from dropout_lint.survey.facts import Facts, with_shift
+from dropout_lint.survey.facts import Facts, of_shift
 from dropout_lint.survey.heads import HeadPlace, head_place
 from dropout_lint.survey.initialisation import is_plain
 from dropout_lint.survey.placements import Placement, Survey
@@ -213,17 +214,18 @@ class Surveyor:
         between = way.steps[1:-1]
         kinds = [flow.kinds[step] for step in between]
         inner = 1 if site.inside and Kind.WEIGHT in flow.kinds[way.steps[0]] else 0
+        weights = way.weights + inner
         facts = replace(
             facts,
             norm=norm.spec.family,
-            weights_between=way.weights + inner,
+            weights_between=weights,
             adds_between=self._merges(between, Kind.ADD),
             concats_between=self._merges(between, Kind.CONCAT),
             norms_between=sum(1 for kind in kinds if Kind.OTHER_NORM in kind),
             residual_add_between=self._meets_clean_skip(way.steps[0], between),
             width=self._width(way, norm),
+            **self._predicted(site, norm, weights),
         )
-        facts = self._predicted(facts, site, norm)
         return Placement(site, norm, tuple(flow.nodes[step].name for step in way.steps), facts)
 
     def _merges(self, between: tuple[int, ...], kind: Kind) -> int:
@@ -245,18 +247,19 @@ class Surveyor:
                 return channels_into(module_of(self._trace.model, self._flow.nodes[step]), self._flow, step)
         return norm.spec.channels or channels_into(None, self._flow, way.norm)
 
-    def _predicted(self, facts: Facts, site: DropoutSite, norm: NormSite) -> Facts:
+    def _predicted(self, site: DropoutSite, norm: NormSite, weights: int) -> dict[str, Any]:
+        """The facts about Δ at a norm, `weights` weight layers behind a dropout."""
         shift = self._shifts.get(norm.node.name)
         if shift is None or shift.delta is None:
-            return facts
+            return {}
         share = shift.shares.get(site.name, 0.0)
         delta = shift.delta
         own = delta**share if shift.shares else None
-        if facts.weights_between == 0 and site.name in shift.fed and own is not None:
+        if weights == 0 and site.name in shift.fed and own is not None:
             fed, part = shift.fed[site.name]
             if fed < delta:
                 delta, own = fed, min(own, max(fed, 0.0) ** part)
-        return replace(with_shift(facts, shift), share=share, fed_delta=delta, own_delta=own)
+        return {**of_shift(shift), "share": share, "fed_delta": delta, "own_delta": own}
 
 
 def with_head(facts: Facts, head: HeadPlace, *, guideline: bool) -> Facts:

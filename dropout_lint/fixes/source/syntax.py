@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tokenize
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from dropout_lint.errors import FixError
 from dropout_lint.inputs.example import Location
@@ -67,7 +68,7 @@ class SourceFile:
             raise FixError(f"{path} cannot be parsed: {error.message}") from error
         self.module = self.wrapper.module
         self._positions = self.wrapper.resolve(PositionProvider)
-        self._parents = self.wrapper.resolve(ParentNodeProvider)
+        self._parents = dict(_held_in(self.module))
 
     # walking
 
@@ -185,6 +186,24 @@ class SourceFile:
         return [
             node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name
         ]
+
+
+def _held_in(tree: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
+    """Each node below `tree` with its holder; libcst's own search makes the whole tree anew for it."""
+    left = [tree]
+    while left:
+        holder = left.pop()
+        parts = [getattr(holder, name) for name in _fields(type(holder))]
+        for part in parts:
+            for node in part if isinstance(part, (list, tuple)) else (part,):
+                if isinstance(node, cst.CSTNode):
+                    yield node, holder
+                    left.append(node)
+
+
+@cache
+def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def nodes_in(tree: cst.CSTNode, *kinds: type[Node]) -> list[Node]:
