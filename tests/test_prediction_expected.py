@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -182,3 +184,46 @@ def test_all_layers_with_weights_learn_to_add_up_the_data(way: str) -> None:
     (shift,) = predicted(Own(way), torch.randn(8, 12, 32)).norms
     assert shift.delta is not None and shift.delta_initial is not None
     assert shift.delta_initial + 0.05 < shift.delta < 1
+
+
+class Formed(nn.Module):
+    """Parameters of the model's own that are given another form before they are used."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.first, self.drop, self.norm = nn.Linear(16, 16), nn.Dropout(0.4), nn.BatchNorm1d(16)
+        self.scale, self.weight = nn.Parameter(torch.ones(16)), nn.Parameter(torch.randn(16, 16) / 4)
+        self.form = FORMS[form][1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.drop(self.first(x))
+        result: Tensor = self.norm(self.form(self, h, x))
+        return result
+
+
+FORMS: dict[str, tuple[str, Callable[[Any, Tensor, Tensor], Tensor]]] = {
+    "scale": ("scale", lambda net, h, x: net.scale * h + x),
+    "scale.view": ("scale", lambda net, h, x: net.scale.view(1, -1) * h + x),
+    "scale[None]": ("scale", lambda net, h, x: x + h * net.scale[None]),
+    "scale.expand_as": ("scale", lambda net, h, x: net.scale.unsqueeze(0).expand_as(h) * h + x),
+    "divided": ("scale", lambda net, h, x: h / net.scale.reshape(1, 16) + x),
+    "matrix": ("matrix", lambda net, h, x: h @ net.weight),
+    "matrix.t": ("matrix", lambda net, h, x: h @ net.weight.t()),
+    "matrix.T.contiguous": ("matrix", lambda net, h, x: h @ net.weight.T.contiguous()),
+    "product and sum": ("product", lambda net, h, x: (h[:, None] * net.weight).sum(2)),
+    "product and sum, expanded": (
+        "product",
+        lambda net, h, x: (h.unsqueeze(1) * net.weight.unsqueeze(0).expand(len(h), 16, 16)).sum(2),
+    ),
+}
+
+
+def test_a_parameter_is_followed_through_its_forms() -> None:
+    seen: dict[str, list[float]] = {}
+    for form, (kind, _) in FORMS.items():
+        (shift,) = predicted(Formed(form), torch.randn(32, 16)).norms
+        assert shift.delta is not None, form
+        seen.setdefault(kind, []).append(shift.delta)
+    for kind, deltas in seen.items():
+        assert deltas == pytest.approx([deltas[0]] * len(deltas)), kind
+    assert seen["scale"][0] < 0.9 and seen["matrix"][0] < 0.9 and seen["product"][0] < 0.9

@@ -13,7 +13,7 @@ from torch import fx
 
 from dropout_lint.prediction.algebra import product
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, function_name
-from dropout_lint.prediction.ops.operands import inputs, pair_of
+from dropout_lint.prediction.ops.operands import broadcast, inputs, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.ops.powers import reciprocal
 from dropout_lint.prediction.ops.softmax import softmax_of
@@ -36,7 +36,7 @@ def division(call: Call) -> State:
         a = call.state(left)
         return a.scaled(1.0 / float(right)) if right else a
     if isinstance(right, Parameter) and not right.known:
-        return call.state(left)
+        return broadcast(call, left, 0)
     whole = self_normalised(call) or _softmax_over_groups(call)
     if whole is not None:
         return whole

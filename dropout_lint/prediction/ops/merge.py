@@ -9,7 +9,7 @@ import numpy as np
 from dropout_lint.prediction.algebra import add, concatenate, product
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
 from dropout_lint.prediction.ops.linear_map import amplified
-from dropout_lint.prediction.ops.operands import is_constant, operands, pair_of
+from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import (
@@ -90,10 +90,10 @@ def reversed_subtraction(call: Call) -> State:
 def multiplication(call: Call) -> State:
     """a·b; a number scales, an unknown parameter (layer scale) is passed as 1."""
     left, right = operands(call)
-    for x, factor in ((left, right), (right, left)):
+    for position, (x, factor) in enumerate(((left, right), (right, left))):
         if isinstance(x, State) and is_constant(factor):
             if isinstance(factor, Parameter) and not factor.known:
-                return x
+                return broadcast(call, x, position)
             if isinstance(factor, (int, float)):
                 return x.scaled(float(factor))
     whole = self_normalised(call)

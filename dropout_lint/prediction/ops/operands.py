@@ -62,7 +62,7 @@ def operands(call: Call) -> tuple[Any, Any]:
     return first, call.arg(1, "other", call.kwargs.get("value", 0.0))
 
 
-def _broadcast(call: Call, value: Any, position: int) -> State:
+def broadcast(call: Call, value: Any, position: int) -> State:
     """An operand as a state whose channel axis is counted in the result's dimensions."""
     x = call.state(value)
     if isinstance(value, Parameter):
@@ -95,7 +95,7 @@ def _pattern(x: State, axis: int) -> State:
 
 def pair_of(call: Call) -> tuple[State, State]:
     left, right = operands(call)
-    a, b = _broadcast(call, left, 0), _broadcast(call, right, 1)
+    a, b = broadcast(call, left, 0), broadcast(call, right, 1)
     a, b = _pattern(a, b.axis), _pattern(b, a.axis)
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()

@@ -52,7 +52,9 @@ FEW = 4
 
 
 def constant_of(call: Call) -> Parameter | None:
-    """The result of a call that depends on no data and no random draw, None where it depends on some."""
+    """The result of a call that depends on no data and no random draw, None where it depends on some; of a
+    parameter without values that is given another form, that form.
+    """
     if call.node.op not in ("call_function", "call_method") or not isinstance(call.value, TensorInfo):
         return None
     if math.prod(call.shape) > MOST_ELEMENTS:
@@ -66,7 +68,7 @@ def constant_of(call: Call) -> Parameter | None:
     except Unrunnable:
         return None
     known = all(_is_constant(value) for value in leaves(tuple(given.values())))
-    return _run_once(call, inner, given) if known else None
+    return _run_once(call, inner, given) if known else _reformed(call)
 
 
 def _run_once(call: Call, inner: Sequence[fx.Node], given: Mapping[fx.Node, Any]) -> Parameter | None:
@@ -89,6 +91,40 @@ _FILLS = {
     **dict.fromkeys(("empty", "empty_like", "new", "new_empty", "zeros_like", "new_zeros"), 0),
     **dict.fromkeys(("ones_like", "new_ones"), 1),
 }
+
+
+def _reformed(call: Call) -> Parameter | None:
+    """A parameter without values in another form, None of other calls; tensors beside it give a size."""
+    of = call.args[0] if call.args else None
+    if not isinstance(of, Parameter) or of.known or call.name not in _FORMS:
+        return None
+    if call.name == "getitem" and any(isinstance(item, State) for item in leaves(call.args[1:])):
+        return None
+
+    def formed(tensor: Tensor) -> Tensor:
+        given = {
+            node: torch.empty(sizes_of(node), device=tensor.device) if sizes_of(node) else node.meta["value"]
+            for node in call.node.all_input_nodes
+        }
+        given |= {call.node.all_input_nodes[0]: tensor}
+        result: Tensor = _runner(call, ())(given, True)
+        return result
+
+    try:
+        with torch.no_grad():
+            return Parameter(formed(of.tensor), None if of.start is None else formed(of.start.detach()))
+    except Exception:  # what was given on the way is not what the operation takes
+        return None
+
+
+_FORMS = frozenset(
+    {
+        *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "unsqueeze", "squeeze"),
+        *("expand", "expand_as", "broadcast_to", "permute", "transpose", "swapaxes", "movedim", "t"),
+        *("contiguous", "clone", "detach", "to", "type_as", "float", "getitem", "getattr"),
+    }
+)
+"""Operations that only give a tensor another form."""
 
 
 def _has_values(call: Call) -> bool:
