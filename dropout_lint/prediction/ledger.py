@@ -31,7 +31,7 @@ from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
 from dropout_lint.terms import Noise
-from dropout_lint.trace.noise_by_hand import is_random
+from dropout_lint.trace.draws import is_random
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, module_of
 
 DECAY = 5.0

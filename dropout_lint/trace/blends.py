@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.noise_by_hand import ARRAYS, SAME, Mask, function_name, is_random
+from dropout_lint.trace.draws import ARRAYS, function_name, is_random
+from dropout_lint.trace.noise_by_hand import SAME, Mask
 from dropout_lint.trace.traced import BY_HAND, argument_of, shape_of
 
 RUNS = 64

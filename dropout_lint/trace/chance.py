@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from dropout_lint.trace.noise_by_hand import DRAWS, made_of_draws
+from dropout_lint.trace.quantiles import DRAWS, made_of_draws
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Wish = Callable[[int], float]

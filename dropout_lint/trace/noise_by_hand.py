@@ -11,38 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.traced import BY_HAND, TensorInfo, argument_of, shape_of
+from dropout_lint.trace.draws import COUNT, NORMAL, borrows_shape, drops_ones, function_name, is_random
+from dropout_lint.trace.quantiles import POOLS, multipliers
+from dropout_lint.trace.traced import BY_HAND, shape_of
 
-_NORMAL = frozenset({"randn", "randn_like", "normal_"})
-_RANDOM_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
-    {torch.rand, torch.rand_like, torch.bernoulli, torch.randn, torch.randn_like}
-)
-_RANDOM_METHODS = frozenset({"bernoulli", "bernoulli_", "uniform_", "normal_"})
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
 _PRODUCT_METHODS = frozenset({"mul", "mul_", "masked_fill", "masked_fill_"})
-_POOLS = ("max_pool",)
-_SHAPING = frozenset(
-    {
-        *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "contiguous", "detach", "clone"),
-        *("repeat", "permute", "transpose", "flatten", "getitem", "mutated"),
-    }
-)
-_CASTS = frozenset({"to", "type", "type_as", "float", "double", "half", "bfloat16", "bool", "int", "long"})
 SAME = 0.005
 """Scales that differ by less than this part are the same."""
-DRAWS = 4000
-"""Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
-VALUES = "values"
-"""In the `meta` of a node that holds what chance made in Python: (DRAWS,) equally likely values of it."""
-ARRAYS = "arrays"
-"""Beside them, for an array: its values as they were in several recordings."""
-COUNT = "count"
-"""Beside them: how many values were drawn for them; 0 where they are quantiles."""
-STEPS = (0.0, (math.sqrt(5) - 1) / 2, math.sqrt(2) - 1, math.sqrt(3) - 1)
-"""Of a mask made of several draws, each goes round its quantiles in steps of its own (Kronecker sequence)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,7 @@ def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
     follows = _data_dependent(graph)
     found: dict[fx.Node, Mask] = {}
     for node in graph.nodes:
-        if node not in found and (is_random(node) or _drops_ones(node)):
+        if node not in found and (is_random(node) or drops_ones(node)):
             _follow(node, follows, found)
     return found
 
@@ -90,7 +68,7 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 factors, sources = multipliers(user, source, data)
                 tolerance = _tolerance(factors, sources)
                 spec = _amounts_to(factors, noise, tolerance)
-                if function_name(source) in _NORMAL and math.isnan(
+                if function_name(source) in NORMAL and math.isnan(
                     spec.p
                 ):  # added, or a sample around a mean of 0
                     continue
@@ -103,7 +81,7 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 continue
             if _is_product(user) and others:
                 continue
-            pooled = pooled or any(pool in str(user.target) for pool in _POOLS)
+            pooled = pooled or any(pool in str(user.target) for pool in POOLS)
             if user.op in ("call_function", "call_method"):
                 queue.append(user)
 
@@ -220,146 +198,6 @@ def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec, tolerance:
     return None
 
 
-def multipliers(
-    product: fx.Node, source: fx.Node, data: fx.Node
-) -> tuple[Tensor | None, tuple[fx.Node, ...]]:
-    """What `product` makes of a 1 in `data`, for a draw at each of `DRAWS` quantiles of its distribution, and
-    the draws that it is made of: `source`, and those that join it on the way.
-
-    The arithmetic between them is done once more, on a vector of quantiles: however a mask is compared,
-    turned round, filled or scaled, its values and how often they come are seen. None where some step of it
-    cannot be done so.
-    """
-    work = _Work([source], {data: torch.ones(DRAWS, dtype=torch.float64)})
-    result = work.result(product)
-    return result, tuple(work.sources)
-
-
-def made_of_draws(node: fx.Node) -> Tensor | None:
-    """(DRAWS,) equally likely values of a one-element tensor that draws alone have made, None of others."""
-    shape = shape_of(node)
-    return None if shape is None or math.prod(shape) != 1 else _Work([], {}).result(node)
-
-
-class _Work:
-    """The arithmetic between draws and a node, done once more at each quantile of the draws.
-
-    Args:
-        sources: the draws that are known; what joins them on the way is added.
-        known: node → its values.
-    """
-
-    def __init__(self, sources: list[fx.Node], known: dict[fx.Node, Any]) -> None:
-        self.sources = sources
-        self._known = known
-
-    def result(self, node: fx.Node) -> Tensor | None:
-        """(DRAWS,) values of a node; None where some step cannot be done so, or no draw comes to it."""
-        try:
-            result = self._of(node)
-        except Exception:  # an operation that needs its operands' shapes, or too many draws
-            return None
-        taken = isinstance(result, Tensor) and result.shape == (DRAWS,)
-        return result.double() if taken else None
-
-    def _of(self, node: fx.Node) -> Any:
-        if node not in self._known:
-            if node not in self.sources and is_random(node):
-                self.sources.append(node)
-            if VALUES in node.meta:
-                self._known[node] = node.meta[VALUES]
-            elif node in self.sources:
-                self._known[node] = _drawn(node, self._of, self._quantiles(node))
-            else:
-                self._known[node] = _done(node, self._of)
-        return self._known[node]
-
-    def _quantiles(self, source: fx.Node) -> Tensor:
-        place = self.sources.index(source)
-        steps = torch.arange(DRAWS, dtype=torch.float64) + 0.5
-        return (steps * STEPS[place]) % 1 if place else steps / DRAWS
-
-
-def _drawn(node: fx.Node, of: Callable[[fx.Node], Any], quantiles: Tensor) -> Tensor:
-    """A random draw at each quantile."""
-    if node.target is F.dropout:
-        values = [*node.args[1:], node.kwargs.get("p", 0.5)]
-        dropped = float(values[0])  # type: ignore[arg-type]  # a number, or none that is known
-        ones: Tensor = of(node.all_input_nodes[0]) * (quantiles >= dropped).double()
-        return ones / (1 - dropped)
-    args = [value for value in (*node.args[1:], *node.kwargs.values()) if isinstance(value, (int, float))]
-    if node.target in ("bernoulli", "bernoulli_", torch.bernoulli):
-        keep = args[0] if args else of(node.all_input_nodes[0])
-        return (quantiles < keep).double()
-    if node.target == "uniform_":
-        low, high = float(argument_of(node, (1, "from"), 0.0)), float(argument_of(node, (2, "to"), 1.0))
-        return low + (high - low) * quantiles
-    if function_name(node) not in _NORMAL:
-        return quantiles
-    normal: Tensor = torch.special.ndtri(quantiles)
-    if node.target == "normal_":
-        mean, deviation = argument_of(node, (1, "mean"), 0.0), argument_of(node, (2, "std"), 1.0)
-        return float(mean) + float(deviation) * normal
-    return normal
-
-
-def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
-    """The value of a node of mask arithmetic; what only gives a tensor another shape passes it on."""
-    value = node.meta.get("value")
-    if isinstance(value, (bool, int, float)):
-        return value
-    name = function_name(node)
-    if node.target is torch.tensor and isinstance(node.args[0], (bool, int, float)):
-        return float(node.args[0])
-    if node.op not in ("call_function", "call_method"):
-        raise ValueError("not worked out from draws alone")
-    filled = _filled(name)
-    if filled in ("ones", "zeros", "full"):
-        given = [float(item) for item in (*node.args[1:], *node.kwargs.values()) if isinstance(item, float)]
-        return {"ones": 1.0, "zeros": 0.0}[filled] if filled != "full" else given[-1]
-    args = [_as_tensor(item) for item in fx.map_arg(node.args, of)]
-    if name in _SHAPING or any(pool in name for pool in _POOLS):
-        return args[-1] if name == "mutated" else args[0]
-    if name in _CASTS:
-        return args[0].bool() if name == "bool" else args[0].double()
-    kwargs = {key: _as_tensor(item) for key, item in fx.map_arg(node.kwargs, of).items()}
-    function: Any = getattr(Tensor, name) if node.op == "call_method" else node.target
-    return function(*args, **kwargs)
-
-
-def _as_tensor(value: Any) -> Any:
-    """Numbers as tensors, tensors as copies that may be overwritten."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    return torch.tensor(value) if isinstance(value, (bool, int, float)) else value
-
-
-def _drops_ones(node: fx.Node) -> bool:
-    """Whether `node` is dropout of a constant, as `F.dropout(torch.ones_like(x), p)`: a mask."""
-    if node.op != "call_function" or node.target is not F.dropout or not node.all_input_nodes:
-        return False
-    return _filled(function_name(node.all_input_nodes[0])) in ("ones", "full")
-
-
-def function_name(node: fx.Node) -> str:
-    """The name of the function or method that a node calls, empty where it has none."""
-    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
-
-
-def _filled(name: str) -> str:
-    """`ones` for `new_ones` and `ones_like`."""
-    return name.removeprefix("new_").removesuffix("_like")
-
-
-def is_random(node: fx.Node) -> bool:
-    """Whether `node` draws random numbers that a mask may be made of."""
-    if VALUES in node.meta:
-        return True
-    if node.op == "call_function":
-        return node.target in _RANDOM_FUNCTIONS
-    return node.op == "call_method" and node.target in _RANDOM_METHODS
-
-
 def _is_product(node: fx.Node) -> bool:
     if node.op == "call_function":
         return node.target in _PRODUCTS
@@ -399,17 +237,3 @@ def _data_dependent(graph: fx.Graph) -> set[fx.Node]:
         ):
             follows.add(node)
     return follows
-
-
-def borrows_shape(node: fx.Node) -> bool:
-    """Whether what a node returns depends on its arguments by their shape, dtype or device alone."""
-    if VALUES in node.meta or isinstance(node.meta.get("value"), int) or node.target is getattr:
-        return True
-    name = function_name(node)
-    if name.startswith(
-        ("new_", "rand_like", "randn_like", "zeros_like", "ones_like", "empty_like", "full_like")
-    ):
-        return True
-    value = node.meta.get("value")
-    holds = value is None and name == "getitem"  # an object that another one holds
-    return not holds and not isinstance(value, (TensorInfo, tuple, list, dict))

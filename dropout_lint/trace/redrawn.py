@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.trace.chance import Chance, Compared, Read, Wish
-from dropout_lint.trace.noise_by_hand import ARRAYS, COUNT, DRAWS, VALUES, borrows_shape
+from dropout_lint.trace.draws import ARRAYS, COUNT, VALUES, borrows_shape
 from dropout_lint.trace.observer import Sight, arriving
+from dropout_lint.trace.quantiles import DRAWS
 from dropout_lint.trace.record import Recording, chance_notes
 from dropout_lint.trace.traced import shape_of
 from dropout_lint.trace.witness import Draw

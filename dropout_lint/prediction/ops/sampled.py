@@ -34,7 +34,7 @@ from dropout_lint.prediction.ops.samples import (
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
-from dropout_lint.trace.noise_by_hand import is_random
+from dropout_lint.trace.draws import is_random
 from dropout_lint.trace.traced import TensorInfo
 
 MOST_ELEMENTS = 1 << 21

@@ -12,7 +12,7 @@ from dropout_lint.guard.modes import test_mode
 from dropout_lint.inputs.values import replaced
 from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, put
 from dropout_lint.prediction.ops.samples import Unrunnable
-from dropout_lint.trace.noise_by_hand import ARRAYS, VALUES, is_random
+from dropout_lint.trace.draws import ARRAYS, VALUES, is_random
 from dropout_lint.trace.traced import NormSite, Trace, given_for, module_of
 
 Beside = tuple[Any, ...]
