@@ -243,6 +243,39 @@ def traced(name: str) -> Trace:
     return trace(CASES[name][0](), Inputs((VECTOR,)))
 
 
+@case(bn={"*torch.bernoulli"})
+class RowByRowOfVmap(Base):
+    def forward(self, x):
+        return self.bn(self.fc2(torch.vmap(self.drop, randomness="different")(self.fc(x))))
+
+
+@case(bn={"*torch.bernoulli"})
+class FunctionOfVmap(Base):
+    def forward(self, x):
+        def row(value):
+            return F.dropout(value, 0.5, self.training)
+
+        return self.bn(torch.func.vmap(row, randomness="different")(self.fc(x)))
+
+
+@case(bn={"*torch.bernoulli"})
+class SlopeOfFunc(Base):
+    def forward(self, x):
+        return self.bn(torch.func.grad(lambda value: self.noisy(value).tanh().sum())(x))
+
+
+@case(bn={"F.dropout"})
+class DroppedRecurrentWeights(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8, batch_first=True)
+        self.raw = self.rnn._parameters.pop("weight_hh_l0")
+
+    def forward(self, x):
+        self.rnn.weight_hh_l0 = F.dropout(self.raw, 0.5, self.training)
+        return self.bn(self.rnn(x[:, None])[0][:, 0])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_draws_reach_the_norms_that_they_really_reach(name: str) -> None:
     found = traced(name)

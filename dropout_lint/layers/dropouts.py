@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ class DropoutSpec:
         scale: what values are multiplied by on average, in either mode: a random gate's mean.
         weights: of a mean by random weights, the mean and variance of their sum.
         block: DropBlock only: how blocks are drawn, where it is known.
+        varies: the dimensions along which a mask that is written by hand differs; None for all others.
     """
 
     kind: str
@@ -43,6 +44,33 @@ class DropoutSpec:
     kept: float | None = None
     scale: float = 1.0
     weights: tuple[float, float] = (1.0, 0.0)
+    varies: tuple[int, ...] | None = None
+
+    def shared_over(self, axis: int, shape: Sequence[int]) -> Literal["element", "channel", "sample"] | None:
+        """What one draw is for, in a tensor with its channels in dimension `axis`; None where that is none of
+        these: a mask that all samples of a batch share, or some of the positions.
+
+        A mask that the channels share, and the positions do not, counts as one for each element.
+        """
+        if self.noise.mask.over == "batch":
+            return "sample"
+        varies = self._varies(len(shape))
+        positions = {dim for dim in range(1, len(shape)) if dim != axis and shape[dim] > 1}
+        apart = positions.intersection(varies)
+        if apart:
+            return "element" if apart == positions else None
+        if shape and shape[0] > 1 and 0 not in varies:
+            return None
+        if axis not in varies:
+            return "sample"
+        return "channel" if positions or self.by_channel else "element"
+
+    def _varies(self, rank: int) -> Sequence[int]:
+        if self.varies is not None:
+            return self.varies
+        if self.noise.whole_sample:
+            return (0,)
+        return (0, 1) if self.by_channel else range(rank)
 
     def at(self, shape: Sequence[int]) -> DropoutSpec:
         """The same on a tensor of this shape (N, C, …): DropBlock's p is the share that is really zeroed."""

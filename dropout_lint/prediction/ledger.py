@@ -258,11 +258,20 @@ def _evaluate(call: Call) -> Any:
     node, ledger = call.node, call.ledger
     if node in ledger.sites:
         row = ledger.sites[node]
-        x = _dropped(call, ledger.dropouts[row])
+        site = ledger.dropouts[row]
+        x, spec = _dropped(call, site), site.spec.at(call.shape)
         ledger.at_dropout[node] = x
-        if _moves_whole_batches(call, x):
+        over = spec.shared_over(x.axis, call.shape)
+        if over is None:
+            _say(
+                ledger.unknown,
+                node,
+                f"{_line(call)}{call.name} (its mask is shared by samples, or by some positions)",
+            )
+        elif _moves_whole_batches(call, x):
             _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
-        return drop(x, ledger.dropouts[row].spec.at(call.shape), row)
+        ledger.meet(row, over or "element")
+        return drop(x, spec, row, over or "element")
     if node in ledger.silent:
         return call.x
     transfer = transfer_of(call)

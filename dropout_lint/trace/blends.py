@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.draws import ARRAYS, function_name, is_random
 from dropout_lint.trace.noise_by_hand import SAME, Mask
-from dropout_lint.trace.traced import BY_HAND, argument_of, shape_of
+from dropout_lint.trace.traced import BY_HAND, argument_of, function_of, shape_of
 
 RUNS = 64
 """How often a mask is drawn whose arrays are not known."""
@@ -118,6 +118,5 @@ def _run(steps: Sequence[fx.Node], run: int) -> dict[fx.Node, Any]:
             env[node] = torch.device("cpu")
         else:
             args, kwargs = fx.map_arg(node.args, env.__getitem__), fx.map_arg(node.kwargs, env.__getitem__)
-            function: Any = getattr(Tensor, node.target) if isinstance(node.target, str) else node.target
-            env[node] = function(*args, **kwargs)
+            env[node] = function_of(node)(*args, **kwargs)
     return env

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.draws import COUNT, NORMAL, borrows_shape, drops_ones, function_name, is_random
 from dropout_lint.trace.quantiles import POOLS, multipliers
+from dropout_lint.trace.sharing import Unsure, varies
 from dropout_lint.trace.traced import BY_HAND, shape_of
 
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
@@ -64,10 +65,13 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
             others = [other for other in user.all_input_nodes if other not in seen and other in follows]
             if _is_product(user) and others and _same_or_wider(user, others):
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
-                noise = _noise(_size_of(node), shape_of(data), pooled)
                 factors, sources = multipliers(user, source, data)
                 tolerance = _tolerance(factors, sources)
-                spec = _amounts_to(factors, noise, tolerance)
+                along = None if pooled else _varies(node, sources, data)
+                noise = Noise.BLOCK if pooled else _noise(along, shape_of(data))
+                spec = replace(_amounts_to(factors, noise, tolerance), varies=along)
+                if along is None and not pooled:
+                    spec = replace(spec, p=math.nan)
                 if function_name(source) in NORMAL and math.isnan(
                     spec.p
                 ):  # added, or a sample around a mean of 0
@@ -209,23 +213,22 @@ def _same_or_wider(product: fx.Node, others: list[fx.Node]) -> bool:
     return shape is not None and any(shape_of(other) == shape for other in others)
 
 
-def _size_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape of a mask; of a number, that of a scalar."""
-    return () if isinstance(node.meta.get("value"), (bool, int, float)) else shape_of(node)
+def _varies(mask: fx.Node, sources: Sequence[fx.Node], data: fx.Node) -> tuple[int, ...] | None:
+    try:
+        return varies(mask, sources, shape_of(data) or ())
+    except Unsure:
+        return None
 
 
-def _noise(mask: tuple[int, ...] | None, data: tuple[int, ...] | None, pooled: bool) -> Noise:
-    if pooled:
-        return Noise.BLOCK
-    if mask is not None and all(size == 1 for size in mask):
-        return Noise.BATCH
-    if mask is None or data is None or len(mask) != len(data):
+def _noise(along: tuple[int, ...] | None, data: tuple[int, ...] | None) -> Noise:
+    """The kind of noise of a mask that differs along some dimensions."""
+    if along is None or data is None:
         return Noise.ELEMENT
-    if all(size == 1 for size in mask[1:]):
+    if not along:
+        return Noise.BATCH
+    if along == (0,):
         return Noise.SAMPLE
-    if len(mask) > 2 and all(size == 1 for size in mask[2:]):
-        return Noise.CHANNEL
-    return Noise.ELEMENT
+    return Noise.CHANNEL if along == (0, 1) and len(data) > 2 else Noise.ELEMENT
 
 
 def _data_dependent(graph: fx.Graph) -> set[fx.Node]:

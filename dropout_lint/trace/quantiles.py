@@ -21,7 +21,8 @@ POOLS = ("max_pool",)
 _SHAPING = frozenset(
     {
         *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "contiguous", "detach", "clone"),
-        *("repeat", "permute", "transpose", "flatten", "getitem", "mutated"),
+        *("repeat", "permute", "transpose", "flatten", "getitem", "mutated", "broadcast_to", "tile"),
+        *("repeat_interleave", "movedim", "swapaxes", "unflatten"),
     }
 )
 _CASTS = frozenset({"to", "type", "type_as", "float", "double", "half", "bfloat16", "bool", "int", "long"})

@@ -185,6 +185,13 @@ class Recorder(TorchFunctionMode):
 
         return entered
 
+    @property
+    def _unrecorded(self) -> bool:
+        """Whether what runs now is no call of the graph: in a leaf, or in a function of `torch.func`, whose
+        tensors stand for others; the witness sees what these do.
+        """
+        return self._depth_inside_leaf > 0 or torch._C._are_functorch_transforms_active()
+
     def _told(self, name: str, call: Callable[[], Any]) -> Any:
         """Python's `random` or numpy draws: a dropout's own draw, or a value that may decide what runs."""
         inside = self._depth_inside_leaf > 0
@@ -215,13 +222,14 @@ class Recorder(TorchFunctionMode):
 
         @functools.wraps(forward)
         def leaf(*args: Any, **kwargs: Any) -> Any:
-            if self._depth_inside_leaf:
+            if self._unrecorded:
                 return forward(*args, **kwargs)
             source = next(
                 (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
             )
             inplace = bool(getattr(module, "inplace", False)) and source is not None
             came = self.observer.read(tensors_in((args, kwargs)))
+            came |= self.witness.of_all(vars(module))  # weights, whatever was set in their place
             node_args = self.writer.argument(args), self.writer.argument(kwargs)
             since, ran = len(self.witness.draws), False
             self._depth_inside_leaf += 1
@@ -281,7 +289,7 @@ class Recorder(TorchFunctionMode):
         self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A module that is not part of the model: made in `forward`. If it is a dropout, it is one node."""
-        if "forward" in module.__dict__ or self._depth_inside_leaf or not args:
+        if "forward" in module.__dict__ or self._unrecorded or not args:
             return original(module, *args, **kwargs)
         spec = self._catalogue.dropout(module)
         source = args[0]
@@ -313,7 +321,7 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self._depth_inside_leaf:
+        if self._unrecorded:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,6 +242,13 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
 def argument_of(node: fx.Node, place: Argument, default: Any = None) -> Any:
     """The value of one of a node's arguments, wherever the caller put it."""
     return argument(node.args, node.kwargs, place, default)
+
+
+def function_of(node: fx.Node) -> Callable[..., Any]:
+    """The function or method that a node calls."""
+    target: Any = node.target
+    function: Callable[..., Any] = getattr(torch.Tensor, target) if node.op == "call_method" else target
+    return function
 
 
 def is_held(value: Any) -> bool:

@@ -110,10 +110,18 @@ class Ledger:
         return any(site.spec.shifts for site in self.norms.values())
 
     @cached_property
+    def over(self) -> dict[int, str]:
+        """What a draw of the masks that were met is shared over (`State.mask`), by the dropout's row."""
+        return {}
+
+    @cached_property
     def tied(self) -> npt.NDArray[np.bool_]:
-        """(S,) whether a dropout's mask is shared by all positions of a channel."""
-        specs = [site.spec for site in self.dropouts]
-        return np.array([spec.noise.whole_sample or spec.by_channel for spec in specs], dtype=bool)
+        """(S,) whether a dropout's mask is shared by all positions of a channel; False until it is met."""
+        return np.zeros(len(self.dropouts), dtype=bool)
+
+    def meet(self, row: int, over: str) -> None:
+        """Say what a draw of a dropout's mask is shared over."""
+        self.over[row], self.tied[row] = over, over != "element"
 
     def sources(self, node: fx.Node) -> Sequence[tuple[int, DropoutSite]]:
         """The dropouts at `node` with their rows."""

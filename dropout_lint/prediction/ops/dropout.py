@@ -89,16 +89,9 @@ def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
     return Draw(p, 0.0, fill=float(fills)), Draw(1 - p, kept)
 
 
-def shared_over(spec: DropoutSpec) -> str:
-    """What one draw of the mask is shared over: `State.mask`."""
-    if spec.noise.whole_sample:
-        return "sample"
-    return "channel" if spec.by_channel else "element"
-
-
-def drop(x: State, spec: DropoutSpec, row: int) -> State:
-    """`x` after dropout `spec`, whose noise goes to `row`."""
-    drawn, over = draws(spec), shared_over(spec)
+def drop(x: State, spec: DropoutSpec, row: int, over: str = "element") -> State:
+    """`x` after dropout `spec`, whose noise goes to `row`; a draw of its mask is shared over `over`."""
+    drawn = draws(spec)
     if not drawn:
         return x
     if not (x.mask == over == "element" and x.source >= 0 and x.components <= MOST_PENDING):

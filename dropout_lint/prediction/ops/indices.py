@@ -19,7 +19,7 @@ from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, function_n
 from dropout_lint.prediction.ops.maximum import like_rectified
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import State, fresh
-from dropout_lint.trace.traced import TensorInfo
+from dropout_lint.trace.traced import TensorInfo, function_of
 
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "greater", "less"}
 FOLLOWED = COMPARISONS | {
@@ -51,13 +51,6 @@ def sizes_of(node: fx.Node) -> tuple[int, ...]:
     """Shape of what a node returns; () where it is no tensor."""
     value = node.meta.get("value")
     return tuple(int(size) for size in value.shape) if isinstance(value, TensorInfo) else ()
-
-
-def operation_of(node: fx.Node) -> Callable[..., Any]:
-    """What a node calls."""
-    target: Any = node.target
-    operation: Callable[..., Any] = getattr(Tensor, target) if node.op == "call_method" else target
-    return operation
 
 
 def any_indices(node: fx.Node, info: TensorInfo) -> Tensor:
@@ -197,7 +190,7 @@ def _run(inner: Sequence[fx.Node], ledger: Ledger, drawn: Draws) -> dict[fx.Node
 
     for node in inner:
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), at)
-        known[node] = operation_of(node)(*args, **kwargs)
+        known[node] = function_of(node)(*args, **kwargs)
         if tuple(known[node].shape) != sizes_of(node):
             raise ValueError(f"{node} has another shape")
     return known

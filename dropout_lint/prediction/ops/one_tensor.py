@@ -27,7 +27,7 @@ from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
 from dropout_lint.prediction.ops.base import Call, Ledger, first_shape, function_name
-from dropout_lint.prediction.ops.dropout import Draw, draws, shared_over, with_noise
+from dropout_lint.prediction.ops.dropout import Draw, draws, with_noise
 from dropout_lint.prediction.ops.operands import inputs
 from dropout_lint.prediction.ops.powers import through
 from dropout_lint.prediction.parts import replace
@@ -255,8 +255,7 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     )
     y = data
     for row in rows:
-        over = shared_over(ledger.dropouts[row].spec)
-        y = with_noise(y, x, pointwise(x, moments_by_quadrature(energy(row))).mean[0], over, row)
+        y = with_noise(y, x, pointwise(x, moments_by_quadrature(energy(row))).mean[0], ledger.over[row], row)
     y = replace(
         y,
         t_mean=test.t_mean,
@@ -271,9 +270,8 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     ).balanced()
     if len(rows) > 1:
         return y.collapse()
-    only = ledger.dropouts[rows[0]].spec
     return replace(
-        y, mask=shared_over(only), source=rows[0], levels=_levels(tree, [f for _, f, _ in functions])
+        y, mask=ledger.over[rows[0]], source=rows[0], levels=_levels(tree, [f for _, f, _ in functions])
     )
 
 

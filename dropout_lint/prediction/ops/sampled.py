@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dropout_lint.prediction.ops.base import Call, Parameter
-from dropout_lint.prediction.ops.indices import followed_indices, operation_of, sizes_of
+from dropout_lint.prediction.ops.indices import followed_indices, sizes_of
 from dropout_lint.prediction.ops.samples import (
     ALL,
     NONE,
@@ -35,7 +35,7 @@ from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
 from dropout_lint.trace.draws import is_random
-from dropout_lint.trace.traced import TensorInfo
+from dropout_lint.trace.traced import TensorInfo, function_of
 
 MOST_ELEMENTS = 1 << 21
 """Largest tensor that an operation is run on."""
@@ -273,7 +273,7 @@ def _runner(call: Call, inner: Sequence[fx.Node]) -> Callable[[Mapping[fx.Node, 
             kwargs["device"] = torch.device("cpu")
         if node.op == "call_module":
             return modules[train](*args, **kwargs)
-        return operation_of(node)(*args, **kwargs)
+        return function_of(node)(*args, **kwargs)
 
     def run(given: Mapping[fx.Node, Any], train: bool) -> Any:
         known = {node: v.clone() if isinstance(v, Tensor) else v for node, v in given.items()}

@@ -13,7 +13,7 @@ from dropout_lint.inputs.values import replaced
 from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE, put
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.trace.draws import ARRAYS, VALUES, is_random
-from dropout_lint.trace.traced import NormSite, Trace, given_for, module_of
+from dropout_lint.trace.traced import NormSite, Trace, function_of, given_for, module_of
 
 Beside = tuple[Any, ...]
 """What a node returned, once for each mode; the same object throughout where no noise has come to it."""
@@ -110,15 +110,12 @@ class GraphRun:
     def _computed(
         self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool
     ) -> Any:
-        function: Any = node.target
         if node.op == "call_module":
             module = module_of(self.trace.model, node)
             assert module is not None
             with test_mode(module, lambda _: training):
                 return module(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], function)(*args[1:], **kwargs)
-        return function(*args, **kwargs)
+        return function_of(node)(*args, **kwargs)
 
 
 def _drawn(node: fx.Node) -> Any:
