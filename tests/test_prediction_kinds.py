@@ -127,9 +127,30 @@ WITHOUT_A_RULE = {
     "renorm": lambda h: torch.renorm(h, 2, 1, 1.0),
     "topk of the channels": lambda h: h.topk(4, dim=2).values,
     "lerp by a tensor": lambda h: torch.lerp(h, h.flip(1), torch.tensor(0.3)),
-    "fft": lambda h: torch.fft.rfft(h, dim=1).abs(),
 }
-TABLE = {**WRITTEN, **MATRICES, **WITHOUT_A_RULE}
+
+
+def low_modes(h: Tensor) -> Tensor:
+    whole = torch.fft.rfft(h, dim=2)
+    kept = torch.zeros_like(whole)
+    kept[..., :3] = torch.einsum("npi,io->npo", whole[..., :3], ROTATION[:3, :3])
+    return torch.fft.irfft(kept, n=WIDTH, dim=2)
+
+
+def rotated(h: Tensor) -> Tensor:
+    turned = torch.view_as_complex(h.unflatten(2, (-1, 2))) * ROTATION[0, : WIDTH // 2]
+    return torch.cat([turned.real, turned.imag], 2)
+
+
+ROTATION = torch.polar(torch.ones(WIDTH, WIDTH), torch.linspace(0, 3, WIDTH).expand(WIDTH, WIDTH))
+COMPLEX = {
+    "fft, absolute": lambda h: torch.fft.rfft(h, dim=1).abs(),
+    "fft, real part": lambda h: torch.fft.fft2(h).real,
+    "filter": lambda h: torch.fft.irfft(torch.fft.rfft(h) * torch.linspace(1, 0.1, 5), n=WIDTH),
+    "low modes, written into zeros": low_modes,
+    "rotated pairs": rotated,
+}
+TABLE = {**WRITTEN, **MATRICES, **WITHOUT_A_RULE, **COMPLEX}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -139,9 +160,23 @@ def test_noise_is_followed_or_said_to_be_unknown(name: str) -> None:
     truth = measured(model, x)["norm"]
     for real in (True, False):
         shift = untrained(model, x[:4], real=real)["norm"]
+        assert not (shift.unknown and name in COMPLEX)
         if not shift.unknown:
             assert shift.delta == pytest.approx(truth, abs=0.05), (real, shift)
             assert truth > 1 or shift.shares == {"drop": 1.0}
+
+
+class MaskedSpectrum(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(h)
+        if self.training:
+            spectrum = spectrum * (torch.rand(spectrum.shape) < 0.5) * 2
+        return torch.fft.irfft(spectrum, n=WIDTH)
+
+
+def test_noise_on_complex_numbers_is_unknown() -> None:
+    (shift,) = predicted(Net(MaskedSpectrum()), torch.randn(4, POINTS * WIDTH)).norms
+    assert shift.delta is None
 
 
 def test_what_is_run_on_samples_is_said_and_is_the_same_each_time() -> None:

@@ -24,7 +24,7 @@ from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
-from dropout_lint.prediction.ops.sampled import by_samples, constant_of
+from dropout_lint.prediction.ops.sampled import by_samples, constant_of, is_complex, reads_complex
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
@@ -274,7 +274,7 @@ def _evaluate(call: Call) -> Any:
         return drop(x, spec, row, over or "element")
     if node in ledger.silent:
         return call.x
-    transfer = transfer_of(call)
+    transfer = None if is_complex(node) or reads_complex(call) else transfer_of(call)
     if transfer is None and node in ledger.norms:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
     if transfer is None:
@@ -445,8 +445,13 @@ def _carry(node: fx.Node, ledger: Ledger) -> None:
 
 
 def _without_rule(call: Call) -> Any:
-    """An operation without a rule is run on samples; where that fails, the noise behind it is unknown."""
+    """An operation without a rule is run on samples; where that fails, the noise behind it is unknown.
+
+    Complex numbers are worked out where something else is made of them.
+    """
     ledger, states = call.ledger, call.states()
+    if is_complex(call.node):
+        return _passed(call, states)
     known = code(call)
     if known is not None:
         return known

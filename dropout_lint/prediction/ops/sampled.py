@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from dropout_lint.graph.operations import is_mutation
 from dropout_lint.prediction.ops.base import Call, Parameter
 from dropout_lint.prediction.ops.indices import followed_indices, sizes_of
 from dropout_lint.prediction.ops.samples import (
@@ -216,6 +217,8 @@ def _steps(call: Call) -> list[fx.Node]:
     """
     if call.name == "mutated":
         return _changes(call)
+    if reads_complex(call):
+        return _in_order(call, _complex(call))
     arguments, ledger = set(call.node.all_input_nodes), call.ledger
     found: set[fx.Node] = set()
 
@@ -234,6 +237,35 @@ def _steps(call: Call) -> list[fx.Node]:
         if sizes_of(node) and any(sizes_of(other) for other in others) and leads(node, others, FEW, on_way):
             found |= on_way
     return _in_order(call, found)
+
+
+def is_complex(node: fx.Node) -> bool:
+    """Whether a node is a tensor of complex numbers."""
+    info = node.meta.get("value")
+    return isinstance(info, TensorInfo) and info.dtype.is_complex
+
+
+def reads_complex(call: Call) -> bool:
+    """Whether a call makes something else of complex numbers."""
+    return not is_complex(call.node) and any(is_complex(node) for node in call.node.all_input_nodes)
+
+
+def _complex(call: Call) -> set[fx.Node]:
+    """All that was done from real numbers to the complex ones that a call reads."""
+    pending, found = [node for node in call.node.all_input_nodes if is_complex(node)], set[fx.Node]()
+    while pending:
+        node = pending.pop()
+        if node in found or isinstance(call.ledger.results.get(node), Parameter):
+            continue
+        if (
+            node in call.ledger.at_dropout
+            or is_random(node)
+            or node.op not in ("call_function", "call_method")
+        ):
+            raise Unrunnable("noise in complex numbers")
+        found.add(node)
+        pending += [n for n in node.all_input_nodes if is_complex(n) or is_mutation(node)]
+    return found
 
 
 def _in_order(call: Call, nodes: set[fx.Node]) -> list[fx.Node]:

@@ -98,7 +98,8 @@ def untrained(tensor: Tensor) -> Tensor:
     """Weights as torch's layers start with; of a vector, a scale or a limit or a bias, nothing is known."""
     if tensor.dim() < 2:
         raise Unrunnable("a vector without values")
-    return torch.randn(tensor.shape) / math.sqrt(3 * math.prod(tensor.shape[1:]))
+    kind = tensor.dtype if tensor.is_complex() else None
+    return torch.randn(tensor.shape, dtype=kind) / math.sqrt(3 * math.prod(tensor.shape[1:]))
 
 
 def _of_state(s: State, info: TensorInfo, spread: Tensor | None, apart: Sequence[int]) -> Sample:
