@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -703,3 +704,32 @@ def test_numbers_of_numpy_are_pythons_in_the_graph(kind: type) -> None:
     x = torch.randn(4, 8)
     assert torch.equal(fixed.model.eval()(x), model(x))
     assert torch.equal(pickle.loads(pickle.dumps(fixed.model))(x), model(x))
+
+
+class StandIn:
+    """Hands all that it is asked for on to a module, and says that it is of its class."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        self.__dict__["inner"] = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(vars(self)["inner"], name) if "inner" in vars(self) else None
+
+    def __call__(self, *args: torch.Tensor) -> torch.Tensor:
+        return self.inner(*args)  # type: ignore[operator, no-any-return]
+
+    @property
+    def __class__(self) -> type:
+        return vars(self)["inner"].__class__  # type: ignore[no-any-return]
+
+
+def test_what_stands_in_for_a_module_is_taken_for_that_module() -> None:
+    def build(wrap: Callable[[nn.Module], object]) -> nn.Module:
+        torch.manual_seed(0)
+        layers = [nn.Linear(8, 8), nn.Dropout(0.4), nn.BatchNorm1d(8), nn.Sequential(nn.Linear(8, 8))]
+        return nn.Sequential(*(wrap(layer) for layer in layers))  # type: ignore[arg-type]
+
+    plain, stood = (dl.lint(build(wrap), torch.randn(16, 8)) for wrap in (lambda layer: layer, StandIn))
+    assert [finding.code for finding in plain.findings] == [finding.code for finding in stood.findings]
+    (first,), (second,) = plain.findings, stood.findings
+    assert first.message == second.message

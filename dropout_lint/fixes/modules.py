@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dropout_lint.guard.wrappers import stood_for
+
 
 def module_at(model: nn.Module, name: str) -> nn.Module:
     """The module with a qualified name, looked up in the tree alone (never in attributes)."""
@@ -14,7 +16,7 @@ def module_at(model: nn.Module, name: str) -> nn.Module:
         child = module._modules[part]
         if child is None:
             raise KeyError(name)
-        module = child
+        module = stood_for(child)
     return module
 
 

@@ -27,6 +27,14 @@ def _inside(model: nn.Module) -> nn.Module | None:
     return model._modules.get("module" if parallel else "_orig_mod")
 
 
+def stood_for(module: nn.Module) -> nn.Module:
+    """The module that an object stands for which is registered as a module and is none: it hands all that it
+    is asked for on, and says that it is of the other's class.
+    """
+    inner = module if issubclass(type(module), nn.Module) else getattr(module.forward, "__self__", None)
+    return inner if isinstance(inner, nn.Module) else module
+
+
 def bare(name: str) -> str:
     """A qualified name without what wrappers inside the model put into it (`block._orig_mod.bn`)."""
     for prefix in _PREFIXES:

@@ -172,7 +172,8 @@ def _in_sequential(module: str | None, trace: Trace) -> bool:
         holder = trace.model.get_submodule(module.rpartition(".")[0])
     except AttributeError:  # it was made in a forward
         return False
-    return getattr(type(holder).forward, "__module__", None) == "torch.nn.modules.container"
+    forward = getattr(type(holder), "forward", holder.forward)  # what stands in for a module has none
+    return getattr(forward, "__module__", None) == "torch.nn.modules.container"
 
 
 def norm_info(site: NormSite) -> NormInfo:

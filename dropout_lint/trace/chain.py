@@ -14,7 +14,7 @@ from torch import nn
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import MADE_FROM
-from dropout_lint.guard.wrappers import bare, unwrapped
+from dropout_lint.guard.wrappers import bare, stood_for, unwrapped
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.layers import STANDARD, Catalogue
@@ -275,7 +275,7 @@ def _unused(
     model: nn.Module, catalogue: Catalogue, called: set[str | None], places: Mapping[str, Location]
 ) -> Iterator[UnusedDropout]:
     seen: set[int] = set()
-    reached = {id(model.get_submodule(name)) for name in called if name}
+    reached = {id(stood_for(model.get_submodule(name))) for name in called if name}
     for name, module in model.named_modules():
         spec = catalogue.dropout(module)
         if spec is not None and name and id(module) not in reached | seen:

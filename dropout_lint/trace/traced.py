@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from dropout_lint.guard.wrappers import stood_for
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.layers import STANDARD, Catalogue, DropoutSpec, NormSpec
 from dropout_lint.layers.signatures import NORMS, Argument, argument
@@ -271,5 +272,5 @@ def module_of(model: nn.Module, node: fx.Node) -> nn.Module | None:
         child = module._modules.get(part) if part else module
         if child is None:
             return None
-        module = child
+        module = stood_for(child)
     return module

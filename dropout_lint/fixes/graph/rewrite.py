@@ -14,6 +14,7 @@ from torch import fx, nn
 from dropout_lint.fixes.graph.dropmodules import class_name, copy_with, free_name, make
 from dropout_lint.fixes.modules import Places, module_at
 from dropout_lint.fixes.plan.steps import ERASING, Step
+from dropout_lint.guard.wrappers import stood_for
 from dropout_lint.trace.traced import DropoutSite, Trace
 
 
@@ -22,6 +23,7 @@ def share_tree(model: nn.Module) -> nn.Module:
     memo: dict[int, nn.Module] = {}
 
     def twin(module: nn.Module) -> nn.Module:
+        module = stood_for(module)
         known = memo.get(id(module))
         if known is not None:
             return known
