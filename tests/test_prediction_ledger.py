@@ -477,3 +477,29 @@ def test_what_no_norm_depends_on_is_not_worked_out() -> None:
     found = predicted(Net(), torch.randn(4, 8))
     assert [shift.norm for shift in found.norms] == ["body.2"]
     assert not found.fallbacks
+
+
+class NormedBranch(nn.Module):
+    """A branch that is dropped whole, a norm over channels, a depthwise convolution, and so once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.drop, self.depthwise = DropPath(0.3), nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.norm1, self.head, self.norm2 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = self.norm1(self.depthwise(over_channels(x + self.drop(self.branch(x)))))
+        return self.norm2(self.head(over_channels(x)))  # type: ignore[no-any-return]
+
+
+def over_channels(x: Tensor) -> Tensor:
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_correlations_that_are_about_right_leave_no_noise_below_zero(seed: int) -> None:
+    torch.manual_seed(seed)
+    found = predicted(NormedBranch(), images())
+    assert not found.fallbacks, "its weights are finite"

@@ -205,6 +205,7 @@ def _noise_behind(
         more = more + mean["sample_mask_slope"] ** 2 - power["sample_mask_slope"]
         sample_mask_slope = np.zeros_like(noise)
         sample_mask_slope[active] = mean["sample_mask_slope"]
+    more = np.maximum(more, -carried)  # correlations that are about right may leave less than nothing
     carried = carried + more
     noise[active] = carried
     newly_shared = None
