@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
-from dropout_lint.prediction.ops.base import Call, Ledger, first_shape, function_name
+from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
 from dropout_lint.prediction.ops.dropout import Draw, draws, with_noise
 from dropout_lint.prediction.ops.operands import inputs
-from dropout_lint.prediction.ops.powers import through
+from dropout_lint.prediction.ops.powers import below_rectifier, through
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
@@ -44,7 +44,7 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("div", "truediv", "idiv", "itruediv", "true_divide", "divide"), operator.truediv),
     "rtruediv": lambda a, b: b / a,
     **{name: getattr(torch, name) for name in ("maximum", "minimum", "where", "lerp", "abs", "square")},
-    **{name: getattr(operator, name) for name in ("gt", "ge", "lt", "le", "pow", "neg")},
+    **{name: getattr(operator, name) for name in ("gt", "ge", "lt", "le", "eq", "ne", "pow", "neg")},
     **{name: getattr(torch, name) for name in ("relu", "zeros_like", "ones_like", "full_like")},
     "leaky_relu": torch.nn.functional.leaky_relu,
     "masked_fill": lambda x, mask, value: x.masked_fill(mask, value),
@@ -60,6 +60,8 @@ OVER_STACK: Mapping[str, Callable[[Tensor], Tensor]] = {
     "amin": lambda parts: parts.amin(0),
 }
 """The same over the new dimension of a `torch.stack`."""
+_STEPS = frozenset({"sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"})
+"""Functions whose values are a few numbers, which no normal stands for."""
 DEEP = 64
 """How many operations a function of one tensor may be made of."""
 HUGE = 1e3
@@ -75,18 +77,20 @@ class Tree:
     Attributes:
         parents: node → the tensors that it is a function of, of all on the way.
         rows: the dropouts among them.
+        constants: tensors of one number on the way.
     """
 
     node: fx.Node
     root: fx.Node
     parents: Mapping[fx.Node, list[fx.Node]]
     rows: Mapping[fx.Node, int]
+    constants: Mapping[fx.Node, Tensor]
 
     def function(self, drawn: Mapping[int, Draw]) -> Callable[[Tensor], Tensor]:
         """What `node` is of `root`, dropouts as drawn; a dropout that is not in `drawn` is the identity."""
 
         def value(t: Tensor) -> Tensor:
-            known: dict[fx.Node, Any] = {self.root: t}
+            known: dict[fx.Node, Any] = {**self.constants, self.root: t}
 
             def at(node: fx.Node) -> Any:
                 if node not in known:
@@ -135,11 +139,19 @@ def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
     if any(isinstance(value, (int, float)) and value < -HUGE for value in node.args):  # leaves positions out
         return None
     if _operation(node) is not None:
-        sources = list(inputs(node))
+        sources = [source for source in inputs(node) if _one_number(source, ledger) is None]
         shape = first_shape(node.meta.get("value"))
         same = all(first_shape(source.meta.get("value")) == shape for source in sources)
         return sources if same and sources else None
     return _stacked(node)
+
+
+def _one_number(node: fx.Node, ledger: Ledger) -> Tensor | None:
+    """The value of a constant of one number, None of anything else."""
+    value = ledger.results.get(node)
+    if not isinstance(value, Parameter) or not value.known or value.tensor.numel() != 1:
+        return None
+    return value.tensor.detach().reshape(())
 
 
 def _stacked(node: fx.Node) -> list[fx.Node] | None:
@@ -172,10 +184,11 @@ def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
     it is the only one.
     """
     left, rows, ways = {node}, dict[fx.Node, int](), dict[fx.Node, list[fx.Node]]()
+    constants: dict[fx.Node, Tensor] = {}
     for _ in range(DEEP):
         latest = max(left, key=ledger.order.__getitem__)
         if latest is not node and len(left) == 1:
-            yield Tree(node, latest, dict(ways), dict(rows))
+            yield Tree(node, latest, dict(ways), dict(rows), dict(constants))
             if latest in ledger.measured:  # a trained norm knows it better than what lies before
                 return
         parents = _parents(latest, ledger)
@@ -184,22 +197,25 @@ def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
         if latest in ledger.sites:
             rows[latest] = ledger.sites[latest]
         ways[latest] = parents
+        constants |= {n: v for n in inputs(latest) if (v := _one_number(n, ledger)) is not None}
         left = (left - {latest}) | set(parents)
 
 
 def as_one_function(call: Call) -> State | None:
     """The result of an operation on several tensors that are functions of one; None where they are not.
 
-    Without a dropout on the way, of the nearest such tensor; with one, of the farthest, whose values are the
-    most normal.
+    Without a dropout on the way, of the nearest such tensor that takes more than a few values; with one, of
+    the farthest, whose values are the most normal.
     """
-    if len(list(inputs(call.node))) < 2 and _stacked(call.node) is None:
+    several = sum(_one_number(node, call.ledger) is None for node in inputs(call.node)) > 1
+    if not several and _stacked(call.node) is None:
         return None
     found: Tree | None = None
     for tree in _trees(call.node, call.ledger):
         if not isinstance(call.ledger.results.get(tree.root), State):
             continue
-        if found is not None and (not tree.rows or len(set(tree.rows.values())) > math.log2(MOST_DRAWS)):
+        many = len(set(tree.rows.values())) > math.log2(MOST_DRAWS)
+        if found is not None and (many or not (tree.rows or function_name(found.root.target) in _STEPS)):
             break
         found = tree
     if found is None or len(set(found.rows.values())) > math.log2(MOST_DRAWS):
@@ -214,12 +230,20 @@ def as_one_function(call: Call) -> State | None:
 def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     """A component for each combination of draws."""
     x = x.collapse()
+    normal = below_rectifier(x)
+    base, rectified = (x, False) if normal is None else (normal, True)
+
+    def function(drawn: Mapping[int, Draw]) -> Callable[[Tensor], Tensor]:
+        """What it is of `base`."""
+        of_root = tree.function(drawn)
+        return (lambda t: of_root(t.clamp(min=0))) if rectified else of_root
+
     rows = sorted(set(tree.rows.values()))
     combined = [
         (math.prod(draw.probability for draw in each), dict(zip(rows, each, strict=True)))
         for each in itertools.product(*(_draws(ledger.dropouts[row].node, ledger) for row in rows))
     ]
-    functions = [(probability, tree.function(drawn), drawn) for probability, drawn in combined]
+    functions = [(probability, function(drawn), drawn) for probability, drawn in combined]
 
     def mean(given: Callable[[Mapping[int, Draw]], bool] = lambda _: True) -> Callable[[Tensor], Tensor]:
         """Mean of f_m over the draws that are `given`."""
@@ -245,13 +269,13 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     parts = []
     for _, f, _ in functions:
         moments = moments_by_quadrature(f)
-        sign = np.where(moments(x.mean, x.var)[2] < 0, -1.0, 1.0)
-        part = pointwise(x, moments)
+        sign = np.where(moments(base.mean, base.var)[2] < 0, -1.0, 1.0)
+        part = pointwise(base, moments)
         parts.append((part.mean[0], part.dev[0], sign[0] * part.sig[0], part.var[0]))
     means, devs, sigs, variances = (np.stack(column) for column in zip(*parts, strict=True))
     data, test = (
-        pointwise(x, moments_by_quadrature(mean())),
-        pointwise(x, moments_by_quadrature(tree.function({}))),
+        pointwise(base, moments_by_quadrature(mean())),
+        pointwise(base, moments_by_quadrature(function({}))),
     )
     y = data
     for row in rows:
@@ -271,15 +295,19 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     if len(rows) > 1:
         return y.collapse()
     return replace(
-        y, mask=ledger.over[rows[0]], source=rows[0], levels=_levels(tree, [f for _, f, _ in functions])
+        y,
+        mask=ledger.over[rows[0]],
+        source=rows[0],
+        levels=_levels(function({}), [f for _, f, _ in functions]),
     )
 
 
-def _levels(tree: Tree, functions: list[Callable[[Tensor], Tensor]]) -> tuple[float, ...]:
+def _levels(
+    test: Callable[[Tensor], Tensor], functions: list[Callable[[Tensor], Tensor]]
+) -> tuple[float, ...]:
     """`State.levels`, where all functions are multiples of the test-mode one; () where they are not."""
     t = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0], dtype=torch.float64)
-    test = tree.function({})(t)
-    values = [f(t) for f in functions]
-    factors = [float(value[3] / test[3]) if test[3] else math.nan for value in values]
-    same = all(torch.allclose(value, factor * test) for value, factor in zip(values, factors, strict=True))
+    plain, values = test(t), [f(t) for f in functions]
+    factors = [float(value[3] / plain[3]) if plain[3] else math.nan for value in values]
+    same = all(torch.allclose(value, factor * plain) for value, factor in zip(values, factors, strict=True))
     return tuple(factors) if same else ()

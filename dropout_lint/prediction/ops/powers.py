@@ -52,10 +52,18 @@ def root(x: State, exponent: float) -> State:
 
 def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
     """f(x); f of ReLU of the normal below where the values are rectified, which is exact where f is steep."""
+    normal = below_rectifier(x)
+    if normal is None:
+        return pointwise(x, moments_by_quadrature(f))
+    return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
+
+
+def below_rectifier(x: State) -> State | None:
+    """The normal values of which `x` is the rectified part, None where it is none."""
     u = rectified_parts(x)
     if u is None:
-        return pointwise(x, moments_by_quadrature(f))
-    normal = replace(
+        return None
+    return replace(
         x,
         mean=u.mean,
         dev=u.dev,
@@ -69,7 +77,6 @@ def through(x: State, f: Callable[[torch.Tensor], torch.Tensor]) -> State:
         levels=(),
         **MOMENTS_ALONE,
     )
-    return pointwise(normal, moments_by_quadrature(lambda t: f(t.clamp(min=0))))
 
 
 def reciprocal(b: State) -> State:

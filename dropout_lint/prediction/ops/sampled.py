@@ -196,7 +196,13 @@ def _arguments(call: Call, inner: Sequence[fx.Node]) -> dict[fx.Node, Any]:
     known = call.ledger.results
     steps = inner if call.name == "mutated" else (*inner, call.node)
     nodes = [n for step in steps for n in step.all_input_nodes if n not in inner]
-    return {n: known.get(n, n.meta.get("value")) for n in nodes}
+    here = torch.device("cpu")
+    return {n: here if _is_device(n) else known.get(n, n.meta.get("value")) for n in nodes}
+
+
+def _is_device(node: fx.Node) -> bool:
+    """Whether a node reads where a tensor is."""
+    return node.op == "call_function" and node.target is getattr and node.args[1:2] == ("device",)
 
 
 def _states(values: Iterable[Any]) -> Iterable[State]:
