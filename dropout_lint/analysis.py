@@ -100,17 +100,12 @@ class Analysis:
     def again(self, rewritten: Trace, deltas: Prediction | None = None) -> Analysis:
         """The analysis of a rewritten graph of the same model, under the same options, without intervals.
 
-        `deltas`: what `deltas_again` has given of it.
+        `deltas`: what `along` has given of it.
         """
         if deltas is not None and deltas.shared is not None and not self.options.compared:
             with at_rest(rewritten.model):
                 return Analysis(rewritten, self.options, deltas.shared())
         return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
-
-    def deltas_again(self, rewritten: Trace) -> Prediction:
-        """Δ alone of a rewritten graph of the same model: no shares, and so nothing for rules to match."""
-        with at_rest(rewritten.model):
-            return predict(rewritten, initially=False, intervals=False, shares=False)
 
     def of(self, model: nn.Module) -> Analysis:
         """The analysis of another model with the same inputs, under the same options."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,11 +15,11 @@ from dropout_lint.errors import UsageError
 from dropout_lint.prediction.bounds import at_most, of_loud_data, only_mask
 from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
-from dropout_lint.prediction.ledger import Walk, delta_at, finite, kept, walked
+from dropout_lint.prediction.ledger import Walk, begun, delta_at, finite, kept, walked
 from dropout_lint.prediction.ops import Ledger
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
-from dropout_lint.prediction.unknown import with_unknowns
+from dropout_lint.prediction.unknown import causes_at, shapeless_norms, with_unknowns
 from dropout_lint.terms import NOT_FINITE, Basis
 from dropout_lint.trace.traced import NormSite, Trace
 
@@ -111,13 +112,13 @@ def _expected(
     `unusable`: the checkpoint's values are not finite, which tells nothing.
     """
     ledger = walk.ledger
-    bounds = [kept(trace, training=other) for other in (WEAK, STRONG) if intervals]
+    bounds = [kept(trace, training=other, like=ledger) for other in (WEAK, STRONG) if intervals]
     start = None
     fallbacks = dict(ledger.fallbacks)
     if initial is not None:
-        start = kept(trace, real=initial == "weights" and not unusable)
+        start = kept(trace, real=initial == "weights" and not unusable, like=ledger)
         if not finite(start):
-            unusable, start = True, kept(trace)
+            unusable, start = True, kept(trace, like=ledger)
     if unusable:
         fallbacks[NOT_FINITE] = 1
     norms = []
@@ -143,6 +144,43 @@ def _expected(
         return _expected(trace, walk.shared_out(), initial, unusable=unusable, intervals=intervals)
 
     return replace(found, shared=shared)
+
+
+class Along:
+    """Δ at the norms of a trace, without intervals and shares: each is worked out when it is asked for, with
+    what lies before it.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._sites = {site.node.name: site for site in trace.norms if site.spec.shifts}
+        trained = available_basis(trace.model) == "checkpoint"
+        self._walk = None if trained else begun(trace, training=TYPICAL, shares=False)
+
+    def __iter__(self) -> Iterator[str]:
+        """The norms that remember a variance, by the names of their nodes, in the order of the data."""
+        return iter(self._sites)
+
+    def delta(self, name: str) -> float | None:
+        """Δ at one of them; None where it is unknown, and at others."""
+        site = self._sites.get(name)
+        if site is None or self._walk is None:
+            shift = None if site is None else self.prediction.at(name)
+            return None if shift is None else shift.delta
+        shift = shift_at(site, self._walk.on(site.node).ledger, "trained-estimate")
+        told = causes_at(self._trace, site.node, self._shapeless, (self._walk.ledger,))
+        return None if told else shift.delta
+
+    @cached_property
+    def _shapeless(self) -> set[fx.Node]:
+        return shapeless_norms(self._trace)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """The same at all norms."""
+        if self._walk is None:
+            return predict(self._trace, initially=False, intervals=False, shares=False)
+        return _expected(self._trace, self._walk.on(), None, unusable=False, intervals=False)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,26 @@ MOST_COLOURS = 4
 
 @dataclass
 class Walk:
-    """A walk over a whole trace.
+    """A walk over a trace, as far as it has gone.
 
     Attributes:
         ledger: what it has found.
         calls: the operations, in order.
         shares: each dropout's share at the norms is worked out.
+        ahead: goes on, from norm to norm.
     """
 
     ledger: Ledger
     calls: Mapping[fx.Node, Call]
     shares: bool
+    ahead: Iterator[fx.Node]
+
+    def on(self, norm: fx.Node | None = None) -> Walk:
+        """Go on until Δ of a norm is known; without one, to the end."""
+        if norm is None or (norm in self.ledger.noisy and norm not in self.ledger.shifts):
+            with np.errstate(all="ignore"):
+                next((reached for reached in self.ahead if reached is norm), None)
+        return self
 
     def shared_out(self) -> Walk:
         """The same with each dropout's share, of weights that no norm has measured."""
@@ -85,10 +94,16 @@ class Walk:
 
 
 def kept(
-    trace: Trace, *, real: bool = False, trained: bool = False, training: Training | None = None
+    trace: Trace, *, real: bool = False, training: Training | None = None, like: Ledger | None = None
 ) -> Ledger:
-    """A ledger that has walked over the whole trace, without the dropouts' shares."""
-    return walked(trace, real=real, trained=trained, training=training, shares=False).ledger
+    """A ledger that has walked over the whole trace, without the dropouts' shares.
+
+    `like`: one of the same trace, whose modules without values are taken over.
+    """
+    walk = begun(trace, real=real, training=training, shares=False)
+    if like is not None:
+        walk.ledger.twins = like.twins
+    return walk.on().ledger
 
 
 def walked(
@@ -100,6 +115,18 @@ def walked(
     shares: bool = True,
 ) -> Walk:
     """A walk over the whole trace; see `Ledger`."""
+    return begun(trace, real=real, trained=trained, training=training, shares=shares).on()
+
+
+def begun(
+    trace: Trace,
+    *,
+    real: bool = False,
+    trained: bool = False,
+    training: Training | None = None,
+    shares: bool = True,
+) -> Walk:
+    """A walk that has not gone anywhere yet."""
     dropouts = tuple(
         site
         for site in trace.dropouts
@@ -132,9 +159,8 @@ def walked(
             site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
         ),
     )
-    with np.errstate(all="ignore"):
-        calls = _walk(trace, ledger, shares)
-    return Walk(ledger, calls, shares)
+    calls: dict[fx.Node, Call] = {}
+    return Walk(ledger, calls, shares, _walk(trace, ledger, calls, shares))
 
 
 def _layers_after(trace: Trace, weight_layers: Collection[fx.Node]) -> dict[fx.Node, int]:
@@ -157,9 +183,9 @@ def delta_at(site: NormSite, ledger: Ledger) -> float:
     return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
 
-def _walk(trace: Trace, ledger: Ledger, shares: bool) -> Mapping[fx.Node, Call]:
+def _walk(trace: Trace, ledger: Ledger, calls: dict[fx.Node, Call], shares: bool) -> Iterator[fx.Node]:
+    """Work out node by node; gives each norm when it is done."""
     env = ledger.results
-    calls: dict[fx.Node, Call] = {}
     removals: dict[fx.Node, Any] = {}
     needed = _needed(trace, ledger)
     for node in trace.graph.nodes:
@@ -185,7 +211,8 @@ def _walk(trace: Trace, ledger: Ledger, shares: bool) -> Mapping[fx.Node, Call]:
             env[node] = calibrated(env[node].on(1, len(mean)), mean, variance)
         if shares:
             _follow(call, removals)
-    return calls
+        if node in ledger.norms:
+            yield node
 
 
 def _recalibrated(
@@ -247,7 +274,9 @@ def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledge
         return None
     module = module_of(trace.model, node)
     if module is not None and not ledger.real:
-        module = without_values(module)
+        if module not in ledger.twins:
+            ledger.twins[module] = without_values(module)
+        module = ledger.twins[module]
     name = type(module).__name__ if module is not None else function_name(node.target)
     args, kwargs = fx.map_arg(node.args, env.get), fx.map_arg(node.kwargs, env.get)
     return Call(node, name, args, kwargs, module, value, ledger)

@@ -16,11 +16,11 @@ _T = TypeVar("_T")
 
 def replace(old: _T, /, **values: Any) -> _T:
     """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
-    fields = vars(old)
-    if not values.keys() <= fields.keys():
-        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - fields.keys())}")
+    fields = vars(old) | values
+    if len(fields) != len(vars(old)):
+        raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - vars(old).keys())}")
     new = object.__new__(type(old))
-    vars(new).update(fields, **values)
+    object.__setattr__(new, "__dict__", fields)
     return new
 
 

@@ -7,9 +7,10 @@ ledger accounts for there; and, in a graph without shapes, any dropout before th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 
+import numpy as np
 from torch import fx
 
 from dropout_lint.prediction.ops import Ledger
@@ -24,24 +25,31 @@ def with_unknowns(trace: Trace, prediction: Prediction, *ledgers: Ledger) -> Pre
     Args:
         ledgers: those that followed the noise; what one of them has at a norm is followed.
     """
-    followed = {norm: set[fx.Node]() for norm in trace.draws}
-    for ledger in ledgers:
-        for norm in followed:
-            noise = ledger.noise_at.get(norm, ())
-            followed[norm] |= {
-                site.node for site, part in zip(ledger.dropouts, noise, strict=False) if part > 0
-            }
-    shapeless = _shapeless(trace)
-    causes: dict[str, tuple[str, ...]] = {}
-    for site in trace.norms:
-        norm = site.node
-        told = list(_unaccounted(trace.draws.get(norm, ()), followed.get(norm, set())))
-        if norm in shapeless:
-            told.append(NO_SHAPES)
-        causes[norm.name] = tuple(dict.fromkeys(told))
-    return replace(
-        prediction, norms=tuple(_unknown(shift, causes.get(shift.node, ())) for shift in prediction.norms)
+    shapeless = shapeless_norms(trace)
+    found = (
+        _unknown(shift, causes_at(trace, site.node, shapeless, ledgers))
+        for site, shift in zip(trace.norms, prediction.norms, strict=True)
     )
+    return replace(prediction, norms=tuple(found))
+
+
+def causes_at(
+    trace: Trace, norm: fx.Node, shapeless: Set[fx.Node], ledgers: Iterable[Ledger]
+) -> tuple[str, ...]:
+    """Why Δ is not known at a norm, beside what the ledgers say themselves; nothing where it is known.
+
+    Args:
+        shapeless: `shapeless_norms`.
+        ledgers: those that followed the noise.
+    """
+    followed = {
+        ledger.dropouts[row].node
+        for ledger in ledgers
+        if norm in ledger.noise_at and norm in trace.draws
+        for row in np.flatnonzero(ledger.noise_at[norm] > 0)
+    }
+    told = list(_unaccounted(trace.draws.get(norm, ()), followed))
+    return tuple(dict.fromkeys([*told, NO_SHAPES] if norm in shapeless else told))
 
 
 def _unknown(shift: NormShift, causes: tuple[str, ...]) -> NormShift:
@@ -58,7 +66,7 @@ def _unaccounted(arrivals: tuple[Arrival, ...], followed: Set[fx.Node]) -> Itera
             yield arrival.draw
 
 
-def _shapeless(trace: Trace) -> set[fx.Node]:
+def shapeless_norms(trace: Trace) -> set[fx.Node]:
     """The norms that a dropout reaches in a graph without shapes: no moments come to them."""
     noisy = {site.node for site in trace.dropouts if site.active_in_train and site.spec.is_noisy}
     for node in trace.graph.nodes:

@@ -100,12 +100,8 @@ class Amounts:
 
         def fits(steps: Sequence[Step]) -> bool:
             together = (*others, *steps)
-            deltas = self.trials.deltas(together)
-            low = [name for name, delta in deltas.items() if not delta >= self.threshold]
-            if low:  # the cheaper of the two questions
-                floor = self.trials.deltas((*others, *gone))
-                if any(floor.get(name, 1.0) >= self.threshold for name in low):
-                    return False
+            if self.trials.loses(together, (*others, *gone), self.threshold):  # the cheaper of two questions
+                return False
             return not any(item.node in nodes for item in self._left(together))
 
         return fits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,8 @@ from dropout_lint.fixes.graph.rewrite import Rewriter, share_tree, untrained_tre
 from dropout_lint.fixes.plan.further import Composed
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.graph.ancestry import Ancestry
+from dropout_lint.guard.alone import at_rest
+from dropout_lint.prediction.bases import Along
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.terms import Severity
 from dropout_lint.trace.traced import DropoutSite, Trace
@@ -60,9 +62,15 @@ class _Carried:
         return self.before if self.trace is self.before.trace else self.before.again(self.trace, known)
 
     @cached_property
+    def along(self) -> Along:
+        """Δ norm by norm, without the rest."""
+        return Along(self.trace)
+
+    @cached_property
     def alone(self) -> Prediction:
-        """Δ at every norm, without the rest."""
-        return self.before.deltas_again(self.trace)
+        """The same at all of them."""
+        with at_rest(self.trace.model):
+            return self.along.prediction
 
     @property
     def prediction(self) -> Prediction:
@@ -90,6 +98,7 @@ class Trials:
         self.flow = Ancestry(before.trace)
         self._trained = before.prediction.basis == "checkpoint"
         self._last: _Carried | None = None
+        self._compared: _Carried | None = None
         self._deltas: dict[Key, Mapping[str, float]] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
 
@@ -102,6 +111,39 @@ class Trials:
                 shift.node: shift.delta for shift in norms if shift.shifts and shift.delta is not None
             }
         return self._deltas[key]
+
+    def loses(self, steps: Sequence[Step], instead: Sequence[Step], threshold: float) -> bool:
+        """Whether some norm is under the threshold after `steps`, and not after `instead`: both graphs are
+        gone through only as far as the first.
+        """
+        key = _key(steps)
+        names, delta_of = self._norm_by_norm(self._carried(key, steps), key)
+        without_of: Callable[[str], float | None] | None = None
+        with at_rest(self.trace.model):
+            for name in names:
+                delta = delta_of(name)
+                if delta is None or delta >= threshold:
+                    continue
+                if without_of is None:
+                    without_of = self._without(instead)
+                without = without_of(name)
+                if without is None or without >= threshold:
+                    return True
+        return False
+
+    def _norm_by_norm(
+        self, carried: _Carried, key: Key
+    ) -> tuple[Iterable[str], Callable[[str], float | None]]:
+        """The norms, and what gives Δ at one of them."""
+        known = self._deltas.get(key)
+        return (carried.along, carried.along.delta) if known is None else (known, known.get)
+
+    def _without(self, instead: Sequence[Step]) -> Callable[[str], float | None]:
+        """What gives Δ at a norm after the steps that others are compared to; those of the last time stay."""
+        key = _key(instead)
+        if self._compared is None or self._compared.key != key:
+            self._compared = self._carry_out(key, instead)
+        return self._norm_by_norm(self._compared, key)[1]
 
     def remaining(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:
         """What is found about dropout calls, before or after the steps."""
@@ -131,10 +173,13 @@ class Trials:
         if not key and not self._trained:
             return _Carried(key, self.before, self.trace, {})
         if self._last is None or self._last.key != key:
-            rewriter = Rewriter(self.trace, untrained_tree if self._trained else share_tree)
-            trace = rewriter.apply(steps)
-            self._last = _Carried(key, self.before, trace, rewriter.origin, rewriter.placed)
+            self._last = self._carry_out(key, steps)
         return self._last
+
+    def _carry_out(self, key: Key, steps: Sequence[Step]) -> _Carried:
+        rewriter = Rewriter(self.trace, untrained_tree if self._trained else share_tree)
+        trace = rewriter.apply(steps)
+        return _Carried(key, self.before, trace, rewriter.origin, rewriter.placed)
 
 
 def _key(steps: Sequence[Step]) -> Key:

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,8 +43,7 @@ _DEV_NODES, _DEV_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _DEV_WEIGHTS = _DEV_WEIGHTS / _DEV_WEIGHTS.sum()
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(NamedTuple):
     """What f makes of a normal component.
 
     Attributes:
@@ -70,13 +68,13 @@ def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -
     energy_slope, t_energy_slope = x.energy_slopes
     train = x.mean, x.dev, x.var, x.sig**2, energy_slope * x.component_scale
     test = x.t_mean, x.t_dev, x.t_var, x.t_var, t_energy_slope
-    if not homogeneous or np.any(x.dev) != np.any(x.t_dev):
+    if not homogeneous or x.dev.any() != x.t_dev.any():
         before, after = (_passed(moments, *each, x.energy_variance) for each in (train, test))
         return _after(x, before, after, homogeneous)
     pairs = zip(train, test, strict=True)  # a closed form takes both modes at once
     mean, dev, var, signal, slope = (np.concatenate([of, t_of[None]]) for of, t_of in pairs)
-    both = vars(_passed(moments, mean, dev, var, signal, slope, x.energy_variance))
-    before, after = (Passed(**{name: of[rows] for name, of in both.items()}) for rows in (np.s_[:-1], -1))
+    both = _passed(moments, mean, dev, var, signal, slope, x.energy_variance)
+    before, after = (Passed(*(of[rows] for of in both)) for rows in (np.s_[:-1], -1))
     return _after(x, before, after, homogeneous)
 
 
@@ -101,18 +99,15 @@ def _passed(  # noqa: PLR0917 - the symbols of the series below
     low_high = np.array([-1.0, 1.0]).reshape(2, *[1] * var.ndim)
     louder = 1 + low_high * math.sqrt(energy_variance)
     means = mean + low_high * np.copysign(np.sqrt(along), energy_slope)
-    each = _hermite(
-        moments, means, np.broadcast_to(dev, means.shape), (var - along) * louder, (signal - along) * louder
-    )
+    each = _hermite(moments, means, dev, (var - along) * louder, (signal - along) * louder)
     energy_slope = (each.mean[1] - each.mean[0]) / 2
-    rows = ((name, getattr(each, name)) for name in ("mean", "dev", "first", "slope", "var", "data"))
-    both = {name: (low + high) / 2 for name, (low, high) in rows}
-    both["var"], both["data"] = both["var"] + energy_slope**2, both["data"] + energy_slope**2
-    return Passed(**both, energy_slope=energy_slope)
+    both = Passed(*((low + high) / 2 for low, high in each))
+    square = energy_slope**2
+    return both._replace(var=both.var + square, data=both.data + square, energy_slope=energy_slope)
 
 
 def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signal: Array) -> Passed:
-    ratio = np.clip(quotient(signal, var, 1.0), 0.0, 1.0)
+    ratio = np.minimum(np.maximum(quotient(signal, var, 1.0), 0.0), 1.0)
     first, spread, variance, a1, a2 = spread_moments(moments, mean, dev, var)
     linear = np.minimum(a1**2, variance)
     square = np.minimum(a2**2, variance - linear)
@@ -181,17 +176,18 @@ def spread_moments(
     moments: MomentFunction, mean: Array, dev: Array, var: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Moments of f where the channel mean itself is `mean + dev·ζ`."""
-    if not np.any(dev):
+    if not dev.any():
         first, variance, a1, a2 = moments(mean, var)
         return first, np.zeros_like(first), variance, a1, a2
     centre = mean[..., None] + dev[..., None] * _DEV_NODES
-    first, variance, a1, a2 = moments(centre, np.broadcast_to(var[..., None], centre.shape))
+    first, variance, a1, a2 = moments(centre, var[..., None])
     overall = first @ _DEV_WEIGHTS
-    sign = np.sign(((first - overall[..., None]) * _DEV_NODES) @ _DEV_WEIGHTS * np.where(dev < 0, -1, 1))
-    spread = np.sqrt(((first - overall[..., None]) ** 2) @ _DEV_WEIGHTS)
+    apart = first - overall[..., None]
+    falls = (apart * _DEV_NODES) @ _DEV_WEIGHTS * np.where(dev < 0, -1, 1) < 0
+    spread = np.sqrt(apart**2 @ _DEV_WEIGHTS)
     return (
         overall,
-        np.where(sign < 0, -spread, spread),
+        np.where(falls, -spread, spread),
         variance @ _DEV_WEIGHTS,
         a1 @ _DEV_WEIGHTS,
         a2 @ _DEV_WEIGHTS,

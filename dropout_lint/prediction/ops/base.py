@@ -65,6 +65,7 @@ class Ledger:
         layers_after: weight layers on the longest way from a node to the output.
         reestimated: norms whose running variance was taken with dropout off.
         noisy: nodes that depend on some dropout.
+        twins: the modules that were called, and what they are without values.
         measured: node → mean and variance per channel that a trained norm behind it holds.
         shifts: Δ and the noise shares at each norm node, filled in on the way.
         at_dropout: what each dropout drops.
@@ -86,6 +87,7 @@ class Ledger:
     silent: frozenset[fx.Node] = frozenset()
     reestimated: frozenset[fx.Node] = frozenset()
     noisy: frozenset[fx.Node] = frozenset()
+    twins: dict[nn.Module, nn.Module] = field(default_factory=dict)
     measured: Mapping[fx.Node, tuple[Array, Array]] = field(default_factory=dict)
     weight_layers: frozenset[fx.Node] = frozenset()
     layers_after: Mapping[fx.Node, int] = field(default_factory=dict)

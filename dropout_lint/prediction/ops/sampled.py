@@ -63,13 +63,16 @@ def constant_of(call: Call) -> Parameter | None:
     fill = _FILLS.get(call.name)
     if fill is not None and not (call.name == "new" and _has_values(call)):
         return Parameter(torch.full(call.shape, fill, dtype=call.value.dtype))
+    sources, known = call.node.all_input_nodes, call.ledger.results
+    if sources and call.name != "mutated" and all(isinstance(known.get(node), State) for node in sources):
+        return None  # not all of them are functions of the others
     try:
         inner = _steps(call)
         given = _arguments(call, inner)
     except Unrunnable:
         return None
-    known = all(_is_constant(value) for value in leaves(tuple(given.values())))
-    return _run_once(call, inner, given) if known else _reformed(call)
+    constant = all(_is_constant(value) for value in leaves(tuple(given.values())))
+    return _run_once(call, inner, given) if constant else _reformed(call)
 
 
 def _run_once(call: Call, inner: Sequence[fx.Node], given: Mapping[fx.Node, Any]) -> Parameter | None:
