@@ -213,17 +213,16 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
     unknown = tuple(sorted(ledger.unknown.get(site.node, ())))
     if unknown:
         return NormShift(site.name, site.node.name, None, basis, shifts=site.spec.shifts, unknown=unknown)
-    names = [drop.name for drop in ledger.dropouts]
     delta = delta_at(site, ledger)
     if seen is not None:
         delta = seen.beside(delta)
-    _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(names))))
+    _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(ledger.dropouts))))
     total = float(noise.sum())
     shares: dict[str, float] = {}
     if total > 0 and delta < 1:
-        for name, part in zip(names, noise, strict=True):
-            if part > 0:
-                shares[name] = shares.get(name, 0.0) + float(part) / total
+        for row in np.flatnonzero(noise > 0):
+            name = ledger.dropouts[row].name
+            shares[name] = shares.get(name, 0.0) + float(noise[row]) / total
         if seen is not None:
             shares = seen.shares_beside(shares)
     return NormShift(
@@ -242,10 +241,9 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
 def _fed(site: NormSite, ledger: Ledger, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """`NormShift.fed` of the dropouts that have a share: of several calls the one that does most."""
     found: dict[str, tuple[float, float]] = {}
-    if site.node not in ledger.fed or site.node in ledger.reestimated:
+    if not shares or site.node not in ledger.fed or site.node in ledger.reestimated:
         return found
     for drop, delta, share in zip(ledger.dropouts, *ledger.fed[site.node], strict=True):
-        one = float(delta), float(share)
-        if drop.name in shares and (drop.name not in found or one[0] < found[drop.name][0]):
-            found[drop.name] = one
+        if drop.name in shares and (drop.name not in found or delta < found[drop.name][0]):
+            found[drop.name] = float(delta), float(share)
     return found

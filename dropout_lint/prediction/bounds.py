@@ -39,9 +39,10 @@ def of_loud_data(site: NormSite, ledger: Ledger) -> list[float]:
     noises = ledger.noise_at.get(site.node)
     if noises is None:
         return []
+    masks = [ledger.dropouts[row] for row in ledger.keeping_moments if noises[row] > 0]
     second = [
         sum(draw.probability * draw.factor**2 for draw in draws(mask.spec))
-        for mask, noise in zip(ledger.dropouts, noises, strict=True)
-        if noise > 0 and mask.spec.noise.mask.keeps_moments and mask.spec.p < 1
+        for mask in masks
+        if mask.spec.p < 1
     ]
     return [1 / math.prod(second)] if second else []

@@ -30,7 +30,6 @@ from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
-from dropout_lint.terms import Noise
 from dropout_lint.trace.draws import is_random
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, module_of
 
@@ -439,7 +438,7 @@ def _within_batches(x: State, ledger: Ledger) -> State:
     """`x` as a norm sees it that normalises by the batch: a mask that whole batches share moves the mean of a
     batch, which is no variance within it.
     """
-    rows = [row for row, site in enumerate(ledger.dropouts) if site.spec.noise is Noise.BATCH]
+    rows = ledger.batch_wide
     if not rows:
         return x
     if x.components > 1 and x.source in rows:

@@ -302,6 +302,8 @@ def _activated(call: Call, x: Removal, y: Removal) -> Removal:
         return y
     short = x.noise @ x.seen.counts
     rows = np.flatnonzero(short > LEAST_SHARE * short.sum())
+    if not len(rows):
+        return y
     train, test, drift = (
         np.concatenate([values[rows], base[None]])
         for values, base in ((x.train, x.total), (x.test, x.seen.t_var), (x.drift, np.ones_like(x.total)))

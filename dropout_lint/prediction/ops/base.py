@@ -20,6 +20,7 @@ from torch import fx, nn
 from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
+from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
 
 
@@ -115,6 +116,16 @@ class Ledger:
     def over(self) -> dict[int, str]:
         """What a draw of the masks that were met is shared over (`State.mask`), by the dropout's row."""
         return {}
+
+    @cached_property
+    def batch_wide(self) -> list[int]:
+        """The dropouts whose mask whole batches share."""
+        return [row for row, site in enumerate(self.dropouts) if site.spec.noise is Noise.BATCH]
+
+    @cached_property
+    def keeping_moments(self) -> list[int]:
+        """The dropouts that keep mean and variance: alpha dropout."""
+        return [row for row, site in enumerate(self.dropouts) if site.spec.noise.mask.keeps_moments]
 
     @cached_property
     def tied(self) -> npt.NDArray[np.bool_]:
