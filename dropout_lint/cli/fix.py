@@ -15,6 +15,7 @@ from dropout_lint.cli import console, options
 from dropout_lint.config import Settings
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, NoModelError
+from dropout_lint.guard.lasting import for_good
 from dropout_lint.loading.compat import own_process
 from dropout_lint.runs.check import rules_of
 from dropout_lint.runs.failures import is_missing_import
@@ -94,7 +95,8 @@ def command(
     rules = rules_of(loaded.settings)
     with console.report_stream() as stdout:
         if own_process():
-            from dropout_lint.fixes.source.prover import shared
+            with for_good():
+                from dropout_lint.fixes.source.prover import shared
 
             shared().fork()
         models, status = models_of(names, loaded.settings)

@@ -57,6 +57,7 @@ class Ancestry:
             for parent in node.all_input_nodes:
                 mask |= self.masks[parent]
             self.masks[node] = mask
+        self._sides = {node: self._joined(node) for node in self.nodes}
         self.joins = tuple(node for node in self.nodes if len(self.sides(node)) > 1)
         self.weights = self._of_kind(Kind.WEIGHT)
         self.pools = self._of_kind(Kind.POOL)
@@ -121,6 +122,9 @@ class Ancestry:
 
     def sides(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The inputs that an add, a subtraction or a concat joins, () for other nodes."""
+        return self._sides[node]
+
+    def _joined(self, node: fx.Node) -> tuple[fx.Node, ...]:
         kind = self.kind(node)
         if not kind & (Kind.ADD | Kind.CONCAT):
             return ()

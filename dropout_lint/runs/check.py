@@ -13,6 +13,7 @@ import msgspec
 from dropout_lint import __version__
 from dropout_lint.config import Settings
 from dropout_lint.errors import DropoutLintError
+from dropout_lint.guard.lasting import for_good
 from dropout_lint.report.convert import report_of
 from dropout_lint.report.drawing import Drawing
 from dropout_lint.report.installed import in_installed
@@ -59,7 +60,8 @@ def rules_of(settings: Settings) -> RuleSet:
 
 def lint_target(target: str, settings: Settings, rules: RuleSet) -> list[Outcome]:
     """`linting.lint_target`, which imports torch: a run whose results are all kept never comes here."""
-    from dropout_lint.runs import linting
+    with for_good():
+        from dropout_lint.runs import linting
 
     return linting.lint_target(target, settings, rules)
 

@@ -67,6 +67,8 @@ class Materials:
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """A new tensor of the same shape: what an operation that keeps the shape would return."""
+        if tensor.is_meta and tensor.layout is torch.strided and tensor.is_contiguous():
+            return self._make(tensor)  # on meta tensors, `empty_like` is written in Python
         return torch.empty_like(tensor)
 
     def contiguous_like(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ the dropout is found by no rule any more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import cast
@@ -219,12 +219,19 @@ def fork_of(flow: Ancestry, join: fx.Node) -> fx.Node:
 
 def _plain(flow: Ancestry, upper: fx.Node, lower: fx.Node) -> bool:
     """Whether one way leads from `upper` to `lower` that passes no weight layer, norm, pooling or join."""
-    node: fx.Node | None = lower
-    while node is not None and node is not upper:
+    key = _plain, lower
+    if key not in flow.memory:
+        flow.memory[key] = frozenset(_plainly_above(flow, lower))
+    return upper in cast("frozenset[fx.Node]", flow.memory[key])
+
+
+def _plainly_above(flow: Ancestry, node: fx.Node | None) -> Iterator[fx.Node]:
+    """A node, and those from which a plain way leads to it."""
+    while node is not None:
+        yield node
         if flow.is_weight(node) or flow.is_norm(node) or flow.is_pool(node) or len(flow.sides(node)) > 1:
-            return False
+            return
         node = flow.source(node)
-    return node is upper
 
 
 def branch_anchor(flow: Ancestry, branch: Branch) -> Anchor | None:
