@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,6 +16,7 @@ from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import Walk, begun, delta_at, finite, kept, walked
 from dropout_lint.prediction.ops import Ledger
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import causes_at, shapeless_norms, with_unknowns

@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def replace(old: _T, /, **values: Any) -> _T:
-    """`dataclasses.replace` for states, which make thousands of copies: without a call of the constructor."""
+    """`dataclasses.replace` for what is copied thousands of times: without a call of the constructor."""
     fields = vars(old) | values
     if len(fields) != len(vars(old)):
         raise TypeError(f"{type(old).__name__} has no {sorted(values.keys() - vars(old).keys())}")
@@ -26,6 +26,8 @@ def replace(old: _T, /, **values: Any) -> _T:
 
 def quotient(part: Array | float, whole: Array, otherwise: float = 0.0) -> Array:
     """`part / whole` where the whole is above 0, else `otherwise`."""
+    if whole.size == 1 and whole.item() > 0:
+        return part / whole
     positive = whole > 0
     if positive.all():
         return part / whole

@@ -211,8 +211,10 @@ class State:
         """(G,) `covariance_growth`, worked out where it is not given; where a channel's own signal fades
         in test mode, so does what it has in common with others.
         """
-        border_variance, t_border = self.border_variances
-        data, test = self.data - border_variance, self.t_var - t_border
+        data, test = self.data, self.t_var
+        if self.from_weight_layer and self.border_variance is not None:
+            border_variance, t_border = self.border_variances
+            data, test = data - border_variance, test - t_border
         own: Array = quotient(test, data, 1.0)
         if self.covariance_growth is None:
             return own
@@ -250,7 +252,7 @@ class State:
             or self.t_energy_slope is None
             or self.energy_slope.shape != self.t_mean.shape
         ):
-            return np.zeros_like(self.t_mean), np.zeros_like(self.t_mean)
+            return np.zeros(self.t_mean.shape), np.zeros(self.t_mean.shape)
         bound, t_bound = np.sqrt(np.maximum(self.data, 0.0)), np.sqrt(np.maximum(self.t_var, 0.0))
         return np.clip(self.energy_slope, -bound, bound), np.clip(self.t_energy_slope, -t_bound, t_bound)
 
@@ -263,7 +265,7 @@ class State:
             or self.t_border_variance is None
             or self.border_variance.shape != self.data.shape
         ):
-            return np.zeros_like(self.data), np.zeros_like(self.data)
+            return np.zeros(self.data.shape), np.zeros(self.data.shape)
         return np.minimum(self.border_variance, self.data), np.minimum(self.t_border_variance, self.t_var)
 
     @property
@@ -409,7 +411,7 @@ class State:
 
     def scaled(self, factor: Array | float, shift: Array | float = 0.0) -> State:
         """`factor·x + shift`, per group."""
-        square = np.asarray(factor) ** 2
+        square, plain = factor * factor, isinstance(shift, float) and shift == 0
         return replace(
             self,
             t_mean=self.t_mean * factor + shift,
@@ -421,7 +423,7 @@ class State:
             var=self.var * square,
             data=self.data * square,
             noise=self.noise * square,
-            levels=self.levels if np.all(np.asarray(shift) == 0) else (),
+            levels=self.levels if plain or not np.any(shift) else (),
             skew=None if self.skew is None else self.skew.times(np.sign(factor)),
             energy_slope=None if self.energy_slope is None else self.energy_slope * factor,
             t_energy_slope=None if self.t_energy_slope is None else self.t_energy_slope * factor,

@@ -15,6 +15,7 @@ from dropout_lint.fixes.plan.planner import Plan
 from dropout_lint.fixes.plan.steps import Promise
 from dropout_lint.fixes.plan.trials import Trials
 from dropout_lint.guard.alone import at_rest
+from dropout_lint.guard.lasting import unsearched
 from dropout_lint.inputs.example import Built
 from dropout_lint.layers import STANDARD, Catalogue, ExtraDropout
 from dropout_lint.layers.assumed import idle
@@ -131,7 +132,8 @@ def _noted(outcome: Outcome, notes: list[str]) -> Outcome:
 
 def _draft(trials: Trials, findings: Sequence[Finding]) -> Plan:
     """What `dropout-lint fix` plans; what edits source is loaded only where there is something to fix."""
-    from dropout_lint.fixes.source.engine import draft_source
+    with unsearched():
+        from dropout_lint.fixes.source.engine import draft_source
 
     return draft_source(trials, findings)
 

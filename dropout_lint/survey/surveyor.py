@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from dropout_lint.graph.flow import Flow
 from dropout_lint.graph.operations import Kind, is_mutation
 from dropout_lint.layers import Noise
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.survey.branches import Branch, Branches
 from dropout_lint.survey.facts import Facts, of_shift

@@ -112,8 +112,8 @@ def _hermite(moments: MomentFunction, mean: Array, dev: Array, var: Array, signa
     linear = np.minimum(a1**2, variance)
     square = np.minimum(a2**2, variance - linear)
     data = linear * ratio + square * ratio**2 + (variance - linear - square) * ratio**3
-    slope = np.divide(a1, np.sqrt(np.maximum(var, 0.0)), out=np.zeros_like(a1), where=var > 0)
-    return Passed(first, spread, variance, data, linear * ratio, slope, np.zeros_like(first))
+    slope = np.divide(a1, np.sqrt(np.maximum(var, 0.0)), out=np.zeros(a1.shape), where=var > 0)
+    return Passed(first, spread, variance, data, linear * ratio, slope, np.zeros(first.shape))
 
 
 def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
@@ -178,7 +178,7 @@ def spread_moments(
     """Moments of f where the channel mean itself is `mean + dev·ζ`."""
     if not dev.any():
         first, variance, a1, a2 = moments(mean, var)
-        return first, np.zeros_like(first), variance, a1, a2
+        return first, np.zeros(first.shape), variance, a1, a2
     centre = mean[..., None] + dev[..., None] * _DEV_NODES
     first, variance, a1, a2 = moments(centre, var[..., None])
     overall = first @ _DEV_WEIGHTS

@@ -40,6 +40,12 @@ class Taps:
     pair: Array
     kernel_size: tuple[int, ...] = ()
 
+    @functools.cached_property
+    def means(self) -> tuple[float, float, float]:
+        """Mean over the taps of the fraction, of how it varies over the output, and of its square."""
+        single, count = self.single, len(self.single)
+        return single.sum() / count, (single - single**2).sum() / count, (single**2).sum() / count
+
     @property
     def neighbours(self) -> bool:
         """Whether what its positions have in common is to be added up."""

@@ -37,7 +37,7 @@ from dropout_lint.prediction.correlation import between, mean_correlation
 from dropout_lint.prediction.expected import smoothed
 from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.kernel import Taps, apply, powers, responses, squares
-from dropout_lint.prediction.parts import replace
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 
@@ -233,13 +233,13 @@ def amplified(x: State, factor: Array, signal: Array, amplified_noise: Array | N
     `signal` is the part of `x.data` that this holds for (not the pattern that padding makes),
     `amplified_noise` the noise, (S, G): what the state says where it is not given.
     """
-    if np.all(factor == 1):
+    if (factor == 1).all():
         return x
     more = (factor - 1) * signal
     amplified_noise = x.amplified_noise if amplified_noise is None else amplified_noise
     noise = x.noise + (factor - 1) * amplified_noise
     data = np.maximum(x.data + more, 0.0)
-    scale = np.divide(data, x.data, out=np.ones_like(data), where=x.data > 0)
+    scale = quotient(data, x.data, 1.0)
     var = x.var + more + (noise - x.noise).sum(0)
     if x.components > 1:  # what a pending mask leaves of each
         older, now = (np.delete(rows, x.source, axis=0).sum(0) for rows in (x.noise, noise))
@@ -260,7 +260,7 @@ def _overlap(x: State, fan_in: float, taps: Taps) -> float:
     """tr C²/(tr C)² of the data part over the inputs of one output, channels and taps taken as separable."""
     among_taps = 1.0
     if taps.kernel_size:
-        n = float(np.prod(taps.kernel_size))
+        n = math.prod(taps.kernel_size)
         among_taps = mean_correlation(x.rho**2, taps.kernel_size) if n > 1 else 1.0
     return float((1 / fan_in + (1 - 1 / fan_in) * x.channel_correlation) * among_taps)
 
@@ -270,15 +270,16 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
     x = x.on(x.axis, c_in)
     count = len(taps.single)
     fan_in = c_in / groups * count
-    inside, cut = taps.single.sum() / count, (taps.single - taps.single**2).sum() / count
-    whole = (taps.single**2).sum() / count
+    inside, cut, whole = taps.means
     if groups == c_in and x.groups > 1 and c_out % c_in == 0:  # depthwise: the groups stay apart
         counts, gather = x.counts * (c_out / c_in), np.eye(x.groups)
     else:
         counts, gather = np.array([float(c_out)]), (x.counts / x.counts.sum())[:, None]
 
+    alone = gather.size == 1  # the one group is the mean over all
+
     def power(rows: Array) -> Array:
-        result: Array = DEFAULT_GAIN * (rows @ gather)
+        result: Array = DEFAULT_GAIN * (rows if alone else rows @ gather)
         return result
 
     def spread(mean: Array, dev: Array) -> Array:
@@ -286,9 +287,6 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         return result
 
     covariance_growths, plain = power(x.covariance_growths * x.data), power(x.data)
-    x = replace(
-        x, covariance_growth=np.divide(covariance_growths, plain, out=np.ones(len(counts)), where=plain > 0)
-    )
     t_cut, border = cut * power(x.t_mean**2 + x.t_dev**2), cut * power(x.mean**2 + x.dev**2)
     noise = inside * power(x.noise)
     return replace(
@@ -304,13 +302,12 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
         var=inside * power(x.var) + border,
         data=inside * power(x.data) + cut * power(x.train_mean**2 + x.train_dev**2),
         noise=noise,
+        covariance_growth=quotient(covariance_growths, plain, 1.0),
         energy_slope=None,
         t_energy_slope=None,
         sample_mask_slope=None,
-        shared_by_positions=np.divide(
-            inside * power(x.noise * x.shared_by_positions), noise, out=np.zeros_like(noise), where=noise > 0
-        ),
-        shared_by_channels=np.ones_like(noise),
+        shared_by_positions=quotient(inside * power(x.noise * x.shared_by_positions), noise),
+        shared_by_channels=np.ones(noise.shape),
     )
 
 
@@ -322,7 +319,7 @@ def _trained(y: State, x: State, learned: float) -> State:
     mode raises what channels have in common, as it does behind a rectifier in the last layers.
     """
     noise, amplifies = x.noise @ x.counts, x.amplified_noise @ x.counts
-    part = np.divide(amplifies, noise, out=np.zeros_like(noise), where=noise > 0)
+    part = quotient(amplifies, noise)
     y = replace(y, covariance_growth=np.minimum(y.covariance_growths, x.withheld))
     z = amplified(y, np.full(y.groups, learned), y.data, y.noise * part[:, None])
     z = replace(z, rho=smoothed(z.rho, learned))
