@@ -15,6 +15,7 @@ from dropout_lint.inputs.example import Location
 from dropout_lint.inputs.shapes import as_inputs
 from dropout_lint.layers import STANDARD, Catalogue
 from dropout_lint.prediction import predict
+from dropout_lint.prediction.bases import Along
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.rules import DEFAULT_THRESHOLD, RuleSet, load_rules
 from dropout_lint.rules.findings import Finding, ProgramFinding
@@ -106,6 +107,11 @@ class Analysis:
             with at_rest(rewritten.model):
                 return Analysis(rewritten, self.options, deltas.shared())
         return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
+
+    def along(self, rewritten: Trace) -> Along:
+        """Δ alone of a rewritten graph of the same model, norm by norm; it has no statistics of training."""
+        with at_rest(rewritten.model):
+            return Along(rewritten)
 
     def of(self, model: nn.Module) -> Analysis:
         """The analysis of another model with the same inputs, under the same options."""

@@ -112,7 +112,7 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
     """a + b, whose data parts correlate by `agreement` in either mode."""
     same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
     if (
-        not same and np.any(a.dev) and np.any(b.dev)
+        not same and a.dev.any() and b.dev.any()
     ):  # two spreads have no common sign: components cannot hold both
         a, b = a.collapse(), b.collapse()
     a, b = paired(a, b)
@@ -174,18 +174,17 @@ def _joint_data_correlation(parts: Sequence[State], agreement: float = 0.0) -> A
     correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
     little.
     """
-    kins = np.stack([x.data_correlation[:, 0] for x in parts])
-    noise = np.stack([x.independent_noise @ x.counts for x in parts])
+    kins = np.array([x.data_correlation[:, 0] for x in parts])
+    noise = np.array([x.independent_noise @ x.counts for x in parts])
     data = np.array([x.counts @ x.data for x in parts])
     along, roots = np.sqrt(kins * noise), np.sqrt(data)
 
-    def agreeing(same: Array, all_pairs: Array) -> Array:
-        result: Array = same + agreement * (all_pairs - same)
-        return result
-
-    cov = agreeing(roots @ along, roots.sum() * along.sum(0))
-    total = noise.sum(0) + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
-    power = total * agreeing(data.sum(), roots.sum() ** 2)
+    cov, total, every = roots @ along, noise.sum(0), data.sum()
+    if agreement:
+        cov = cov + agreement * (roots.sum() * along.sum(0) - cov)
+        total = total + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
+        every = every + agreement * (roots.sum() ** 2 - every)
+    power = total * every
     held = np.divide(cov**2, power, out=kins.max(0), where=power > 0)
     result: Array = (np.minimum(held, 1.0) ** 2)[:, None]
     return result

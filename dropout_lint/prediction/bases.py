@@ -147,15 +147,14 @@ def _expected(
 
 
 class Along:
-    """Δ at the norms of a trace, without intervals and shares: each is worked out when it is asked for, with
-    what lies before it.
+    """Δ that training is expected to lead to at the norms of a trace, without intervals and shares: each is
+    worked out when it is asked for, with what lies before it.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._sites = {site.node.name: site for site in trace.norms if site.spec.shifts}
-        trained = available_basis(trace.model) == "checkpoint"
-        self._walk = None if trained else begun(trace, training=TYPICAL, shares=False)
+        self._walk = begun(trace, training=TYPICAL, shares=False)
 
     def __iter__(self) -> Iterator[str]:
         """The norms that remember a variance, by the names of their nodes, in the order of the data."""
@@ -164,9 +163,8 @@ class Along:
     def delta(self, name: str) -> float | None:
         """Δ at one of them; None where it is unknown, and at others."""
         site = self._sites.get(name)
-        if site is None or self._walk is None:
-            shift = None if site is None else self.prediction.at(name)
-            return None if shift is None else shift.delta
+        if site is None:
+            return None
         shift = shift_at(site, self._walk.on(site.node).ledger, "trained-estimate")
         told = causes_at(self._trace, site.node, self._shapeless, (self._walk.ledger,))
         return None if told else shift.delta
@@ -177,10 +175,9 @@ class Along:
 
     @cached_property
     def prediction(self) -> Prediction:
-        """The same at all norms."""
-        if self._walk is None:
-            return predict(self._trace, initially=False, intervals=False, shares=False)
-        return _expected(self._trace, self._walk.on(), None, unusable=False, intervals=False)
+        """The same at all norms; `Prediction.shared` gives it with shares."""
+        unusable = available_basis(self._trace.model) == "checkpoint"
+        return _expected(self._trace, self._walk.on(), None, unusable=unusable, intervals=False)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

@@ -181,12 +181,14 @@ class State:
     @property
     def train_mean(self) -> Array:
         """(G,) mean in train mode."""
-        return self.prob @ self.mean
+        mean: Array = self.mean[0] if self.components == 1 else self.prob @ self.mean
+        return mean
 
     @property
     def train_dev(self) -> Array:
         """(G,) signed spread of the channel means in train mode."""
-        return self.prob @ self.dev
+        dev: Array = self.dev[0] if self.components == 1 else self.prob @ self.dev
+        return dev
 
     @property
     def train_var(self) -> Array:

@@ -64,7 +64,7 @@ class _Carried:
     @cached_property
     def along(self) -> Along:
         """Δ norm by norm, without the rest."""
-        return Along(self.trace)
+        return self.before.along(self.trace)
 
     @cached_property
     def alone(self) -> Prediction:
