@@ -71,7 +71,7 @@ OPERATIONS = _table(
     (Kind.PLAIN, "batch_norm getattr"),
     # reductions and pooling
     (Kind.REDUCTION, "mean amax max sum logsumexp"),
-    (Kind.PLAIN, "nanmean amin min norm vector_norm std std_mean var var_mean topk cumsum"),
+    (Kind.PLAIN, "nanmean amin min norm vector_norm std std_mean var var_mean topk cumsum diff"),
     (Kind.REDUCTION | Kind.RESIZE, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
     (Kind.REDUCTION | Kind.RESIZE, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
     (Kind.REDUCTION | Kind.RESIZE, "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d"),

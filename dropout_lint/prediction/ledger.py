@@ -21,6 +21,7 @@ from dropout_lint.prediction.expected import Training
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
 from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
 from dropout_lint.prediction.ops.dropout import drop
+from dropout_lint.prediction.ops.filters import note_filter
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
@@ -302,6 +303,7 @@ def _evaluate(call: Call) -> Any:
         return drop(x, spec, row, over or "element")
     if node in ledger.silent:
         return call.x
+    note_filter(call)
     transfer = None if is_complex(node) or reads_complex(call) else transfer_of(call)
     if transfer is None and node in ledger.norms:
         transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")

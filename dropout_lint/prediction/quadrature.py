@@ -86,6 +86,22 @@ def moments_by_quadrature(function: PointFunction) -> MomentFunction:
     return moments
 
 
+def logarithm(shift: float = 0.0) -> MomentFunction:
+    """Of log(x + shift): what a network takes logarithms of is positive, and is taken as log-normal.
+
+    With s² = log(1 + σ²/m²):  E = log m - s²/2,  Var = s²,  Cov(x, log x) = m·s².
+    """
+
+    def moments(mean: Array, variance: Array) -> Moments:
+        m, v = np.maximum(mean + shift, 1e-6), np.maximum(variance, 1e-300)
+        square = np.log1p(v / m**2)
+        linear = m * square / np.sqrt(v)
+        rest = np.sqrt(np.maximum(square - linear**2, 0.0))
+        return np.log(m) - square / 2, square, linear, rest
+
+    return moments
+
+
 def normal_cdf(x: Array) -> Array:
     """Φ(x)."""
     result: Any = torch.special.ndtr(torch.from_numpy(np.ascontiguousarray(x))).numpy()

@@ -28,6 +28,7 @@ from dropout_lint.prediction.quadrature import (
     Array,
     MomentFunction,
     PointFunction,
+    logarithm,
     moments_by_quadrature,
     noisy_rectified,
     rectified,
@@ -352,8 +353,6 @@ FUNCTIONS: Mapping[str, PointFunction] = {
     "tanhshrink": F.tanhshrink,
     "exp": lambda t: torch.exp(t.clamp(max=20.0)),
     "expm1": lambda t: torch.expm1(t.clamp(max=20.0)),
-    "log": lambda t: torch.log(t.clamp(min=1e-6)),
-    "log1p": lambda t: torch.log1p(t.clamp(min=-1 + 1e-6)),
     "sqrt": lambda t: torch.sqrt(t.clamp(min=0.0)),
     "rsqrt": lambda t: torch.rsqrt(t.clamp(min=1e-3)),
     "reciprocal": lambda t: torch.where(t.abs() < 1e-2, torch.zeros_like(t), 1 / t),
@@ -385,7 +384,14 @@ PARAMETRISED: Mapping[str, Any] = {
     "clamp_min": torch.clamp_min,
     "clamp_max": torch.clamp_max,
 }
+LOGARITHMS: Mapping[str, MomentFunction] = {"log": logarithm(), "log1p": logarithm(1.0)}
 IGNORED_KEYWORDS = ("inplace", "out", "input")
+
+
+@activation(functions=LOGARITHMS)
+def logarithm_function(call: Call) -> MomentFunction:
+    """log(x) and log(1 + x)."""
+    return LOGARITHMS[call.name]
 
 
 @activation(functions=FUNCTIONS)

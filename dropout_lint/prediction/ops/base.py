@@ -76,6 +76,7 @@ class Ledger:
         fallbacks: operation → number of nodes at which its moments are about right.
         noise_at: each dropout's noise at each norm node.
         results: what has been worked out so far, by node.
+        filters: node → what it is a filter of (`filters.Filter`), of calls that move positions about.
         unknown: node → why its noise is not known, from all on the way to it.
         approximate: node → the operations on the way to it whose moments are about right.
     """
@@ -99,6 +100,7 @@ class Ledger:
     order: Mapping[fx.Node, int] = field(default_factory=dict)
     noise_at: dict[fx.Node, Array] = field(default_factory=dict)
     results: dict[fx.Node, Any] = field(default_factory=dict)
+    filters: dict[fx.Node, Any] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
 

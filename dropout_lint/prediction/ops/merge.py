@@ -8,6 +8,7 @@ import numpy as np
 
 from dropout_lint.prediction.algebra import add, concatenate, product
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
+from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
 from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
@@ -71,6 +72,9 @@ def addition(call: Call) -> State:
     if left is right and left is not None:
         return a.scaled(1.0 + sign)
     factor = sign * float(alpha if isinstance(alpha, (int, float)) else 1.0)
+    of_positions = sum_of_positions(call, factor)
+    if of_positions is not None:
+        return of_positions
     if factor != 1:
         b = b.scaled(factor)
     agreement = AGREEMENT if call.ledger.trained else 0.0

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dropout_lint.prediction.correlation import mean_correlation, strided
+from dropout_lint.prediction.ops.activation import FUNCTIONS, LOGARITHMS, pointwise
 from dropout_lint.prediction.ops.base import Call, function, module
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
@@ -30,7 +31,7 @@ from dropout_lint.prediction.ops.powers import root, through
 from dropout_lint.prediction.ops.sampled import by_samples
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.parts import quotient, replace
-from dropout_lint.prediction.quadrature import Array
+from dropout_lint.prediction.quadrature import Array, moments_by_quadrature
 from dropout_lint.prediction.state import MOMENTS_ALONE, State
 
 
@@ -175,6 +176,14 @@ def mean_over(call: Call) -> State:
         y = _over_channels(y)
     factor = math.prod(shape[d] for d in dims) if call.name == "sum" else 1.0
     return _without(y.scaled(float(factor)) if factor != 1 else y, dims, keepdim)
+
+
+@function("logsumexp")
+def log_of_sum(call: Call) -> State:
+    """log Σ e^x, one after the other."""
+    e = pointwise(call.x, moments_by_quadrature(FUNCTIONS["exp"]))
+    total = mean_over(replace(call, name="sum", args=(e, *call.args[1:])))
+    return pointwise(total, LOGARITHMS["log"])
 
 
 def _over_channels(x: State) -> State:
