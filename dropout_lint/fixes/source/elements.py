@@ -7,7 +7,8 @@ from typing import Any, Literal
 import libcst as cst
 
 from dropout_lint.fixes.source.edits import Edits
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.syntax import SourceFile, is_super
 
 Form = Literal["item", "pair", "append", "add_module", "other"]
 IDENTITY = "Identity()"
@@ -41,7 +42,7 @@ def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
 
 def _is_sequential(source: SourceFile, call: cst.Call) -> bool:
     """Whether a call makes a Sequential of its arguments: `super().__init__(…)` of a subclass does."""
-    if isinstance(call.func, cst.Attribute) and source.code(call.func) == "super().__init__":
+    if is_super(call, "__init__"):
         klass = source.klass(call)
         bases = [] if klass is None else [source.code(base.value) for base in klass.bases]
         return any(base.endswith("Sequential") for base in bases)
@@ -189,8 +190,11 @@ def _element_like(like: cst.CSTNode, new: cst.BaseExpression, name: str) -> cst.
 def _like(statement: cst.SimpleStatementLine, new: cst.BaseExpression, name: str) -> cst.SimpleStatementLine:
     """The statement `layers.append(…)` or `add_module("…", …)` with another layer."""
     (small,) = statement.body
-    assert isinstance(small, cst.Expr) and isinstance(small.value, cst.Call)
-    call = small.value
+    call = small.value if isinstance(small, cst.Expr) else None
+    if isinstance(call, cst.Tuple) and len(call.elements) == 1:
+        call = call.elements[0].value  # `add_module("…", …),`, as in the first DenseNets
+    if not isinstance(call, cst.Call):
+        raise CannotExpress("a layer beside it is no statement of its own", "put it on a line of its own")
     arguments = list(call.args)
     arguments[-1] = arguments[-1].with_changes(value=new)
     if len(arguments) > 1:

@@ -10,7 +10,7 @@ from torch import fx, nn
 from dropout_lint.config.installed import is_installed
 from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.syntax import SourceFile
+from dropout_lint.fixes.source.syntax import SourceFile, is_super
 from dropout_lint.inputs.example import Location
 from dropout_lint.trace.traced import DropoutSite, Trace
 
@@ -112,7 +112,7 @@ class Sources:
             return False
         assert location is not None
         here = [call for call in source.calls if source.range_of(call).start.line == location.line]
-        return any(source.code(call.func) == "super().forward" for call in here)
+        return any(is_super(call, "forward") for call in here)
 
     def call(self, node: fx.Node) -> tuple[SourceFile, cst.Call]:
         """The call expression of a node in the user's forward; of its container where one runs it.

@@ -228,3 +228,10 @@ def is_name(node: cst.CSTNode | None, name: str) -> bool:
 def is_own(node: cst.CSTNode, name: str) -> bool:
     """Whether a node is `self.name`."""
     return isinstance(node, cst.Attribute) and is_name(node.value, "self") and node.attr.value == name
+
+
+def is_super(call: cst.Call, method: str) -> bool:
+    """Whether a call is `super().method(…)`, in the old spelling (`super(Class, self)`) too."""
+    of = call.func.value if isinstance(call.func, cst.Attribute) else None
+    named = isinstance(call.func, cst.Attribute) and call.func.attr.value == method
+    return named and isinstance(of, cst.Call) and is_name(of.func, "super")
