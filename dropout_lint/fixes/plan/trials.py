@@ -58,7 +58,7 @@ class _Carried:
 
     @cached_property
     def analysis(self) -> Analysis:
-        known = self.__dict__.get("alone")
+        known = self.alone if "along" in self.__dict__ else None
         return self.before if self.trace is self.before.trace else self.before.again(self.trace, known)
 
     @cached_property
