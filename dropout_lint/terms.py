@@ -25,6 +25,8 @@ Basis = Literal["trained-estimate", "checkpoint", "measured"]
 
 NO_SHAPES = "no shapes are known there"
 """Why Δ is unknown at a norm in a graph that was traced without inputs."""
+UNSEEN = "train mode was not seen"
+"""Why Δ is unknown at a norm before which no dropout stands, in a graph of test mode alone."""
 NOT_FINITE = "values that are not finite"
 """Stands in `Prediction.fallbacks` where weights or statistics are NaN, infinite, or too large to square."""
 

@@ -147,3 +147,32 @@ def test_a_figure_behind_an_operation_without_a_rule_is_marked(
     run(["net.py:Net", "--output-format", "json", "--no-cache"])
     (target,) = json.loads(capsys.readouterr().out)["targets"]
     assert [item["approximate"] for item in target["predictions"]] == [[], ["sinc"]]
+
+
+WANTS_TARGETS = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.bn0 = nn.Linear(7, 8), nn.BatchNorm1d(8)
+        self.drop, self.bn = nn.Dropout(0.25), nn.BatchNorm1d(8)
+
+    def forward(self, x, y=None):
+        h = self.fc(x)
+        if self.training:
+            h = h + torch.randn_like(h) * y.sum()
+        return self.bn(self.drop(self.bn0(h)))
+"""
+
+
+def test_where_train_mode_is_not_seen_no_norm_is_harmless(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "net.py").write_text(WANTS_TARGETS)
+    assert run(["net.py:Net", "--input", "4x7", "--show-predictions", "--no-cache"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Δ at bn0 (train mode was not seen)" in out
+    assert "bn0 unknown unknown unknown" in out and "bn 0.7" in out

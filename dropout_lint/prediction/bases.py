@@ -19,7 +19,7 @@ from dropout_lint.prediction.ops import Ledger
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
-from dropout_lint.prediction.unknown import causes_at, shapeless_norms, with_unknowns
+from dropout_lint.prediction.unknown import blind_norms, causes_at, with_unknowns
 from dropout_lint.terms import NOT_FINITE, Basis
 from dropout_lint.trace.traced import NormSite, Trace
 
@@ -166,12 +166,12 @@ class Along:
         if site is None:
             return None
         shift = shift_at(site, self._walk.on(site.node).ledger, "trained-estimate")
-        told = causes_at(self._trace, site.node, self._shapeless, (self._walk.ledger,))
+        told = causes_at(self._trace, site.node, self._blind, (self._walk.ledger,))
         return None if told else shift.delta
 
     @cached_property
-    def _shapeless(self) -> set[fx.Node]:
-        return shapeless_norms(self._trace)
+    def _blind(self) -> Mapping[fx.Node, str]:
+        return blind_norms(self._trace)
 
     @cached_property
     def prediction(self) -> Prediction:

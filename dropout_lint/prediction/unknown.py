@@ -2,12 +2,13 @@
 
 Three things tell of such noise: an operation that neither a rule nor a run on samples tells of (the ledger
 says so itself); a random draw that the witness saw reach the norm (`Trace.draws`) and that no dropout of the
-ledger accounts for there; and, in a graph without shapes, any dropout before the norm.
+ledger accounts for there; and, in a graph without shapes, any dropout before the norm. In a graph of test
+mode alone, what train mode does is not seen: a norm behind no dropout may be harmless or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import fx
 
 from dropout_lint.prediction.ops import Ledger
 from dropout_lint.prediction.shifts import NormShift, Prediction
-from dropout_lint.terms import NO_SHAPES
+from dropout_lint.terms import NO_SHAPES, UNSEEN
 from dropout_lint.trace.traced import Arrival, Trace, value_of
 
 
@@ -25,21 +26,21 @@ def with_unknowns(trace: Trace, prediction: Prediction, *ledgers: Ledger) -> Pre
     Args:
         ledgers: those that followed the noise; what one of them has at a norm is followed.
     """
-    shapeless = shapeless_norms(trace)
+    blind = blind_norms(trace)
     found = (
-        _unknown(shift, causes_at(trace, site.node, shapeless, ledgers))
+        _unknown(shift, causes_at(trace, site.node, blind, ledgers))
         for site, shift in zip(trace.norms, prediction.norms, strict=True)
     )
     return replace(prediction, norms=tuple(found))
 
 
 def causes_at(
-    trace: Trace, norm: fx.Node, shapeless: Set[fx.Node], ledgers: Iterable[Ledger]
+    trace: Trace, norm: fx.Node, blind: Mapping[fx.Node, str], ledgers: Iterable[Ledger]
 ) -> tuple[str, ...]:
     """Why Δ is not known at a norm, beside what the ledgers say themselves; nothing where it is known.
 
     Args:
-        shapeless: `shapeless_norms`.
+        blind: `blind_norms`.
         ledgers: those that followed the noise.
     """
     followed = {
@@ -49,7 +50,7 @@ def causes_at(
         for row in np.flatnonzero(ledger.noise_at[norm] > 0)
     }
     told = list(_unaccounted(trace.draws.get(norm, ()), followed))
-    return tuple(dict.fromkeys([*told, NO_SHAPES] if norm in shapeless else told))
+    return tuple(dict.fromkeys([*told, blind[norm]] if norm in blind else told))
 
 
 def _unknown(shift: NormShift, causes: tuple[str, ...]) -> NormShift:
@@ -66,10 +67,16 @@ def _unaccounted(arrivals: tuple[Arrival, ...], followed: Set[fx.Node]) -> Itera
             yield arrival.draw
 
 
-def shapeless_norms(trace: Trace) -> set[fx.Node]:
-    """The norms that a dropout reaches in a graph without shapes: no moments come to them."""
+def blind_norms(trace: Trace) -> dict[fx.Node, str]:
+    """The norms of which a graph tells nothing, each with why: where a dropout reaches one without shapes, no
+    moments come to it; where train mode was not seen, no dropout that reaches one means nothing.
+    """
     noisy = {site.node for site in trace.dropouts if site.active_in_train and site.spec.is_noisy}
     for node in trace.graph.nodes:
         if not noisy.isdisjoint(node.all_input_nodes):
             noisy.add(node)
-    return {site.node for site in trace.norms if site.node in noisy and value_of(site.node) is None}
+    behind = {site.node: site.node in noisy for site in trace.norms}
+    found = {norm: NO_SHAPES for norm, reached in behind.items() if reached and value_of(norm) is None}
+    if trace.method.endswith("-eval"):
+        found |= {norm: UNSEEN for norm, reached in behind.items() if not reached}
+    return found

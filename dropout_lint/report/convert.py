@@ -24,7 +24,7 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
-from dropout_lint.terms import NO_SHAPES, NOT_FINITE, Basis
+from dropout_lint.terms import NO_SHAPES, NOT_FINITE, UNSEEN, Basis
 from dropout_lint.words import BASES, count, numbered, with_interval
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def target_info(
     unknown = [shift for shift in prediction.norms if shift.shifts and shift.delta is None]
     if unknown:
         reasons = list(dict.fromkeys(reason for shift in unknown for reason in shift.unknown))
-        why = NO_SHAPES if NO_SHAPES in reasons else f"noise behind {numbered(reasons)} is not followed"
+        plain = next((reason for reason in (NO_SHAPES, UNSEEN) if reason in reasons), None)
+        why = plain or f"noise behind {numbered(reasons)} is not followed"
         opaque[f"Δ at {numbered([shift.norm for shift in unknown])}"] = why
     return TargetInfo(
         target=built.target,
