@@ -125,6 +125,7 @@ WITHOUT_A_RULE = {
     "cross product": lambda h: torch.linalg.cross(h[..., :3], h[..., 3:6]),
     "addcmul": lambda h: torch.addcmul(h, h, h, value=0.5),
     "renorm": lambda h: torch.renorm(h, 2, 1, 1.0),
+    "sort of the channels": lambda h: h.sort(2).values,
     "topk of the channels": lambda h: h.topk(4, dim=2).values,
     "lerp by a tensor": lambda h: torch.lerp(h, h.flip(1), torch.tensor(0.3)),
 }

@@ -348,7 +348,6 @@ def copied(call: Call) -> State:
     "pixel_unshuffle",
     "channel_shuffle",
     "unfold",
-    "sort",
     "dropout_off",
     "checkpoint",
     "contiguous_format",
@@ -374,3 +373,16 @@ def unchanged(call: Call) -> Any:
         return x
     axis = min(x.axis, len(after) - 1)
     return x.collapse().on(axis, after[axis]) if x.mask == "element" else x.on(axis, after[axis])
+
+
+@function("sort")
+def ordered(call: Call) -> Any:
+    """Values in another order; along the channels, each rank is a channel of its own.
+
+    Raises:
+        NoRule: it is along the channels.
+    """
+    dim = call.arg(1, "dim", -1)
+    if isinstance(dim, int) and call.in_shape and dim % len(call.in_shape) == call.x.axis:
+        raise NoRule
+    return unchanged(call)
