@@ -130,7 +130,7 @@ def _of_state(s: State, info: TensorInfo, spread: Tensor | None, apart: Sequence
             for v, n in ((under.mean, 1), (under.dev, 1), (under.sig2, 2), (under.var, 2))
         )
         t_mean, t_dev, t_var, rho = under.t_mean, under.t_dev, under.t_var, under.rho
-    xi = _field(shape, axis, float(np.clip(rho[3], 0.0, 1.0)))
+    xi = _smooth(shape, axis, rho)
     centre, tilt, signal = channels(mean), channels(dev), channels(np.sqrt(sig2))
     loose = channels(np.sqrt(np.maximum(var - sig2, 0.0)))
     own = set(s.pending.tolist())
@@ -175,6 +175,36 @@ def _field(shape: tuple[int, ...], axis: int, alike: float) -> Tensor:
         return loose
     common = torch.randn([size if d in (0, axis) else 1 for d, size in enumerate(shape)])
     return math.sqrt(alike) * common + math.sqrt(1 - alike) * loose
+
+
+def _smooth(shape: tuple[int, ...], axis: int, rho: Array) -> Tensor:
+    """Standard normals that correlate by rho[k] at a distance of 2^k positions: a sum of fields that are
+    constant on blocks, of 3·2^k positions as much as is lost from a distance of 2^k to twice it.
+    """
+    places = [d for d in range(len(shape)) if d not in (0, axis)]
+    longest = max((shape[d] for d in places), default=1)
+    known = np.clip(rho, 0.0, 1.0)[: max(math.ceil(math.log2(longest)), 1)]
+    if longest == 1 or not known.any():
+        return torch.randn(shape)
+    steps = np.maximum(-np.diff(known, prepend=1.0, append=0.0), 0.0)
+    steps /= steps.sum()
+    blocks = [1, *(3 << k for k in range(len(known) - 1)), longest]
+    field = torch.zeros(shape)
+    for block, part in zip(blocks, steps, strict=True):
+        if part > 0:
+            field += math.sqrt(part) * _on_blocks(shape, places, block)
+    return field
+
+
+def _on_blocks(shape: tuple[int, ...], places: Sequence[int], block: int) -> Tensor:
+    """Standard normals, one for each block of `block` positions along each of the dimensions `places`."""
+    beside = block > 1  # since the first block begins anywhere
+    counts = [-(-size // block) + beside if d in places else size for d, size in enumerate(shape)]
+    result = torch.randn(counts)
+    for d in places if block > 1 else ():
+        start = int(torch.randint(block, ())) if block < shape[d] else 0
+        result = result.repeat_interleave(block, d).narrow(d, start, shape[d])
+    return result
 
 
 def _component(s: State, shape: tuple[int, ...], axis: int) -> Tensor:
