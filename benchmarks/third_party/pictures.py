@@ -1,4 +1,4 @@
-"""Image networks: pytorchcv, efficientnet_pytorch, geffnet, resnest, dropblock and vit-pytorch."""
+"""Images and fields: pytorchcv, efficientnet_pytorch, geffnet, resnest, dropblock, vit-pytorch and others."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def entries() -> dict[str, Entry]:
         **named("geffnet", _geffnet()),
         **named("resnest", _resnest()),
         **named("dropblock", _dropblock()),
+        **named("bitorch", _bitorch()),
+        **named("neuraloperator", _neuraloperator()),
     }
 
 
@@ -197,3 +199,34 @@ class _Dropped(nn.Module):
 def _dropblock() -> Iterator[Entry]:
     yield Entry("resnet", lambda: _Dropped(False), _WIDE)
     yield Entry("resnet-scheduled", lambda: _Dropped(True), _WIDE)
+
+
+def _bitorch() -> Iterator[Entry]:
+    def build() -> nn.Module:
+        from bitorch.models import DenseNet28
+
+        return DenseNet28(input_shape=[4, 3, 32, 32], num_classes=4, dropout=0.3)
+
+    yield Entry("DenseNet28", build, images(4, 32))
+
+
+def _neuraloperator() -> Iterator[Entry]:
+    def build() -> nn.Module:
+        from neuralop.layers.fno_block import FNOBlocks
+
+        return Blocks(FNOBlocks(8, 8, (4, 4), n_layers=2, norm="batch_norm", channel_mlp_dropout=0.3), 2)
+
+    yield Entry("FNOBlocks", build, images(8, 16, 8))
+
+
+class Blocks(nn.Module):
+    """A module that holds several blocks and is told which to run, all of them one after another."""
+
+    def __init__(self, blocks: nn.Module, count: int) -> None:
+        super().__init__()
+        self.blocks, self.count = blocks, count
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index in range(self.count):
+            x = self.blocks(x, index)
+        return x
