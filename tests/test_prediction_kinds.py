@@ -151,6 +151,26 @@ COMPLEX = {
     "low modes, written into zeros": low_modes,
     "rotated pairs": rotated,
 }
+
+
+def squashed(h: Tensor) -> Tensor:
+    """Of a capsule network."""
+    square = h.pow(2).sum(2, keepdim=True)
+    return square / (1 + square) * h / (h.norm(dim=2, keepdim=True) + 1e-6)
+
+
+def ranged(h: Tensor) -> Tensor:
+    low = h.min(2, keepdim=True).values
+    return (h - low) / (h.max(2, keepdim=True).values - low + 1e-3)
+
+
+RELATED = {
+    "squash": squashed,
+    "between the least and the largest": ranged,
+    "over the largest": lambda h: h / (h.abs().amax(2, keepdim=True) + 1e-3),
+    "softmax as a gate": lambda h: torch.softmax(h, 2) * h,
+    "mean as a gate": lambda h: h * h.mean(2, keepdim=True),
+}
 WHERE_IT_IS = {
     "a tensor of values": lambda h: h * torch.tensor([1.0, 3.0] * (WIDTH // 2), device=h.device),
     "outer product": lambda h: (
@@ -158,7 +178,7 @@ WHERE_IT_IS = {
     ),
     "where, of one number": lambda h: torch.where(h > 0.5, h, torch.zeros(1, device=h.device)),
 }
-TABLE = {**WRITTEN, **MATRICES, **WITHOUT_A_RULE, **COMPLEX, **WHERE_IT_IS}
+TABLE = {**WRITTEN, **MATRICES, **WITHOUT_A_RULE, **COMPLEX, **RELATED, **WHERE_IT_IS}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -168,7 +188,7 @@ def test_noise_is_followed_or_said_to_be_unknown(name: str) -> None:
     truth = measured(model, x)["norm"]
     for real in (True, False):
         shift = untrained(model, x[:4], real=real)["norm"]
-        assert not (shift.unknown and name in {*COMPLEX, *WHERE_IT_IS})
+        assert not (shift.unknown and name in {*COMPLEX, *RELATED, *WHERE_IT_IS})
         if not shift.unknown:
             assert shift.delta == pytest.approx(truth, abs=0.05), (real, shift)
             assert truth > 1 or shift.shares == {"drop": 1.0}

@@ -12,10 +12,11 @@ from __future__ import annotations
 from torch import fx
 
 from dropout_lint.prediction.algebra import product
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function, function_name
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, function_name
 from dropout_lint.prediction.ops.operands import broadcast, inputs, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.ops.powers import reciprocal
+from dropout_lint.prediction.ops.sampled import over_few
 from dropout_lint.prediction.ops.softmax import softmax_of
 from dropout_lint.prediction.state import State
 from dropout_lint.trace.traced import TensorInfo
@@ -40,6 +41,8 @@ def division(call: Call) -> State:
     whole = self_normalised(call) or _softmax_over_groups(call)
     if whole is not None:
         return whole
+    if over_few(call):
+        raise NoRule
     a, b = pair_of(call)
     return product(a, reciprocal(b))
 

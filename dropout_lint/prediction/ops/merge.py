@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from dropout_lint.prediction.algebra import add, concatenate, product
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function
 from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
 from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
+from dropout_lint.prediction.ops.sampled import over_few
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import (
     State,
@@ -101,6 +102,8 @@ def multiplication(call: Call) -> State:
             if isinstance(factor, (int, float)):
                 return x.scaled(float(factor))
     whole = self_normalised(call)
+    if whole is None and over_few(call):
+        raise NoRule
     return whole if whole is not None else product(*pair_of(call))
 
 

@@ -39,6 +39,10 @@ STATISTICS = ("std", "var", "norm", "vector_norm", "sqrt", "rsqrt", "mean", "sum
               "std_mean", "getitem", "sub")  # fmt: skip
 
 
+_PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply", "div", "truediv", "idiv", "matmul", "bmm"})
+_EXTREMES, _SIZES = frozenset({"amax", "max"}), frozenset({"sum", "mean", "norm", "std", "var", "exp"})
+
+
 def _own_statistic(call: Call) -> tuple[int, tuple[int, ...], set[str]] | None:
     """Which argument of a quotient or product the other one is a statistic of, over which dimensions, and
     what it was made by; None where neither is.
@@ -52,7 +56,8 @@ def _own_statistic(call: Call) -> tuple[int, tuple[int, ...], set[str]] | None:
         whole, shape = first_shape(left.meta.get("value")), first_shape(right.meta.get("value"))
         if whole is None or shape is None or len(whole) != len(shape) or whole == shape:
             continue
-        names = _made_by(right, {left, *inputs(left)})
+        scaled = function_name(left.target) in _PRODUCTS  # of another size than what it is made of
+        names = _made_by(right, {left} if scaled else {left, *inputs(left)})
         if names is None or ("mul" in call.name and not names & {"rsqrt", "reciprocal"}):
             continue
         return (
@@ -125,13 +130,16 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
 
 
 def self_normalised(call: Call) -> State | None:
-    """A norm written by hand: x over, or times the inverse of, its own statistic; None where it is none."""
+    """A norm written by hand: x over, or times the inverse of, its own statistic; None where it is none.
+
+    Its largest value is no such statistic: how far it lies above the others depends on what is dropped.
+    """
     found = _own_statistic(call)
     if found is None:
         return None
     place, dims, names = found
     x = call.args[place]
-    if not isinstance(x, State) or not dims:
+    if not isinstance(x, State) or not dims or (names & _EXTREMES and not names & _SIZES):
         return None
     second = names & {
         "std",

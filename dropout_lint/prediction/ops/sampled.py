@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dropout_lint.graph.operations import is_mutation
-from dropout_lint.prediction.ops.base import Call, Parameter
+from dropout_lint.prediction.ops.base import Call, Parameter, function_name
 from dropout_lint.prediction.ops.indices import followed_indices, sizes_of
 from dropout_lint.prediction.ops.samples import (
     ALL,
@@ -48,6 +48,13 @@ MOST_SOURCES = 6
 SEED = 20
 DEEP = 40
 """How far back an in-place change is followed to the tensor that it changes."""
+MOST_STEPS = 16
+"""How many operations lead from one tensor to all arguments of another that they are run together with."""
+FEW_VALUES = 32
+"""Over more values than this a reduction is as good as independent of each."""
+_REDUCES = frozenset(
+    {"sum", "mean", "amax", "amin", "max", "min", "norm", "vector_norm", "std", "var", "logsumexp"}
+)
 FEW = 4
 """How far back an argument is followed to the other ones."""
 
@@ -228,6 +235,9 @@ def _steps(call: Call) -> list[fx.Node]:
         return _changes(call)
     if reads_complex(call):
         return _in_order(call, _complex(call))
+    whole = over_few(call)
+    if whole:
+        return _in_order(call, whole)
     arguments, ledger = set(call.node.all_input_nodes), call.ledger
     found: set[fx.Node] = set()
 
@@ -275,6 +285,40 @@ def _complex(call: Call) -> set[fx.Node]:
         found.add(node)
         pending += [n for n in node.all_input_nodes if is_complex(n) or is_mutation(node)]
     return found
+
+
+def over_few(call: Call) -> set[fx.Node]:
+    """What was done from one tensor to all that a call reads, if something on the way reduces a few of its
+    values: x / x.norm(), softmax(x)·x. What is left is no product of independent tensors. Else nothing.
+    """
+    ledger, found = call.ledger, set[fx.Node]()
+    left = {node for node in call.node.all_input_nodes if isinstance(ledger.results.get(node), State)}
+    if len(left) < 2:
+        return set()
+    while len(left) > 1:
+        latest = max(left, key=ledger.order.__getitem__)
+        noise = latest in ledger.at_dropout or is_random(latest) or latest in ledger.measured
+        if noise or len(found) == MOST_STEPS or latest.op not in ("call_function", "call_method"):
+            return set()
+        found.add(latest)
+        more = {node: ledger.results.get(node) for node in latest.all_input_nodes}
+        if any(sizes_of(node) and not isinstance(value, (State, Parameter)) for node, value in more.items()):
+            return set()
+        left = (left - {latest}) | {n for n, value in more.items() if isinstance(value, (State, tuple))}
+    whole = all(isinstance(ledger.results[root], State) for root in left)
+    return found if whole and any(_reduces_few(node) for node in found) else set()
+
+
+def _reduces_few(node: fx.Node) -> bool:
+    """Whether a node takes together a few values of a tensor."""
+    if function_name(node.target) == "softmax":
+        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else -1)
+        return isinstance(dim, int) and bool(sizes_of(node)) and sizes_of(node)[dim] <= FEW_VALUES
+    before = next((math.prod(size) for n in node.all_input_nodes if (size := sizes_of(n))), 0)
+    after = sizes_of(node) or sizes_of(next(iter(node.users), node))  # of `max`, the values
+    return (
+        function_name(node.target) in _REDUCES and bool(after) and 1 < before / math.prod(after) <= FEW_VALUES
+    )
 
 
 def _in_order(call: Call, nodes: set[fx.Node]) -> list[fx.Node]:
