@@ -94,6 +94,18 @@ ONE_TENSOR = {
     "alpha: x + alpha_drop(x)": Row(lambda x, d: x + d(x), drops(0.5, kind=nn.AlphaDropout)),
 }
 
+COPIES = {
+    "drop(copies at all positions), mean": Row(
+        lambda x, d: d(x[..., None].expand(-1, -1, 6)).mean(2), drops(0.5)
+    ),
+    "copies of drop(x), mean": Row(lambda x, d: d(x)[..., None].repeat(1, 1, 6).mean(2), drops(0.5)),
+    "drop(copies on a map), pooled": Row(
+        lambda x, d: F.avg_pool2d(d(x[..., None, None].expand(-1, -1, 8, 8)), 2),
+        drops(0.5),
+        lambda: torch.randn(512, WIDTH),
+    ),
+}
+
 POSITIONS = torch.randn(1, WIDTH, 40, generator=torch.Generator().manual_seed(0))
 
 CONSTANTS = {
@@ -279,7 +291,7 @@ PORTS = {
     "dropped weights of a constant": Row(lambda x, d: F.linear(x, d(WEIGHT)), drops(0.5)),
 }
 
-TABLE = {**ONE_TENSOR, **CONSTANTS, **INTEGERS, **MASKS, **NON_LINEAR, **PORTS}
+TABLE = {**ONE_TENSOR, **COPIES, **CONSTANTS, **INTEGERS, **MASKS, **NON_LINEAR, **PORTS}
 
 
 def within_batches(model: nn.Module, x: Tensor, size: int) -> dict[str, float]:

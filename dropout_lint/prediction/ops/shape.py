@@ -333,12 +333,7 @@ def copied(call: Call) -> State:
     "type_as",
     "cpu",
     "cuda",
-    "expand",
-    "expand_as",
-    "repeat",
-    "tile",
     "repeat_interleave",
-    "broadcast_to",
     "roll",
     "flip",
     "alias",
@@ -373,6 +368,18 @@ def unchanged(call: Call) -> Any:
         return x
     axis = min(x.axis, len(after) - 1)
     return x.collapse().on(axis, after[axis]) if x.mask == "element" else x.on(axis, after[axis])
+
+
+@function("expand", "expand_as", "broadcast_to", "repeat", "tile")
+def repeated(call: Call) -> Any:
+    """Values in several places: where all positions are copies of one, what they hold is the same."""
+    y, after = unchanged(call), call.shape
+    before = (1,) * (len(after) - len(call.in_shape)) + call.in_shape
+    places = [d for d, size in enumerate(after) if d not in (0, y.axis) and size > 1]
+    if not places or len(before) != len(after) or any(before[d] > 1 for d in places):
+        return y
+    y = y.collapse() if y.mask == "element" else y
+    return replace(y, rho=np.ones_like(y.rho), shared_by_positions=np.ones_like(y.shared_by_positions))
 
 
 @function("sort")
