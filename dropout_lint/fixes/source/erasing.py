@@ -6,6 +6,7 @@ import libcst as cst
 
 from dropout_lint.fixes.source.edits import Edits, first_argument
 from dropout_lint.fixes.source.forward import (
+    assigned,
     call_of,
     choice_between,
     choice_of,
@@ -18,6 +19,7 @@ from dropout_lint.fixes.source.forward import (
     without,
     without_value,
 )
+from dropout_lint.fixes.source.scopes import Reader
 from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
 
@@ -70,16 +72,14 @@ def _default(
 
 
 def pass_on(edits: Edits) -> None:
-    """Where `y = drop(x)` would leave `y = x`, for a y that the next statement alone reads, that reads x.
+    """Where `y = drop(x)` would leave `y = x`, for a y that one statement alone reads, that reads x.
 
     Called once everything is erased.
     """
     source = edits.source
     for whole, name, data in edits.renames:
-        block = source.parent(whole)
-        body = block.body if isinstance(block, cst.IndentedBlock) else ()
-        reader = next((item for item in body[body.index(whole) + 1 :] if item not in edits.removed), None)
-        if not isinstance(reader, cst.SimpleStatementLine) or len(reader.body) > 1:
+        reader = _reader(edits, whole, name, data)
+        if reader is None or len(reader.body) > 1:
             continue
         uses = readings(source, reader, name)
         if (
@@ -91,6 +91,23 @@ def pass_on(edits: Edits) -> None:
         ):
             edits.replace(uses[0], data)
             edits.remove(whole)
+
+
+def _reader(
+    edits: Edits, whole: Statement, name: str, data: cst.BaseExpression
+) -> cst.SimpleStatementLine | None:
+    """The first statement behind one that has to do with a name, or binds what stands for it anew."""
+    block = edits.source.parent(whole)
+    body = block.body if isinstance(block, cst.IndentedBlock) else ()
+    behind = [item for item in body[body.index(whole) + 1 :] if item not in edits.removed]
+    for item in behind:
+        if not isinstance(item, cst.SimpleStatementLine):
+            return None
+        beside = item in edits.before or item in edits.after
+        bound = assigned(item) & {name, *Reader.of(data)}
+        if readings(edits.source, item, name) or bound or beside or not isinstance(data, cst.Name):
+            return item
+    return None
 
 
 def _renames(statement: Statement, call: cst.Call) -> bool:
