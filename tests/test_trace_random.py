@@ -86,6 +86,7 @@ def test_noise_that_goes_nowhere_is_none(aside: str) -> None:
 @example(["overwritten", "sparse_product"])
 @example(["mapped", "numpy_mask"])
 @example(["linear", "shape_of_noise", "distribution"])
+@example(["overwritten", "mapped"])
 def test_a_norm_that_noise_reaches_is_never_harmless(names: list[str]) -> None:
     check(names)
 

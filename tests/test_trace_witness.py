@@ -344,11 +344,14 @@ class CachedSizes(Base):
         return self.bn(self.drop(torch.cat([x[:, :low], x[:, -high:]], 1)).view(-1, low + high))
 
 
-def test_a_size_that_another_recording_left_in_a_cache_is_a_plain_int() -> None:
+def test_a_size_that_another_recording_left_in_a_cache_is_none_of_this_one() -> None:
+    graphs = []
     for batch in (8, 8, 6):
         found: Any = trace(CachedSizes(), Inputs((torch.randn(batch, 8),)))
         found.graph.lint()
         assert [len(arrivals) for arrivals in found.draws.values()] == [1]
+        graphs.append(str(found.graph))
+    assert graphs == [graphs[0]] * 3 and "size" in graphs[0]
 
 
 class AlwaysBatch(nn.BatchNorm1d):

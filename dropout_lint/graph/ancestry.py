@@ -36,6 +36,7 @@ class Ancestry:
         index: node → its place in that order.
         masks: node → bit set of the nodes that it is computed from, itself included.
         dropouts: the dropouts that are nodes of their own.
+        weighing: those of them that drop an attention's weights, which have no other place.
         joins, weights, pools, shifting, gates: the nodes of a kind, in their order.
         memory: what was worked out about a join, or about all of them, by whoever asks for it again.
         wrappers: qualified names of the modules whose `forward` does nothing but drop.
@@ -50,6 +51,9 @@ class Ancestry:
         self.dropouts: dict[fx.Node, DropoutSite] = {
             site.node: site for site in trace.dropouts if not site.inside
         }
+        self.weighing = frozenset(
+            node for node in self.dropouts if self.flow.weighs_positions(self.flow.index[node])
+        )
         self.norms = {site.node: site for site in trace.norms}
         self.masks: dict[fx.Node, int] = {}
         for position, node in enumerate(self.nodes):

@@ -17,6 +17,8 @@ from dropout_lint.graph.operations import Kind, is_mutation, name_of, named
 from dropout_lint.trace.traced import TensorInfo, Trace
 
 ROOT = -1
+CASTS = ("to", "type", "type_as", "float", "half", "bfloat16")
+"""Operations that leave values as they are, in another type."""
 
 
 def leaves_of(value: Any) -> list[TensorInfo]:
@@ -105,6 +107,26 @@ class Flow:
         self._mark_products()
         self.activations = self._count(Kind.ACTIVATION, max)
         self._look_ahead()
+
+    def weighs_positions(self, number: int) -> bool:
+        """Whether a node holds an attention's weights: behind a softmax, before a product with the values."""
+        current = number
+        while Kind.PROBABILITY not in self.kinds[current]:
+            if len(self.sources[current]) != 1 or not (current == number or self._only_moves(current)):
+                return False
+            (current,) = self.sources[current]
+        if Kind.ACTIVATION in self.kinds[current]:  # a gate's sigmoid
+            return False
+        current = number
+        while Kind.MATMUL not in named(name_of(self.nodes[current])):
+            if len(self.users[current]) != 1 or not (current == number or self._only_moves(current)):
+                return False
+            (current,) = self.users[current]
+        return True
+
+    def _only_moves(self, number: int) -> bool:
+        name = name_of(self.nodes[number])
+        return Kind.LAYOUT in self.kinds[number] or Kind.DROPOUT in self.kinds[number] or name in CASTS
 
     def _passes(self, node: fx.Node, sources: tuple[int, ...]) -> bool:
         if node.op == "output":

@@ -488,9 +488,15 @@ def _without_rule(call: Call) -> Any:
     try:
         return by_samples(call)
     except Unrunnable as error:
-        if call.node in ledger.noisy:
+        if call.node in ledger.noisy and not _is_clean(call):
             _say(ledger.unknown, call.node, f"{_line(call)}{call.name} ({error})")
         return _passed(call, states)
+
+
+def _is_clean(call: Call) -> bool:
+    """Whether all that a call reads was worked out and holds no noise: dropped values may be overwritten."""
+    given = [call.ledger.results.get(node) for node in call.node.all_input_nodes]
+    return bool(given) and all(isinstance(value, State) and not value.noise.any() for value in given)
 
 
 def _say(said: dict[fx.Node, frozenset[str]], node: fx.Node, what: str) -> None:

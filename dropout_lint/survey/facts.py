@@ -31,7 +31,8 @@ class Facts:
         mean_high: the largest.
         functional: a function call, or a module that is made in `forward`.
         inplace: it overwrites its input.
-        inside: it lives inside an attention or recurrent node.
+        inside: it lives inside an attention or recurrent node, or drops the weights of an attention that is
+            written out.
         active_in_train: it drops in train mode.
         active_in_eval: it still drops in eval mode.
         input_rank: number of dimensions of its input.

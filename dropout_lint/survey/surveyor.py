@@ -61,7 +61,7 @@ class Surveyor:
             number = self._flow.index.get(site.node)
             branch = None if number is None else self._branches.around(number)
             self._around[site] = branch
-            counts = site.active_in_train and site.spec.is_noisy and not site.inside
+            counts = site.active_in_train and site.spec.is_noisy and not self._is_inside(site)
             if branch is not None and counts and not site.spec.noise.whole_branch:
                 self._crowd[branch] += 1
         placements = [placement for site in self._trace.dropouts for placement in self._placements(site)]
@@ -110,7 +110,7 @@ class Surveyor:
             mean_high=means[1] if means else None,
             functional=site.functional,
             inplace=spec.inplace,
-            inside=site.inside,
+            inside=self._is_inside(site),
             active_in_train=site.active_in_train,
             active_in_eval=site.active_in_eval,
             input_rank=rank,
@@ -119,6 +119,11 @@ class Surveyor:
             wrong_rank=rank is not None and self._expected_rank(site) not in (None, rank),
             skip_shares_inplace=spec.inplace and source is not None and self._is_read_again(site),
         )
+
+    def _is_inside(self, site: DropoutSite) -> bool:
+        """Whether it is part of a layer, or drops the weights of an attention that is written out."""
+        number = self._flow.index.get(site.node)
+        return site.inside or (number is not None and self._flow.weighs_positions(number))
 
     def _is_degenerate(self, site: DropoutSite) -> bool:
         if not site.spec.noise.drops:
@@ -169,7 +174,7 @@ class Surveyor:
             place = position_in_branch(flow, self._branches, number, branch)
             facts = replace(
                 facts,
-                position=None if site.inside else place.label,
+                position=None if facts.inside else place.label,
                 at_guideline=place.at_guideline or (way is None and not place.at_branch_end),
                 at_branch_end=place.at_branch_end,
                 in_branch=True,
@@ -178,7 +183,7 @@ class Surveyor:
                 branch_norms=branch.norms,
                 dropouts_in_branch=self._crowd[branch],
             )
-        if site.inside:  # it cannot be moved, and has none of the positions
+        if facts.inside:  # it cannot be moved, and has none of the positions
             return replace(facts, at_guideline=facts.at_guideline or way is None)
         if self._branches.forked_by(number) is not None and way is not None:
             return replace(facts, position="P0", at_guideline=False, at_branch_end=False)

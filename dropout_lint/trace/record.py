@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from dropout_lint.guard.eager import eager
+from dropout_lint.guard.uncached import uncached
 from dropout_lint.guard.unloaded import unloaded
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.layers import Catalogue
@@ -63,7 +64,7 @@ def record(
     """
     chance = chance or Chance()
     chance.reads.clear()
-    with staged(model, materials, train, chance.seed) as names, eager(), unloaded():
+    with staged(model, materials, train, chance.seed) as names, eager(), unloaded(), uncached():
         always_on = frozenset[str]() if train else _training_dropouts(model, catalogue)
         asker = Gradients(model, told=train and gradients)
         recorder = Recorder(model, catalogue, materials, names, asker, chance=chance)

@@ -29,7 +29,8 @@ class SizeInt(int):
     """An int read from a tensor's shape; arithmetic on it is recorded when, and only if, it is used.
 
     Comparisons are noted in a list that all sizes of one recording share. A size that was kept from another
-    recording (in a cache of the user's) is a plain int to this one.
+    recording (in a cache of the user's) is a plain int to this one; what is kept by such a size is not found
+    by one of this recording.
     """
 
     _operation: Callable[..., Any] | str
@@ -131,10 +132,15 @@ def _negative(self: SizeInt) -> SizeInt:
 SizeInt.__neg__ = _negative  # type: ignore[method-assign, assignment]  # as the others, one by one
 
 
+_IDENTITY = (operator.eq, operator.ne)
+
+
 def _comparison(operation: Callable[[Any, Any], bool]) -> Callable[[SizeInt, Any], Any]:
     def compare(self: SizeInt, other: Any) -> Any:
         if not isinstance(other, (int, float)):
             return NotImplemented
+        if isinstance(other, SizeInt) and other._noted is not self._noted and operation in _IDENTITY:
+            return operation is operator.ne
         outcome = operation(int(self), int(other) if isinstance(other, int) else other)
         self._noted.append(Comparison(operation, (self, self._own(other)), outcome))
         return outcome

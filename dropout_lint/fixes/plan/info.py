@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
+
+from torch import fx
 
 from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.case import can_be_fixed
@@ -70,17 +73,26 @@ def plan(
         info = Promise(applicability="manual", strategy=None, title=UNPLANNED)
         return infos | {id(finding): info for finding in fixable}
     trials = Trials(analysis)
+    gone: set[fx.Node] = set()
     if source is not None:
-        infos |= _promised(source(trials, wanted), wanted, "dropout-lint fix")
+        drafted = source(trials, wanted)
+        infos |= _promised(drafted, wanted, "dropout-lint fix")
+        gone = {step.site.node for step in drafted.steps}
     open_ones = [item for item in fixable if infos[id(item)].by is None]
     if open_ones:
-        made = _promised(graph_plan(trials, wanted), wanted, "dl.fix")
+        made = _promised(_beside(graph_plan(trials, wanted), gone), wanted, "dl.fix")
         infos |= {
             key: promise
             for key, promise in made.items()
             if infos[key].by is None and (promise.by is not None or source is None)
         }
     return infos
+
+
+def _beside(plan: Plan, gone: Collection[fx.Node]) -> Plan:
+    """A plan without what it does in favour of dropouts that another plan moves or deletes."""
+    steps = tuple(step for step in plan.steps if step.into is None or step.into.node not in gone)
+    return replace(plan, steps=steps)
 
 
 def _promised(plan: Plan, wanted: Sequence[Finding], by: Way) -> dict[int, Promise]:

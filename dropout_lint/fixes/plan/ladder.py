@@ -56,7 +56,8 @@ class Ladder:
             return False
         if action == "uout":
             return case.site.spec.noise.drops and not case.site.spec.noise.whole_sample
-        return action != "move" or case.site.spec.noise.movable
+        fixed_place = case.site.node in self.flow.weighing or not case.site.spec.noise.movable
+        return action != "move" or not fixed_place
 
     def _next(self, case: Case, action: Action, ladder: bool) -> Action | None:
         """What comes after an action that does not help: on the ladder, and a repair at its end."""
