@@ -104,6 +104,7 @@ class Expression:
         self.taken: set[str] = set()
         self.erased_calls: list[Old] = []
         self.orphans: set[str] = set()
+        self.wrapped: dict[int, tuple[object, ...]] = {}  # layers with a dropout behind them, by whose it was
         self.called_again: set[str] = set()  # modules that a moved call still needs
         self.hoists: dict[tuple[object, ...], Hoist] = {}  # lines that keep their last call alone
         self.rates = Rates(sources)

@@ -14,6 +14,7 @@ from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.places import BY_HAND, New, Old
 
 if TYPE_CHECKING:
+    from dropout_lint.fixes.source.edits import Edits
     from dropout_lint.fixes.source.express import Expression
 
 
@@ -22,7 +23,6 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     model, holder = expression.trace.model, place.holder
     assert holder is not None and isinstance(place.node, cst.Call)
     edits = expression.of(place.source)
-    prefix = constructor.nn_prefix(edits)
     children = list(module_at(model, holder)._modules)
     key = str(place.graph.target).rpartition(".")[2]
     same = old.holder == holder and old.source is place.source
@@ -46,7 +46,7 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
         if form != "other" and children[-1] == key:
             elements.insert_element(edits, element, new, after=True, name=name)
         else:
-            elements.wrap(edits, _parameterless(expression, holder, key), prefix, new)
+            _wrap(expression, old, edits, _parameterless(expression, holder, key), new)
         return
     between = _between(expression, holder, old_name, key) if same else None
     stays = between is not None and not any(_has_state(model, name) for name in between)
@@ -57,7 +57,17 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     previous = children[children.index(key) - 1]
     if same and previous == old_name:
         previous = children[children.index(key) - 2]
-    elements.wrap(edits, _parameterless(expression, holder, previous), prefix, new)
+    _wrap(expression, old, edits, _parameterless(expression, holder, previous), new)
+
+
+def _wrap(expression: Expression, old: Old, edits: Edits, call: cst.Call, new: cst.BaseExpression) -> None:
+    """Put a dropout behind a layer, once: a line that makes several layers makes their dropouts as well."""
+    before = expression.wrapped.get(id(call))
+    if before not in (None, old.key):
+        raise CannotExpress("several lines would move to one place", BY_HAND)
+    if before is None:
+        expression.wrapped[id(call)] = old.key
+        elements.wrap(edits, call, constructor.nn_prefix(edits), new)
 
 
 def _parameterless(expression: Expression, holder: str, key: str) -> cst.Call:
