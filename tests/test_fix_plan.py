@@ -123,3 +123,30 @@ def test_no_move_is_promised_that_the_graph_fix_does_not_make() -> None:
 
 def test_nothing_found_plans_nothing() -> None:
     assert planned('fixtures.heads:build(position="H4")') == []
+
+
+class Attending(nn.Module):
+    """Attention that is written out, with dropout on its weights, on its output, and on a weight matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.bn = nn.Linear(8, 24), nn.Linear(8, 8), nn.BatchNorm1d(6)
+        self.weights, self.values, self.raw = nn.Dropout(0.2), nn.Dropout(0.2), nn.Dropout(0.2)
+        self.late = nn.Dropout(0.4)
+        self.head, self.norm, self.last = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.bn(x)).chunk(3, -1)
+        scores = self.weights(torch.softmax(q @ k.transpose(1, 2), -1))
+        x = x + self.values(self.out(scores @ v))
+        h = nn.functional.linear(x.mean(1), self.raw(self.head.weight))
+        result: torch.Tensor = self.last(self.norm(self.late(h)))
+        return result
+
+
+def test_attention_weights_and_dropped_weights_are_no_places() -> None:
+    analysis = analyse_trace(trace(Attending(), Inputs((torch.randn(4, 6, 8),))))
+    assert "DL204" not in {finding.rule.code for finding in analysis.findings}
+    promised = plan(analysis)
+    titles = [promised[id(finding)].title for finding in analysis.findings]
+    assert any("late" in title for title in titles) and not any("weights" in title for title in titles)

@@ -58,6 +58,14 @@ def _conv() -> nn.Module:
     return keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.3)(x)))
 
 
+def _named_anew(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model with the names that Keras gives the layers of a process' first one."""
+    import keras
+
+    keras.utils.clear_session()
+    return Following(build())
+
+
 def _entries() -> Iterator[Entry]:
     pictures = images(16, 32)
 
@@ -69,5 +77,5 @@ def _entries() -> Iterator[Entry]:
         ("functional", _conv, shown),
     )
     for name, build, batch in rooms:
-        yield Entry(name, lambda build=build: Following(build()), batch, linted=lambda m: m.model)
-        yield Entry(f"{name}-in-torch", lambda build=build: Following(build()), batch)
+        yield Entry(name, lambda build=build: _named_anew(build), batch, linted=lambda m: m.model)
+        yield Entry(f"{name}-in-torch", lambda build=build: _named_anew(build), batch)

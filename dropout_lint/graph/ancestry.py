@@ -51,8 +51,9 @@ class Ancestry:
         self.dropouts: dict[fx.Node, DropoutSite] = {
             site.node: site for site in trace.dropouts if not site.inside
         }
+        numbers = self.flow.index  # a dropout of weights is no data
         self.weighing = frozenset(
-            node for node in self.dropouts if self.flow.weighs_positions(self.flow.index[node])
+            node for node in self.dropouts if node in numbers and self.flow.weighs_positions(numbers[node])
         )
         self.norms = {site.node: site for site in trace.norms}
         self.masks: dict[fx.Node, int] = {}
