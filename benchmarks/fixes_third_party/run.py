@@ -30,6 +30,7 @@ def source_of(package: str, packages: Path) -> str:
     """The folder that a distribution's modules lie in."""
     known = {
         "deepctr-torch": "deepctr_torch",
+        "neuraloperator": "neuralop",
         "segmentation-models-pytorch": "segmentation_models_pytorch",
         "vit-pytorch": "vit_pytorch",
     }
