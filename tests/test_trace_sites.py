@@ -450,3 +450,23 @@ def test_noise_that_test_mode_only_has_less_of_is_not_called_harmless(
         FollowsByItsRatio(lambda m, x: x + 0.5 * torch.randn_like(x)), torch.randn(16, 8)
     ).predictions
     assert alike.delta == 1
+
+
+class Scheduled(nn.Module):
+    """Sets the ratio of its dropout in forward, as a schedule does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.drop, self.bn, self.rate = nn.Linear(8, 8), nn.Dropout(0.0), nn.BatchNorm1d(8), 0.3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drop.p = self.rate
+        y: torch.Tensor = self.bn(self.drop(self.one(x)))
+        return y
+
+
+def test_a_ratio_that_forward_sets_is_the_one_of_the_call() -> None:
+    model = Scheduled()
+    (norm,) = lint(model, torch.randn(16, 8)).predictions
+    assert norm.delta == pytest.approx(0.7, abs=0.02)
+    assert model.drop.p == 0

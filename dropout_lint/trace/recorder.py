@@ -216,7 +216,6 @@ class Recorder(TorchFunctionMode):
         contiguous = isinstance(module, nn.LayerNorm)
         make = self._materials.contiguous_like if contiguous else self._materials.like
         is_dropout = id(module) in self._leaves.dropouts
-        drops = self._drops(module, is_dropout)
         tried = self._trials.of(module, is_dropout or id(module) in self._leaves.norms)
         exact_place = is_dropout or id(module) in self._leaves.norms or isinstance(module, _HOLDERS)
 
@@ -250,7 +249,8 @@ class Recorder(TorchFunctionMode):
                         result = _run_leaf(module, forward, args, kwargs)
                         if is_dropout and result is source:
                             result = source.view_as(source)
-                    if not ran and drops and module.training:
+                    spec = self._catalogue.dropout(module) if is_dropout else inner_dropout(module)
+                    if not ran and spec is not None and spec.is_noisy and module.training:
                         self.witness.draw(type(module).__name__)
                     own = (1 << len(self.witness.draws)) - (1 << since)
                     results = tensors_in(result)
@@ -264,6 +264,7 @@ class Recorder(TorchFunctionMode):
             node = self.writer.graph.call_module(name, *node_args)
             self.writer.annotate(node, result, column=exact_place)
             node.meta |= {
+                "dropout": spec if is_dropout else None,
                 "call_index": self._calls.get(name, 0),
                 "recomputed": id(module) in self._leaves.norms and in_checkpoint(),
             }
@@ -364,11 +365,6 @@ class Recorder(TorchFunctionMode):
 
     def _is_dropout_node(self, node: fx.Node) -> bool:
         return node.op == "call_module" or functional_dropout(node) is not None
-
-    def _drops(self, module: nn.Module, is_dropout: bool) -> bool:
-        """Whether a call of a leaf in train mode draws."""
-        spec = self._catalogue.dropout(module) if is_dropout else inner_dropout(module)
-        return spec is not None and spec.is_noisy
 
     def _property(self, func: Any, args: tuple[Any, ...]) -> Any:
         attribute = getattr(func.__self__, "__name__", "")

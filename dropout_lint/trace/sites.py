@@ -88,7 +88,8 @@ def dropout_sites(
         module = module_of(model, node)
         if module is not None:
             name = str(node.target)
-            spec, inside = catalogue.dropout(module), False
+            # as it was when it was called: `forward` may set the ratio
+            spec, inside = node.meta.get("dropout") or catalogue.dropout(module), False
             if spec is None:
                 spec, inside = inner_dropout(module), True
             if spec is not None:

@@ -335,8 +335,15 @@ def is_module_path(source: SourceFile, function: cst.Attribute) -> bool:
     while isinstance(root, (cst.Attribute, cst.Subscript)):
         root = root.value
     return isinstance(root, cst.Name) and (
-        root.value in ("self", "torch", "F", "nn") or root.value in imported(source)
+        root.value in ("torch", "F", "nn", own_name(source, function)) or root.value in imported(source)
     )
+
+
+def own_name(source: SourceFile, node: cst.CSTNode) -> str:
+    """What the method around a node calls its module: `self`, or whatever its first parameter is named."""
+    function = source.function(node)
+    params = [] if function is None else [*function.params.posonly_params, *function.params.params]
+    return params[0].name.value if params and source.klass(node) is not None else "self"
 
 
 def imported(source: SourceFile) -> set[str]:
