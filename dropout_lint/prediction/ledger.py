@@ -25,8 +25,9 @@ from dropout_lint.prediction.ops.filters import note_filter
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.norm import calibrated
 from dropout_lint.prediction.ops.one_tensor import as_one_function
-from dropout_lint.prediction.ops.sampled import by_samples, constant_of, is_complex, reads_complex
+from dropout_lint.prediction.ops.sampled import by_samples, constant_of
 from dropout_lint.prediction.ops.samples import Unrunnable
+from dropout_lint.prediction.ops.together import is_complex, reads_complex
 from dropout_lint.prediction.parts import quotient
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow

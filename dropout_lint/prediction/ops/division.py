@@ -16,8 +16,8 @@ from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shap
 from dropout_lint.prediction.ops.operands import broadcast, inputs, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.ops.powers import reciprocal
-from dropout_lint.prediction.ops.sampled import over_few
 from dropout_lint.prediction.ops.softmax import softmax_of
+from dropout_lint.prediction.ops.together import over_few
 from dropout_lint.prediction.state import State
 from dropout_lint.trace.traced import TensorInfo
 

@@ -12,7 +12,7 @@ from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
 from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
 from dropout_lint.prediction.ops.pairs import self_normalised
-from dropout_lint.prediction.ops.sampled import over_few
+from dropout_lint.prediction.ops.together import over_few
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import (
     State,
