@@ -10,6 +10,7 @@ import libcst as cst
 
 from dropout_lint.fixes.source.edits import Edits, bare, first_argument, negated
 from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.scopes import own_name
 from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
 BY_HAND = "move the line by hand to the place that is named"
@@ -334,16 +335,8 @@ def is_module_path(source: SourceFile, function: cst.Attribute) -> bool:
     root: cst.BaseExpression = function
     while isinstance(root, (cst.Attribute, cst.Subscript)):
         root = root.value
-    return isinstance(root, cst.Name) and (
-        root.value in ("torch", "F", "nn", own_name(source, function)) or root.value in imported(source)
-    )
-
-
-def own_name(source: SourceFile, node: cst.CSTNode) -> str:
-    """What the method around a node calls its module: `self`, or whatever its first parameter is named."""
-    function = source.function(node)
-    params = [] if function is None else [*function.params.posonly_params, *function.params.params]
-    return params[0].name.value if params and source.klass(node) is not None else "self"
+    named = {"torch", "F", "nn", own_name(source, function) or "self"} | imported(source)
+    return isinstance(root, cst.Name) and root.value in named
 
 
 def imported(source: SourceFile) -> set[str]:

@@ -6,7 +6,7 @@ import libcst as cst
 
 from dropout_lint.fixes.source.edits import Edits, in_parentheses
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.scopes import bindings, passed, straight
+from dropout_lint.fixes.source.scopes import bindings, decorators, own_name, passed, straight
 from dropout_lint.fixes.source.syntax import SourceFile, is_name
 
 ATTENTION_RATIO, ATTENTION_POSITION = "dropout_p", 4
@@ -18,18 +18,13 @@ def mode_at(source: SourceFile, node: cst.CSTNode) -> cst.Attribute:
     Raises:
         CannotExpress: there is no method around it, whose mode it could follow.
     """
-    klass = source.klass(node)
-    function = source.function(node)
-    while function is not None and source.up(function, (cst.ClassDef, cst.FunctionDef)) is not klass:
-        function = source.function(function)
-    static = function is not None and bool(_decorators(source, function) & {"staticmethod", "classmethod"})
-    params = [] if function is None else [*function.params.posonly_params, *function.params.params]
-    if klass is None or static or not params:
+    name = own_name(source, node)
+    if name is None:
         raise CannotExpress(
             "it is called in a function that is no method, so there is no mode that it could follow",
             "hand `training=self.training` down to that function",
         )
-    return cst.Attribute(cst.Name(params[0].name.value), cst.Name("training"))
+    return cst.Attribute(cst.Name(name), cst.Name("training"))
 
 
 def follow_in_attention(edits: Edits, call: cst.Call) -> None:
@@ -99,7 +94,7 @@ def _given(source: SourceFile, ratio: cst.BaseExpression) -> list[cst.BaseExpres
     parameters, bound = bindings(function)
     if function is None or not isinstance(ratio, cst.Name) or ratio.value not in {*parameters} - bound:
         return []
-    owned = "classmethod" in _decorators(source, function)
+    owned = "classmethod" in decorators(source, function)
     given = []
     for call in source.calls:
         callee = call.func.attr if isinstance(call.func, cst.Attribute) else call.func
@@ -114,7 +109,3 @@ def _given(source: SourceFile, ratio: cst.BaseExpression) -> list[cst.BaseExpres
         else:
             given.append(value)
     return given
-
-
-def _decorators(source: SourceFile, function: cst.FunctionDef) -> set[str]:
-    return {source.code(item.decorator) for item in function.decorators}

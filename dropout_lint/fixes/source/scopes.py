@@ -18,6 +18,22 @@ def parameters_of(function: cst.FunctionDef) -> list[cst.Param]:
     return [*params.posonly_params, *params.params, *params.kwonly_params, *stars]
 
 
+def decorators(source: SourceFile, function: cst.FunctionDef) -> set[str]:
+    """The decorators of a function, as they are written."""
+    return {source.code(item.decorator) for item in function.decorators}
+
+
+def own_name(source: SourceFile, node: cst.CSTNode) -> str | None:
+    """What the method around a node calls its module, `self` as a rule; None where there is no method."""
+    klass, function = source.klass(node), source.function(node)
+    while function is not None and source.up(function, (cst.ClassDef, cst.FunctionDef)) is not klass:
+        function = source.function(function)
+    if klass is None or function is None or decorators(source, function) & {"staticmethod", "classmethod"}:
+        return None
+    params = [*function.params.posonly_params, *function.params.params]
+    return params[0].name.value if params else None
+
+
 def bindings(function: cst.FunctionDef | None) -> tuple[list[str], set[str]]:
     """The parameters of a function, and the names that its body binds in any way."""
     if function is None:
