@@ -17,8 +17,6 @@ from dropout_lint.graph.operations import Kind, is_mutation, name_of, named
 from dropout_lint.trace.traced import TensorInfo, Trace
 
 ROOT = -1
-CASTS = ("to", "type", "type_as", "float", "half", "bfloat16")
-"""Operations that leave values as they are, in another type."""
 
 
 def leaves_of(value: Any) -> list[TensorInfo]:
@@ -125,8 +123,8 @@ class Flow:
         return True
 
     def _only_moves(self, number: int) -> bool:
-        name = name_of(self.nodes[number])
-        return Kind.LAYOUT in self.kinds[number] or Kind.DROPOUT in self.kinds[number] or name in CASTS
+        kind = self.kinds[number] | named(name_of(self.nodes[number]))
+        return bool(kind & (Kind.LAYOUT | Kind.DROPOUT | Kind.CAST))
 
     def _passes(self, node: fx.Node, sources: tuple[int, ...]) -> bool:
         if node.op == "output":

@@ -35,6 +35,7 @@ class Kind(IntFlag):
     LAYOUT = auto()
     RESIZE = auto()
     BLIND = auto()
+    CAST = auto()
 
 
 def _table(*rows: tuple[Kind, str]) -> dict[str, Kind]:
@@ -95,10 +96,11 @@ OPERATIONS = _table(
     (Kind.PLAIN, "index_put masked_select scatter scatter_add tril triu fill zero"),
     (Kind.PLAIN, "pack_padded_sequence pad_packed_sequence"),
     # the data as they are
-    (Kind.PLAIN, "alias as_tensor bfloat16 broadcast_to channel_shuffle checkpoint clone copy"),
-    (Kind.PLAIN, "contiguous_format cpu cuda data detach diagonal double dropout_off expand expand_as flip"),
-    (Kind.PLAIN, "float half identity nan_to_num real repeat repeat_interleave requires_grad roll sort tile"),
-    (Kind.PLAIN, "to type type_as wrap mutated"),
+    (Kind.PLAIN, "alias as_tensor broadcast_to channel_shuffle checkpoint clone copy"),
+    (Kind.PLAIN, "contiguous_format cpu cuda data detach diagonal dropout_off expand expand_as flip"),
+    (Kind.PLAIN, "identity nan_to_num real repeat repeat_interleave requires_grad roll sort tile"),
+    (Kind.CAST, "to type type_as float double half bfloat16"),
+    (Kind.PLAIN, "wrap mutated"),
     # truth values, indices and constants
     (
         Kind.PLAIN,
