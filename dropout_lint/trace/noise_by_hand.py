@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.draws import COUNT, NORMAL, borrows_shape, drops_ones, function_name, is_random
 from dropout_lint.trace.quantiles import POOLS, multipliers
-from dropout_lint.trace.sharing import Unsure, varies
+from dropout_lint.trace.sharing import varies
 from dropout_lint.trace.traced import BY_HAND, shape_of
 
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
@@ -67,7 +67,7 @@ def _follow(source: fx.Node, follows: set[fx.Node], found: dict[fx.Node, Mask]) 
                 data = max(others, key=lambda other: len(shape_of(other) or ()))
                 factors, sources = multipliers(user, source, data)
                 tolerance = _tolerance(factors, sources)
-                along = None if pooled else _varies(node, sources, data)
+                along = None if pooled else varies(node, sources, shape_of(data) or ())
                 noise = Noise.BLOCK if pooled else _noise(along, shape_of(data))
                 spec = replace(_amounts_to(factors, noise, tolerance), varies=along)
                 if along is None and not pooled:
@@ -211,13 +211,6 @@ def _is_product(node: fx.Node) -> bool:
 def _same_or_wider(product: fx.Node, others: list[fx.Node]) -> bool:
     shape = shape_of(product)
     return shape is not None and any(shape_of(other) == shape for other in others)
-
-
-def _varies(mask: fx.Node, sources: Sequence[fx.Node], data: fx.Node) -> tuple[int, ...] | None:
-    try:
-        return varies(mask, sources, shape_of(data) or ())
-    except Unsure:
-        return None
 
 
 def _noise(along: tuple[int, ...] | None, data: tuple[int, ...] | None) -> Noise:

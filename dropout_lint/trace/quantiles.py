@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dropout_lint.trace.draws import NORMAL, VALUES, filled, function_name, is_random
-from dropout_lint.trace.traced import argument_of, shape_of
+from dropout_lint.trace.traced import argument_of, function_of, shape_of
 
 DRAWS = 4000
 """Quantiles at which a mask is worked out: ratios of at most three decimals come out exactly."""
@@ -131,8 +131,7 @@ def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
     if name in _CASTS:
         return args[0].bool() if name == "bool" else args[0].double()
     kwargs = {key: _as_tensor(item) for key, item in fx.map_arg(node.kwargs, of).items()}
-    function: Any = getattr(Tensor, name) if node.op == "call_method" else node.target
-    return function(*args, **kwargs)
+    return function_of(node)(*args, **kwargs)
 
 
 def _as_tensor(value: Any) -> Any:

@@ -25,24 +25,29 @@ HELD = (0.0, 1.0)
 """What the other draws are held at: a uniform one is kept by either `u < keep` or `u > p`."""
 
 
-class Unsure(Exception):
+class _Unsure(Exception):
     """It cannot be told along which dimensions a mask differs."""
 
 
-def varies(mask: fx.Node, draws: Sequence[fx.Node], data: Sequence[int]) -> tuple[int, ...]:
-    """The dimensions of the data along which a mask differs; 0 is the batch.
+def varies(mask: fx.Node, draws: Sequence[fx.Node], data: Sequence[int]) -> tuple[int, ...] | None:
+    """The dimensions of the data along which a mask differs; 0 is the batch. None where that cannot be told:
+    its arithmetic cannot be run, or its draws are shared over different dimensions.
 
     Args:
         mask: what the data are multiplied by.
         draws: what it is made of.
         data: their shape.
-
-    Raises:
-        Unsure: its arithmetic cannot be run, or its draws are shared over different dimensions.
     """
+    try:
+        return _varies(mask, draws, data)
+    except _Unsure:
+        return None
+
+
+def _varies(mask: fx.Node, draws: Sequence[fx.Node], data: Sequence[int]) -> tuple[int, ...]:
     size = _size_of(mask)
     if size is None or len(size) > len(data):
-        raise Unsure
+        raise _Unsure
     before = len(data) - len(size)
     if all(_size_of(draw) == size for draw in draws):
         found = {dim for dim, length in enumerate(size) if length > 1}
@@ -51,7 +56,7 @@ def varies(mask: fx.Node, draws: Sequence[fx.Node], data: Sequence[int]) -> tupl
         found = max(each, key=len)
         gated = found == {0}  # a number for each sample; one for the whole batch may multiply it
         if any(one != found and not (gated and not one) for one in each):
-            raise Unsure
+            raise _Unsure
     if size and not before and data[0] == 1:  # a batch of one has draws of its own
         found = found | {0}
     return tuple(sorted(before + dim for dim in found))
@@ -75,7 +80,7 @@ def _differing(mask: fx.Node, draw: fx.Node, draws: Sequence[fx.Node]) -> set[in
             try:
                 value = torch.as_tensor(_value(mask, known)).double()
             except Exception as error:  # an operation that needs what is not there
-                raise Unsure from error
+                raise _Unsure from error
             found |= {dim for dim in range(value.dim()) if bool((value != value.narrow(dim, 0, 1)).any())}
     return found
 
@@ -83,7 +88,7 @@ def _differing(mask: fx.Node, draw: fx.Node, draws: Sequence[fx.Node]) -> set[in
 def _shape(node: fx.Node) -> tuple[int, ...]:
     size = _size_of(node)
     if size is None or torch.Size(size).numel() > MOST_ELEMENTS:
-        raise Unsure
+        raise _Unsure
     return size
 
 
@@ -110,12 +115,12 @@ def _computed(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     if node.target is getattr:  # of a tensor, to put another one beside it
         return torch.device("cpu")
     if node.op not in ("call_function", "call_method") or is_random(node):
-        raise Unsure
+        raise _Unsure
     if borrows_shape(node) or drops_ones(node):
         return torch.ones(_shape(node))
     if function_name(node) == "mutated":  # what the last change in place has returned
         return _value(node.all_input_nodes[-1], known)
-    _shape(node)
+    _shape(node)  # raises where it is too large
     args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda source: _argument(node, source, known))
     return function_of(node)(*args, **kwargs)
 

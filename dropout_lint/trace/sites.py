@@ -259,10 +259,9 @@ def _as_it_behaves(spec: NormSpec, behaviour: Behaviour | None) -> NormSpec:
 
 def _drops(node: fx.Node) -> bool:
     """Whether a call drops: a functional dropout that is active and whose ratio is not 0; any other call."""
-    if node.target in RATIOS_INSIDE and functional_dropout(node) is None:
-        return False
     spec = functional_dropout(node)
-    return is_active(node) and (spec is None or spec.is_noisy)
+    noisy = node.target not in RATIOS_INSIDE if spec is None else spec.is_noisy
+    return noisy and is_active(node)
 
 
 def is_active(node: fx.Node) -> bool:
