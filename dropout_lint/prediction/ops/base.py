@@ -76,6 +76,7 @@ class Ledger:
         fallbacks: operation → number of nodes at which its moments are about right.
         noise_at: each dropout's noise at each norm node.
         results: what has been worked out so far, by node.
+        over: what a draw of the masks that were met is shared over (`State.mask`), by the dropout's row.
         filters: node → what it is a filter of (`filters.Filter`), of calls that move positions about.
         unknown: node → why its noise is not known, from all on the way to it.
         approximate: node → the operations on the way to it whose moments are about right.
@@ -100,6 +101,7 @@ class Ledger:
     order: Mapping[fx.Node, int] = field(default_factory=dict)
     noise_at: dict[fx.Node, Array] = field(default_factory=dict)
     results: dict[fx.Node, Any] = field(default_factory=dict)
+    over: dict[int, str] = field(default_factory=dict)
     filters: dict[fx.Node, Any] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
@@ -113,11 +115,6 @@ class Ledger:
     def shifting(self) -> bool:
         """Whether some norm remembers the training variance."""
         return any(site.spec.shifts for site in self.norms.values())
-
-    @cached_property
-    def over(self) -> dict[int, str]:
-        """What a draw of the masks that were met is shared over (`State.mask`), by the dropout's row."""
-        return {}
 
     @cached_property
     def batch_wide(self) -> list[int]:

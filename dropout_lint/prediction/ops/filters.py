@@ -22,7 +22,6 @@ from torch import fx
 from dropout_lint.prediction.ops.base import Call, NoRule, first_shape, function
 from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.kernel import by_dimension
-from dropout_lint.prediction.ops.pooling import average
 from dropout_lint.prediction.ops.resampling import rho_at
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.state import State
@@ -153,7 +152,7 @@ def _option(call: Call, place: int, name: str, default: Any = None) -> Any:
     return call.arg(place, name, default) if call.module is None else getattr(call.module, name)
 
 
-def _differences(call: Call, rank: int) -> Filter | None:
+def _differenced(call: Call, rank: int) -> Filter | None:
     """`torch.diff(x)` of the first order."""
     dim = call.arg(2, "dim", -1)
     if call.arg(1, "n", 1) != 1 or not isinstance(dim, int):
@@ -176,7 +175,7 @@ _MADE: Mapping[str, Callable[[Call, int], Filter | None]] = {
     "getitem": _sliced,
     "narrow": _narrowed,
     "roll": _rolled,
-    "diff": _differences,
+    "diff": _differenced,
     "pad": _padded,
     **dict.fromkeys(("mul", "rmul", "multiply", "div", "truediv"), _scaled),
     **dict.fromkeys((f"{kind}{dims}d" for kind in ("AvgPool", "avg_pool") for dims in "123"), _pooled),
@@ -207,14 +206,19 @@ def sum_of_positions(call: Call, factor: float) -> State | None:
     if one.root is not other.root or one.steps != other.steps:
         return _centred(call, *nodes) if factor == -1 else None
     whole = one.plus(other, factor)
+    found = _of_root(call, whole)
+    if found is not None:
+        filters[call.node] = whole
+    return found
+
+
+def _of_root(call: Call, whole: Filter) -> State | None:
+    """What a filter makes of its root; None where it moves along samples or channels, or not at all."""
     x = call.ledger.results.get(whole.root)
-    if len(whole.taps) > MOST_TAPS or not isinstance(x, State):
-        return None
     moved = {dim for at in whole.taps for dim, offset in enumerate(at) if offset}
     moved |= {dim for dim, step in enumerate(whole.steps) if step != 1}
-    if not moved or moved & {0, x.axis}:
+    if len(whole.taps) > MOST_TAPS or not isinstance(x, State) or not moved or moved & {0, x.axis}:
         return None
-    filters[call.node] = whole
     return _filtered(x, whole, max(moved), call.ledger.tied)
 
 
@@ -284,7 +288,6 @@ def _centred(call: Call, left: fx.Node, right: fx.Node) -> State | None:
         return None
     if x.mask not in ("sample", "channel"):
         x = x.collapse()
-    mean = average(x, tuple(whole[dim] for dim in over), call.ledger.tied)
     sig2 = np.maximum(x.sig**2 - mean.sig**2, 0.0)
     nothing = np.zeros_like(x.t_mean)
     return replace(
@@ -311,9 +314,8 @@ def _centred(call: Call, left: fx.Node, right: fx.Node) -> State | None:
 @function("diff")
 def differences(call: Call) -> State:
     """torch.diff(x): neighbours are subtracted."""
-    found = call.ledger.filters.get(call.node)
-    x = None if found is None else call.ledger.results.get(found.root)
-    moved = {dim for at in (found.taps if found else ()) for dim, offset in enumerate(at) if offset}
-    if found is None or not isinstance(x, State) or not moved or moved & {0, x.axis}:
+    made = call.ledger.filters.get(call.node)
+    found = None if made is None else _of_root(call, made)
+    if found is None:
         raise NoRule
-    return _filtered(x, found, max(moved), call.ledger.tied)
+    return found

@@ -122,8 +122,7 @@ def _reduces_few(node: fx.Node) -> bool:
 
 
 def _in_order(call: Call, nodes: set[fx.Node]) -> list[fx.Node]:
-    order = {node: place for place, node in enumerate(call.node.graph.nodes)} if nodes else {}
-    return sorted(nodes, key=order.__getitem__)
+    return sorted(nodes, key=call.ledger.order.__getitem__)
 
 
 def _changes(call: Call) -> list[fx.Node]:
