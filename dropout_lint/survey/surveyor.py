@@ -52,6 +52,7 @@ class Surveyor:
         self._reach = Reach(self._flow)
         self._norms = {site.node: site for site in trace.norms}
         self._shifts = {shift.node: shift for shift in self._prediction.norms} if self._prediction else {}
+        self._inside = {site for site in trace.dropouts if site.inside or self._weighs_positions(site)}
         self._around: dict[DropoutSite, Branch | None] = {}
         self._crowd: Counter[Branch] = Counter()
 
@@ -61,7 +62,7 @@ class Surveyor:
             number = self._flow.index.get(site.node)
             branch = None if number is None else self._branches.around(number)
             self._around[site] = branch
-            counts = site.active_in_train and site.spec.is_noisy and not self._is_inside(site)
+            counts = site.active_in_train and site.spec.is_noisy and site not in self._inside
             if branch is not None and counts and not site.spec.noise.whole_branch:
                 self._crowd[branch] += 1
         placements = [placement for site in self._trace.dropouts for placement in self._placements(site)]
@@ -110,7 +111,7 @@ class Surveyor:
             mean_high=means[1] if means else None,
             functional=site.functional,
             inplace=spec.inplace,
-            inside=self._is_inside(site),
+            inside=site in self._inside,
             active_in_train=site.active_in_train,
             active_in_eval=site.active_in_eval,
             input_rank=rank,
@@ -120,10 +121,9 @@ class Surveyor:
             skip_shares_inplace=spec.inplace and source is not None and self._is_read_again(site),
         )
 
-    def _is_inside(self, site: DropoutSite) -> bool:
-        """Whether it is part of a layer, or drops the weights of an attention that is written out."""
+    def _weighs_positions(self, site: DropoutSite) -> bool:
         number = self._flow.index.get(site.node)
-        return site.inside or (number is not None and self._flow.weighs_positions(number))
+        return number is not None and self._flow.weighs_positions(number)
 
     def _is_degenerate(self, site: DropoutSite) -> bool:
         if not site.spec.noise.drops:
