@@ -32,7 +32,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.operation(self.drop(F.relu(x).view(-1, POINTS, WIDTH)))
-        return self.norm(y.transpose(1, 2))  # type: ignore[no-any-return]
+        return self.norm(y.transpose(1, 2))  # type: ignore[no-any-return]  # a module's call is Any
 
 
 def like(h: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ def test_each_source_keeps_its_own_noise_through_samples() -> None:
         def forward(self, x: Tensor) -> Tensor:
             z = torch.zeros(len(x), 2 * POINTS, WIDTH)
             z[:, ::2], z[:, 1::2] = self.one(x), self.two(x)
-            return self.norm(z.transpose(1, 2))  # type: ignore[no-any-return]
+            return self.norm(z.transpose(1, 2))  # type: ignore[no-any-return]  # a module's call is Any
 
     (shift,) = predicted(Two(), torch.randn(4, POINTS, WIDTH)).norms
     assert shift.shares["one"] == pytest.approx(0.9, abs=0.1)  # noise of 1 against 1/9
@@ -283,7 +283,7 @@ def test_what_cannot_be_run_is_unknown_and_so_is_all_behind_it() -> None:
             self.later = nn.BatchNorm1d(WIDTH)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.later(super().forward(x) + 1)  # type: ignore[no-any-return]
+            return self.later(super().forward(x) + 1)  # type: ignore[no-any-return]  # a module's call is Any
 
     big = predicted(Behind(), torch.empty(1 << 16, POINTS * WIDTH, device="meta"))
     assert all(shift.delta is None for shift in big.norms)

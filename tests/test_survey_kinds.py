@@ -86,7 +86,7 @@ def test_a_block_alone_is_still_a_residual_block() -> None:
             self.last = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5))
 
         def forward(self, x: Tensor) -> Tensor:
-            return x + self.last(self.body(x))  # type: ignore[no-any-return]
+            return x + self.last(self.body(x))  # type: ignore[no-any-return]  # a module's call is Any
 
     inside = {name: position for _, name, position in found(Block(), torch.randn(4, 16))}
     assert inside == {"body.3": "P6", "last.1": "P7"}
@@ -161,7 +161,7 @@ class DenseBlock(nn.Module):
         x = self.stem(x)
         for layer in self.layers:
             x = torch.cat([x, layer(x)], 1)
-        return self.head(x)  # type: ignore[no-any-return]
+        return self.head(x)  # type: ignore[no-any-return]  # a module's call is Any
 
 
 def test_a_small_part_of_a_concat_is_judged_by_its_own_channels() -> None:
@@ -183,6 +183,6 @@ def test_a_mask_whose_mean_is_another_one_in_test_mode_has_a_finding(scaled: boo
             x = self.layer(x)
             if self.training:
                 x = x * (torch.rand_like(x) < 0.8) / (0.8 if scaled else 1.0)
-            return self.head(x)  # type: ignore[no-any-return]
+            return self.head(x)  # type: ignore[no-any-return]  # a module's call is Any
 
     assert [code for code, *_ in found(Masked(), torch.randn(4, 16))] == ([] if scaled else ["DL407"])
