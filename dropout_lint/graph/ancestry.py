@@ -37,6 +37,7 @@ class Ancestry:
         masks: node → bit set of the nodes that it is computed from, itself included.
         dropouts: the dropouts that are nodes of their own.
         weighing: those of them that drop an attention's weights, which have no other place.
+        placed: all others.
         joins, weights, pools, shifting, gates: the nodes of a kind, in their order.
         memory: what was worked out about a join, or about all of them, by whoever asks for it again.
         wrappers: qualified names of the modules whose `forward` does nothing but drop.
@@ -55,6 +56,7 @@ class Ancestry:
         self.weighing = frozenset(
             node for node in self.dropouts if node in numbers and self.flow.weighs_positions(numbers[node])
         )
+        self.placed = {node: site for node, site in self.dropouts.items() if node not in self.weighing}
         self.norms = {site.node: site for site in trace.norms}
         self.masks: dict[fx.Node, int] = {}
         for position, node in enumerate(self.nodes):

@@ -17,14 +17,13 @@ def at_place(flow: Ancestry, anchor: Anchor) -> list[DropoutSite]:
 
     The walk stops at the first weight layer, norm or join: what is beyond is another place.
     """
-    dropouts = {node: site for node, site in flow.dropouts.items() if node not in flow.weighing}
-    there = [dropouts[user] for user in anchor.users if user in dropouts]
+    there = [flow.placed[user] for user in anchor.users if user in flow.placed]
     node: fx.Node | None = next(
         (parent for parent in anchor.users[0].all_input_nodes if flow.reaches(anchor.producer, parent)), None
     )
     while node is not None:
-        if node in dropouts:
-            there.append(dropouts[node])
+        if node in flow.placed:
+            there.append(flow.placed[node])
         elif flow.is_norm(node) or flow.is_weight(node) or len(flow.sides(node)) > 1 or len(node.users) > 1:
             break
         node = flow.source(node)

@@ -69,20 +69,27 @@ def _key_of(element: cst.BaseDictElement) -> object:
     return key.evaluated_value if isinstance(key, cst.SimpleString) else None
 
 
-def zero_in_test_mode(edits: Edits, ratio: cst.BaseExpression) -> None:
+def zero_in_test_mode(
+    edits: Edits, ratio: cst.BaseExpression, seen: frozenset[cst.FunctionDef] = frozenset()
+) -> None:
     """`p` → `p if self.training else 0.0`; where a function without a mode takes it, at each of its callers.
 
+    Args:
+        edits: of the file.
+        ratio: what is handed to a dropout.
+        seen: the functions that it has come through.
+
     Raises:
-        CannotExpress: there is no mode that it could follow.
+        CannotExpress: there is no mode that it could follow, or functions hand it round in a circle.
     """
     try:
         mode = mode_at(edits.source, ratio)
     except CannotExpress as error:
-        given = _given(edits.source, ratio)
-        if not given:
+        function, given = edits.source.function(ratio), _given(edits.source, ratio)
+        if not given or function is None or function in seen:
             raise error from None
         for argument in given:
-            zero_in_test_mode(edits, argument)
+            zero_in_test_mode(edits, argument, seen | {function})
         return
     body = in_parentheses(ratio) if isinstance(ratio, (cst.IfExp, cst.Lambda, cst.NamedExpr)) else ratio
     edits.replace(ratio, cst.IfExp(test=mode, body=body, orelse=cst.Float("0.0")))
@@ -101,7 +108,7 @@ def _given(source: SourceFile, ratio: cst.BaseExpression) -> list[cst.BaseExpres
         if not is_name(callee, function.name.value):
             continue
         value = passed(call, function, ratio.value, method=owned)
-        if value is None or source.function(call) is function:
+        if value is None:
             return []
         if not any(argument.value is value for argument in call.args):  # the parameter's default
             if not is_name(value, "None") and source.code(value) not in ("0", "0.0"):
