@@ -47,7 +47,8 @@ class Uout(plain_uout.Uout):
         """The noisy input in train mode, the input itself in test mode; same shape and dtype."""
         # with an `else`: the compiler of scripts passes over a branch, not over what follows one
         # torch does not export it by name; more words behind the ignore are more than TorchScript can read
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # not among torch.jit's stubs
+        # mypy does not know it; the reason stands here, since the scripting compiler reads comments on types
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return uniform_noise(input, self.beta, self.training, self.channelwise, self.inplace)
         else:
             return uout(input, self.beta, self.training, self.channelwise, self.inplace)
