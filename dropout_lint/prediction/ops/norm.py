@@ -218,8 +218,13 @@ def rescaled(  # noqa: PLR0917 - the symbols of the formula below
     gain: Array | float,
     bias: Array | float,
 ) -> State:
-    """(x - centre)·scale·gain + bias in train mode, with its own centre and scale in test mode."""
+    """(x - centre)·scale·gain + bias in train mode, with its own centre and scale in test mode.
+
+    Whatever the data cause in both modes is by (t_scale/scale)² larger in test mode than it was before.
+    """
     y = x.scaled(scale * gain)
+    grown = (t_scale / scale) ** 2
+    growth = x.covariance_growth
     return replace(
         y,
         mean=y.mean - centre * scale * gain + bias,
@@ -228,6 +233,8 @@ def rescaled(  # noqa: PLR0917 - the symbols of the formula below
         t_energy_slope=None if x.t_energy_slope is None else x.t_energy_slope * t_scale * gain,
         t_var=x.t_var * (t_scale * gain) ** 2,
         levels=(),
+        covariance_growth=None if growth is None else growth * grown,
+        withheld=x.withheld * float(x.counts @ grown) / x.channels,
     )
 
 
