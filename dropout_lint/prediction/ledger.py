@@ -298,6 +298,8 @@ def _evaluate(call: Call) -> Any:
                 node,
                 f"{_line(call)}{call.name} (its mask is shared by samples, or by some positions)",
             )
+        elif _dropped_before(row, x, ledger):
+            _say(ledger.unknown, node, f"{_line(call)}{call.name} (its mask has dropped this before)")
         elif _moves_whole_batches(call, x):
             _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
         ledger.meet(row, over or "element")
@@ -321,6 +323,22 @@ def _evaluate(call: Call) -> Any:
         if os.environ.get(RAISE):
             raise
         return _without_rule(call)
+
+
+MOST_DROPPED_BEFORE = 0.05
+"""Least part of a variance that the same draw has caused before, and no weights have turned about since, of
+which a second mask of that draw is not independent.
+"""
+
+
+def _dropped_before(row: int, x: State, ledger: Ledger) -> bool:
+    """Whether a mask by hand drops what an earlier mask of the same draws has dropped."""
+    sources = set(ledger.dropouts[row].sources)
+    others = [
+        r for r, site in enumerate(ledger.dropouts) if r != row and not sources.isdisjoint(site.sources)
+    ]
+    before = (x.noise * (1 - x.shared_by_channels))[others].sum(0)
+    return bool(before @ x.counts > MOST_DROPPED_BEFORE * (x.train_var @ x.counts))
 
 
 def _moves_whole_batches(call: Call, x: State) -> bool:
@@ -433,7 +451,8 @@ def _blame(call: Call, removals: Mapping[fx.Node, Any]) -> None:
     removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
     if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
-        causes = np.where(noise > 0, np.maximum(removal.raised, least), 0.0)
+        raised = removal.raised if delta < 1 else noise
+        causes = np.where(noise > 0, np.maximum(raised, least), 0.0)
         ledger.shifts[call.node] = (delta, causes)
 
 

@@ -62,3 +62,20 @@ def function_name(node: fx.Node) -> str:
 def filled(name: str) -> str:
     """`ones` for `new_ones` and `ones_like`."""
     return name.removeprefix("new_").removesuffix("_like")
+
+
+def filled_with(value: Any) -> float | None:
+    """A number that is given as such or as a tensor filled with it, None of anything else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, fx.Node) or value.op not in ("call_function", "call_method"):
+        return None
+    kind = filled(function_name(value))
+    if kind in ("zeros", "ones"):
+        return float(kind == "ones")
+    given = [
+        float(item)
+        for item in (*value.args, *value.kwargs.values())
+        if isinstance(item, (int, float)) and not isinstance(item, bool)
+    ]
+    return given[-1] if kind in ("full", "tensor") and given else None

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.layers import DropoutSpec, Noise
-from dropout_lint.trace.draws import COUNT, NORMAL, borrows_shape, drops_ones, function_name, is_random
-from dropout_lint.trace.quantiles import POOLS, multipliers
+from dropout_lint.trace.draws import (
+    COUNT,
+    NORMAL,
+    borrows_shape,
+    drops_ones,
+    function_name,
+    is_random,
+)
+from dropout_lint.trace.quantiles import POOLS, constant_number, multipliers
 from dropout_lint.trace.sharing import varies
 from dropout_lint.trace.traced import BY_HAND, shape_of
 
@@ -181,10 +188,10 @@ def _dropping_in_test(
 
 def _by_number(node: fx.Node) -> float | None:
     """The number that a node multiplies by, None where it does something else."""
-    numbers = [value for value in node.args if isinstance(value, (int, float)) and value]
+    numbers = [number for value in node.args if (number := constant_number(value))]
     if node.op == "call_module" or len(node.args) != 2 or len(numbers) != 1:
         return None
-    number = float(numbers[0])
+    number = numbers[0]
     by = {"mul": number, "rmul": number, "imul": number, "truediv": 1 / number, "div": 1 / number}
     return by.get(function_name(node))
 

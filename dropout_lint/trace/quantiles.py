@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from dropout_lint.trace.draws import NORMAL, VALUES, filled, function_name, is_random
+from dropout_lint.trace.draws import NORMAL, VALUES, filled_with, function_name, is_random
 from dropout_lint.trace.traced import argument_of, function_of, shape_of
 
 DRAWS = 4000
@@ -43,10 +43,41 @@ def multipliers(
     return result, tuple(work.sources)
 
 
+def multiplied(
+    products: Sequence[tuple[fx.Node, fx.Node]], sources: Sequence[fx.Node]
+) -> list[Tensor] | None:
+    """What each of several products makes of a 1 in its data, all of them at the same quantiles of `sources`;
+    None where that cannot be worked out.
+
+    Args:
+        products: product and data.
+        sources: all draws that they are made of.
+    """
+    ones = torch.ones(DRAWS, dtype=torch.float64)
+    found = [_Work(list(sources), {data: ones}).result(product) for product, data in products]
+    known = [factors for factors in found if factors is not None]
+    return known if len(known) == len(found) else None
+
+
 def made_of_draws(node: fx.Node) -> Tensor | None:
     """(DRAWS,) equally likely values of a one-element tensor that draws alone have made, None of others."""
     shape = shape_of(node)
     return None if shape is None or math.prod(shape) != 1 else _Work([], {}).result(node)
+
+
+def constant_number(value: Any) -> float | None:
+    """A number that is given as such, or as a tensor filled with it or worked out to hold it alone; None of
+    anything else.
+    """
+    number = filled_with(value)
+    if number is not None or not isinstance(value, fx.Node) or shape_of(value) not in ((), (1,)):
+        return number
+    work = _Work([], {})
+    try:
+        result = work.of(value)
+    except Exception:  # made of data, or by an operation that needs its operands' shapes
+        return None
+    return None if work.sources or isinstance(result, str) else float(result)
 
 
 class _Work:
@@ -64,22 +95,22 @@ class _Work:
     def result(self, node: fx.Node) -> Tensor | None:
         """(DRAWS,) values of a node; None where some step cannot be done so, or no draw comes to it."""
         try:
-            result = self._of(node)
+            result = self.of(node)
         except Exception:  # an operation that needs its operands' shapes, or too many draws
             return None
         taken = isinstance(result, Tensor) and result.shape == (DRAWS,)
         return result.double() if taken else None
 
-    def _of(self, node: fx.Node) -> Any:
+    def of(self, node: fx.Node) -> Any:
         if node not in self._known:
             if node not in self.sources and is_random(node):
                 self.sources.append(node)
             if VALUES in node.meta:
                 self._known[node] = node.meta[VALUES]
             elif node in self.sources:
-                self._known[node] = _drawn(node, self._of, self._quantiles(node))
+                self._known[node] = _drawn(node, self.of, self._quantiles(node))
             else:
-                self._known[node] = _done(node, self._of)
+                self._known[node] = _done(node, self.of)
         return self._known[node]
 
     def _quantiles(self, source: fx.Node) -> Tensor:
@@ -117,14 +148,11 @@ def _done(node: fx.Node, of: Callable[[fx.Node], Any]) -> Any:
     if isinstance(value, (bool, int, float)):
         return value
     name = function_name(node)
-    if node.target is torch.tensor and isinstance(node.args[0], (bool, int, float)):
-        return float(node.args[0])
+    number = filled_with(node)
+    if number is not None:
+        return number
     if node.op not in ("call_function", "call_method"):
         raise ValueError("not worked out from draws alone")
-    constant = filled(name)
-    if constant in ("ones", "zeros", "full"):
-        given = [float(item) for item in (*node.args[1:], *node.kwargs.values()) if isinstance(item, float)]
-        return {"ones": 1.0, "zeros": 0.0}[constant] if constant != "full" else given[-1]
     args = [_as_tensor(item) for item in fx.map_arg(node.args, of)]
     if name in _SHAPING or any(pool in name for pool in POOLS):
         return args[-1] if name == "mutated" else args[0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from dropout_lint.prediction.algebra import add, concatenate, product
 from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function
+from dropout_lint.prediction.ops.copies import sum_of_copies, sum_under_one_draw
 from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
 from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
@@ -65,19 +66,22 @@ def addition(call: Call) -> State:
     """a ± b; a skip is one of these."""
     sign = -1.0 if "sub" in call.name else 1.0
     alpha = call.kwargs.get("alpha", 1)
-    a, b = pair_of(call)
     left, right = (
         call.node.args[0] if call.node.args else None,
         call.node.args[1] if len(call.node.args) > 1 else None,
     )
     if left is right and left is not None:
-        return a.scaled(1.0 + sign)
+        return pair_of(call)[0].scaled(1.0 + sign)
     factor = sign * float(alpha if isinstance(alpha, (int, float)) else 1.0)
     of_positions = sum_of_positions(call, factor)
     if of_positions is not None:
         return of_positions
+    a, b = pair_of(call)
     if factor != 1:
         b = b.scaled(factor)
+    together = sum_of_copies(call, a, b, factor) or sum_under_one_draw(call, factor)
+    if together is not None:
+        return together
     agreement = AGREEMENT if call.ledger.trained else 0.0
     if call.node in call.ledger.measured:
         a, b = fitted_branches(a, b, call.ledger.measured[call.node][1], agreement)

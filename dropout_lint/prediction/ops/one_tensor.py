@@ -14,10 +14,11 @@ E[m²] = 1/k.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,9 @@ from torch import Tensor, fx
 
 from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
 from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
+from dropout_lint.prediction.ops.copies import masks_together
 from dropout_lint.prediction.ops.dropout import Draw, draws, with_noise
-from dropout_lint.prediction.ops.operands import inputs
+from dropout_lint.prediction.ops.operands import inputs, stacked
 from dropout_lint.prediction.ops.powers import below_rectifier, through
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
@@ -47,17 +49,17 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("gt", "ge", "lt", "le", "eq", "ne", "pow", "neg")},
     **{name: getattr(torch, name) for name in ("relu", "zeros_like", "ones_like", "full_like")},
     "leaky_relu": torch.nn.functional.leaky_relu,
-    "masked_fill": lambda x, mask, value: x.masked_fill(mask, value),
+    "masked_fill": lambda x, mask, value: torch.where(mask, value, x),
     "float": lambda x: x.float() if x.dtype == torch.bool else x,
     "max": torch.maximum,
     "min": torch.minimum,
 }
 """Operations that are followed, beside the activations."""
-OVER_STACK: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda parts: parts.sum(0),
-    "mean": lambda parts: parts.mean(0),
-    "amax": lambda parts: parts.amax(0),
-    "amin": lambda parts: parts.amin(0),
+_OVER_STACK: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "sum": lambda parts: functools.reduce(torch.add, parts),
+    "mean": lambda parts: functools.reduce(torch.add, parts) / len(parts),
+    "amax": lambda parts: functools.reduce(torch.maximum, parts),
+    "amin": lambda parts: functools.reduce(torch.minimum, parts),
 }
 """The same over the new dimension of a `torch.stack`."""
 _STEPS = frozenset({"sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"})
@@ -68,6 +70,8 @@ HUGE = 1e3
 """A number below -HUGE marks positions that a softmax is to leave out."""
 MOST_DRAWS = 256
 """Most combinations of draws that are evaluated."""
+MOST_TOGETHER = 16
+"""Masks of the same draws that take more values than this are worked out at so many of them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Tree:
     Attributes:
         parents: node → the tensors that it is a function of, of all on the way.
         rows: the dropouts among them.
+        scales: what a dropout's result is times in either mode.
         constants: tensors of one number on the way.
     """
 
@@ -84,35 +89,52 @@ class Tree:
     root: fx.Node
     parents: Mapping[fx.Node, list[fx.Node]]
     rows: Mapping[fx.Node, int]
+    scales: Mapping[fx.Node, float]
     constants: Mapping[fx.Node, Tensor]
 
     def function(self, drawn: Mapping[int, Draw]) -> Callable[[Tensor], Tensor]:
         """What `node` is of `root`, dropouts as drawn; a dropout that is not in `drawn` is the identity."""
+        return lambda t: self._value(t, {row: (draw.factor, draw.shift) for row, draw in drawn.items()})
 
-        def value(t: Tensor) -> Tensor:
-            known: dict[fx.Node, Any] = {**self.constants, self.root: t}
+    def functions(self, combined: Sequence[Mapping[int, Draw]]) -> Callable[[Tensor], Tensor]:
+        """(…) → (C, …): the same for each of several combinations of draws."""
+        drawn = {
+            row: [torch.tensor([getattr(one[row], name) for one in combined]) for name in ("factor", "shift")]
+            for row in combined[0]
+        }
 
-            def at(node: fx.Node) -> Any:
-                if node not in known:
-                    known[node] = self._evaluated(node, at, drawn)
-                return known[node]
+        def values(t: Tensor) -> Tensor:
+            shape = (-1, *[1] * t.dim())
+            given = {
+                row: tuple(part.to(t.dtype).view(shape) for part in parts) for row, parts in drawn.items()
+            }
+            return self._value(t, given).expand(len(combined), *t.shape)
 
-            result: Tensor = at(self.node).to(t.dtype)
-            return result
+        return values
 
-        return value
+    def _value(self, t: Tensor, drawn: Mapping[int, Any]) -> Tensor:
+        known: dict[fx.Node, Any] = {**self.constants, self.root: t}
 
-    def _evaluated(self, node: fx.Node, at: Callable[[fx.Node], Any], drawn: Mapping[int, Draw]) -> Any:
+        def at(node: fx.Node) -> Any:
+            if node not in known:
+                known[node] = self._evaluated(node, at, drawn)
+            return known[node]
+
+        result: Tensor = at(self.node).to(t.dtype)
+        return result
+
+    def _evaluated(self, node: fx.Node, at: Callable[[fx.Node], Any], drawn: Mapping[int, Any]) -> Any:
         operation = _operation(node)
         if operation is not None and node not in self.rows:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), at)
             return operation(*args, **{name: value for name, value in kwargs.items() if name != "inplace"})
         parts = [at(parent) for parent in self.parents[node]]
-        over_stack = OVER_STACK.get(function_name(node.target))
+        over_stack = _OVER_STACK.get(function_name(node.target))
         if over_stack is not None and node not in self.rows:
-            return over_stack(torch.stack(parts))
-        draw = drawn.get(self.rows.get(node, -1))
-        return parts[0] if draw is None else draw.factor * parts[0] + draw.shift
+            return over_stack(parts)
+        x = parts[0] * self.scales.get(node, 1.0)
+        factor, shift = drawn.get(self.rows.get(node, -1), (1.0, 0.0))
+        return factor * x + shift
 
 
 def _operation(node: fx.Node) -> Callable[..., Any] | None:
@@ -132,7 +154,7 @@ def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
     """The tensors of which `node` is a function, element by element; None where it is none."""
     if node in ledger.sites:
         drawn, site = _draws(node, ledger), ledger.dropouts[ledger.sites[node]]
-        followed = drawn and not any(draw.fill for draw in drawn) and site.spec.scale == 1
+        followed = drawn and not any(draw.fill for draw in drawn)
         return node.all_input_nodes[site.operand : site.operand + 1] if followed else None
     if node in ledger.silent:
         return list(inputs(node))[:1]
@@ -143,7 +165,7 @@ def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
         shape = first_shape(node.meta.get("value"))
         same = all(first_shape(source.meta.get("value")) == shape for source in sources)
         return sources if same and sources else None
-    return _stacked(node)
+    return stacked(node)
 
 
 def _one_number(node: fx.Node, ledger: Ledger) -> Tensor | None:
@@ -152,29 +174,6 @@ def _one_number(node: fx.Node, ledger: Ledger) -> Tensor | None:
     if not isinstance(value, Parameter) or not value.known or value.tensor.numel() != 1:
         return None
     return value.tensor.detach().reshape(())
-
-
-def _stacked(node: fx.Node) -> list[fx.Node] | None:
-    """The tensors of a stack that `node` reduces again."""
-    if node.op not in ("call_function", "call_method") or function_name(node.target) not in OVER_STACK:
-        return None
-    stack = node.args[0] if node.args else None
-    if not isinstance(stack, fx.Node) or function_name(stack.target) != "stack" or not stack.args:
-        return None
-    parts, rank = stack.args[0], len(first_shape(stack.meta.get("value")) or ())
-    new = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)
-    over = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
-    over = over[0] if isinstance(over, (tuple, list)) and len(over) == 1 else over
-    if (
-        not isinstance(parts, (tuple, list))
-        or not isinstance(new, int)
-        or not isinstance(over, int)
-        or not rank
-    ):
-        return None
-    if len(first_shape(node.meta.get("value")) or ()) != rank - 1 or new % rank != over % rank:
-        return None
-    return [part for part in parts if isinstance(part, fx.Node)]
 
 
 def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
@@ -188,7 +187,8 @@ def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
     for _ in range(DEEP):
         latest = max(left, key=ledger.order.__getitem__)
         if latest is not node and len(left) == 1:
-            yield Tree(node, latest, dict(ways), dict(rows), dict(constants))
+            scales = {site: ledger.dropouts[row].spec.scale for site, row in rows.items()}
+            yield Tree(node, latest, dict(ways), dict(rows), scales, dict(constants))
             if latest in ledger.measured:  # a trained norm knows it better than what lies before
                 return
         parents = _parents(latest, ledger)
@@ -208,7 +208,7 @@ def as_one_function(call: Call) -> State | None:
     the farthest, whose values are the most normal.
     """
     several = sum(_one_number(node, call.ledger) is None for node in inputs(call.node)) > 1
-    if not several and _stacked(call.node) is None:
+    if not several and stacked(call.node) is None:
         return None
     found: Tree | None = None
     for tree in _trees(call.node, call.ledger):
@@ -233,51 +233,41 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
     normal = below_rectifier(x)
     base, rectified = (x, False) if normal is None else (normal, True)
 
-    def function(drawn: Mapping[int, Draw]) -> Callable[[Tensor], Tensor]:
-        """What it is of `base`."""
-        of_root = tree.function(drawn)
+    def of_base(of_root: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return (lambda t: of_root(t.clamp(min=0))) if rectified else of_root
 
     rows = sorted(set(tree.rows.values()))
-    combined = [
-        (math.prod(draw.probability for draw in each), dict(zip(rows, each, strict=True)))
-        for each in itertools.product(*(_draws(ledger.dropouts[row].node, ledger) for row in rows))
-    ]
-    functions = [(probability, function(drawn), drawn) for probability, drawn in combined]
+    combined = _combined(rows, ledger)
+    probability = torch.tensor([each for each, _ in combined], dtype=torch.float64)
+    every, test_mode = of_base(tree.functions([drawn for _, drawn in combined])), of_base(tree.function({}))
+    functions = [of_base(tree.function(drawn)) for _, drawn in combined]
 
-    def mean(given: Callable[[Mapping[int, Draw]], bool] = lambda _: True) -> Callable[[Tensor], Tensor]:
-        """Mean of f_m over the draws that are `given`."""
-        some = [(probability, f) for probability, f, drawn in functions if given(drawn)]
-        total = sum(probability for probability, _ in some)
-
-        def value(t: Tensor) -> Tensor:
-            return torch.stack([f(t) * (probability / total) for probability, f in some]).sum(0)
-
-        return value
+    def mean(values: Tensor, weights: Tensor = probability) -> Tensor:
+        """Mean over the combinations that have a weight."""
+        result: Tensor = torch.einsum("c,c...->...", (weights / weights.sum()).to(values.dtype), values)
+        return result
 
     def energy(row: int) -> Callable[[Tensor], Tensor]:
         """Variance over the draws of one dropout of the mean over those of the others."""
-        overall = mean()
+        taken = [drawn[row] for _, drawn in combined]
+        each = [probability * torch.tensor([one is draw for one in taken]) for draw in dict.fromkeys(taken)]
 
-        def given(draw: Draw) -> Callable[[Tensor], Tensor]:
-            return mean(lambda drawn: drawn[row] is draw)
+        def value(t: Tensor) -> Tensor:
+            values = every(t)
+            overall = mean(values)
+            return sum(((mean(values, w) - overall) ** 2 * float(w.sum()) for w in each), torch.zeros(()))
 
-        each = [(draw.probability, given(draw)) for draw in draws_of[row]]
-        return lambda t: torch.stack([w * (f(t) - overall(t)) ** 2 for w, f in each]).sum(0)
+        return value
 
-    draws_of = {row: list(dict.fromkeys(drawn[row] for _, drawn in combined)) for row in rows}
     parts = []
-    for _, f, _ in functions:
+    for f in functions:
         moments = moments_by_quadrature(f)
         sign = np.where(moments(base.mean, base.var)[2] < 0, -1.0, 1.0)
         part = pointwise(base, moments)
         parts.append((part.mean[0], part.dev[0], sign[0] * part.sig[0], part.var[0]))
     means, devs, sigs, variances = (np.stack(column) for column in zip(*parts, strict=True))
-    data, test = (
-        pointwise(base, moments_by_quadrature(mean())),
-        pointwise(base, moments_by_quadrature(function({}))),
-    )
-    y = data
+    y = pointwise(base, moments_by_quadrature(lambda t: mean(every(t))))
+    test = pointwise(base, moments_by_quadrature(test_mode))
     for row in rows:
         y = with_noise(y, x, pointwise(x, moments_by_quadrature(energy(row))).mean[0], ledger.over[row], row)
     y = replace(
@@ -285,7 +275,7 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
         t_mean=test.t_mean,
         t_dev=test.t_dev,
         t_var=test.t_var,
-        prob=np.array([probability for probability, _ in combined]),
+        prob=probability.numpy(),
         mean=means,
         dev=devs,
         sig=sigs,
@@ -298,8 +288,59 @@ def _over_draws(tree: Tree, x: State, ledger: Ledger) -> State:
         y,
         mask=ledger.over[rows[0]],
         source=rows[0],
-        levels=_levels(function({}), [f for _, f, _ in functions]),
+        levels=_levels(test_mode, functions),
     )
+
+
+def _combined(rows: Sequence[int], ledger: Ledger) -> list[tuple[float, dict[int, Draw]]]:
+    """The combinations of draws with their probabilities: masks that are made of the same draws agree."""
+    each = [_drawn_together(group, ledger) for group in _by_sources(rows, ledger)]
+    return [
+        (
+            math.prod(probability for probability, _ in parts),
+            {row: draw for _, drawn in parts for row, draw in drawn.items()},
+        )
+        for parts in itertools.product(*each)
+    ]
+
+
+def _by_sources(rows: Sequence[int], ledger: Ledger) -> list[list[int]]:
+    """Dropouts in groups of those that are made of the same draws."""
+    groups: dict[Any, list[int]] = {}
+    for row in rows:
+        sources = ledger.dropouts[row].sources
+        groups.setdefault(min(sources, key=ledger.order.__getitem__) if sources else row, []).append(row)
+    return list(groups.values())
+
+
+def _drawn_together(rows: Sequence[int], ledger: Ledger) -> list[tuple[float, dict[int, Draw]]]:
+    """The combinations of draws of dropouts that are made of the same ones, or of a single dropout."""
+    masks = masks_together(rows, ledger) if len(rows) > 1 else None
+    if masks is None:
+        combined = itertools.product(*(_draws(ledger.dropouts[row].node, ledger) for row in rows))
+        return [
+            (math.prod(draw.probability for draw in drawn), dict(zip(rows, drawn, strict=True)))
+            for drawn in combined
+        ]
+    means = [ledger.dropouts[row].spec.mask_mean for row in rows]
+    factors = torch.stack([mask * (mean / mask.mean()) for mask, mean in zip(masks, means, strict=True)])
+    values, counts = torch.unique(factors, dim=1, return_counts=True)
+    if len(counts) > MOST_TOGETHER:
+        values, counts = factors.view(len(rows), MOST_TOGETHER, -1).mean(2), torch.ones(MOST_TOGETHER)
+    probabilities = (counts / counts.sum()).tolist()
+    each_row = {
+        row: {
+            factor: Draw(
+                sum(p for p, other in zip(probabilities, column, strict=True) if other == factor), factor
+            )
+            for factor in dict.fromkeys(column)
+        }
+        for row, column in zip(rows, values.tolist(), strict=True)
+    }
+    return [
+        (p, {row: each_row[row][factor] for row, factor in zip(rows, column, strict=True)})
+        for p, column in zip(probabilities, values.T.tolist(), strict=True)
+    ]
 
 
 def _levels(

@@ -22,6 +22,10 @@ MOVES = ("roll", "flip", "chunk", "split", "tensor_split", "getitem", "narrow", 
          "gather", "unbind", "fliplr", "flipud", "rot90", "unflatten")  # fmt: skip
 
 
+OVER_STACK = ("sum", "mean", "amax", "amin")
+"""Reductions that are followed over the new dimension of a stack."""
+
+
 def _moves(node: fx.Node, root: fx.Node, seen: set[fx.Node]) -> tuple[str, ...] | None:
     """What moves values about on the way from `root` to `node`; None where there is no way."""
     if node is root:
@@ -93,12 +97,42 @@ def _pattern(x: State, axis: int) -> State:
     )
 
 
-def pair_of(call: Call) -> tuple[State, State]:
+def both(call: Call) -> tuple[State, State]:
+    """The operands with their channels in the same place, each with the mask that is pending on it."""
     left, right = operands(call)
     a, b = broadcast(call, left, 0), broadcast(call, right, 1)
     a, b = _pattern(a, b.axis), _pattern(b, a.axis)
     if a.axis != b.axis and a.groups > 1 and b.groups > 1:
         b = b.merged()
+    return a, b
+
+
+def pair_of(call: Call) -> tuple[State, State]:
+    """The same, with one mask pending, if any."""
+    a, b = both(call)
     if a.components > 1 and b.components > 1 and not same_mask(call, a, b):
         a, b = latest(a, b)
     return a, b
+
+
+def stacked(node: fx.Node) -> list[fx.Node] | None:
+    """The tensors of a `torch.stack` whose new dimension `node` reduces again; None of other nodes."""
+    if node.op not in ("call_function", "call_method") or function_name(node.target) not in OVER_STACK:
+        return None
+    stack = node.args[0] if node.args else None
+    if not isinstance(stack, fx.Node) or function_name(stack.target) != "stack" or not stack.args:
+        return None
+    parts, rank = stack.args[0], len(first_shape(stack.meta.get("value")) or ())
+    new = stack.args[1] if len(stack.args) > 1 else stack.kwargs.get("dim", 0)
+    over = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
+    over = over[0] if isinstance(over, (tuple, list)) and len(over) == 1 else over
+    if (
+        not isinstance(parts, (tuple, list))
+        or not isinstance(new, int)
+        or not isinstance(over, int)
+        or not rank
+    ):
+        return None
+    if len(first_shape(node.meta.get("value")) or ()) != rank - 1 or new % rank != over % rank:
+        return None
+    return [part for part in parts if isinstance(part, fx.Node)]

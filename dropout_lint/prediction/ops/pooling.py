@@ -22,6 +22,7 @@ import numpy as np
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.activation import FUNCTIONS, LOGARITHMS, pointwise
 from dropout_lint.prediction.ops.base import Call, function, module
+from dropout_lint.prediction.ops.copies import over_stack
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.kernel import by_dimension
@@ -171,6 +172,9 @@ def mean_over(call: Call) -> State:
     x, shape = call.x, call.in_shape
     if not dims or not shape:
         return x
+    copies = over_stack(call)
+    if copies is not None:
+        return copies
     y = average(x, _positions(call, x, dims), call.ledger.tied)
     if x.axis in dims:
         y = _over_channels(y)
