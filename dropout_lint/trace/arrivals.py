@@ -13,6 +13,7 @@ from torch import fx
 from dropout_lint.layers.dropouts import FUNCTIONS
 from dropout_lint.layers.signatures import NORMS, RATIOS_INSIDE
 from dropout_lint.terms import Noise
+from dropout_lint.trace.draws import filled, function_name
 from dropout_lint.trace.observer import Sight, arriving
 from dropout_lint.trace.traced import Arrival, DropoutSite, NormSite
 from dropout_lint.trace.witness import Draw
@@ -39,7 +40,8 @@ def arrivals(
     for site in dropouts:
         for node in site.sources or (site.node,):
             sites.setdefault(node, []).append(site)
-    beside = _beside(sight, sites)
+    zeros = _zeros(sight, {site.node for site in dropouts if not site.sources})
+    beside = _beside(sight, sites, zeros)
     known = [tuple(sites.get(draw.node, ())) if draw.node is not None else () for draw in sight.draws]
     made = [
         {
@@ -61,7 +63,7 @@ def arrivals(
         around = arriving(norm.node, beside) | sight.lost.get(norm.node, 0)
         here = []
         for place, draw in enumerate(sight.draws):
-            if not came >> place & 1 or draw.trial:
+            if not came >> place & 1 or draw.trial or draw.node in zeros:
                 continue
             alike = (
                 None
@@ -134,7 +136,22 @@ def _form(node: fx.Node) -> tuple[object, ...]:
     return node.meta.get("owner"), node.meta.get("call"), str(node.target), numbers
 
 
-def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx.Node, int]:
+def _zeros(sight: Sight, dropouts: Set[fx.Node]) -> set[fx.Node]:
+    """Nodes that hold nothing but zeros, whatever is drawn: a tensor of zeros, such as a first hidden state,
+    under dropout or times a mask.
+    """
+    found: set[fx.Node] = set()
+    for node in next(iter(sight.came)).graph.nodes if sight.came else ():
+        name = function_name(node)
+        keeps = node in dropouts or name.strip("_") in ("mul", "multiply")
+        if filled(name) == "zeros" or (keeps and not found.isdisjoint(node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def _beside(
+    sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]], zeros: Set[fx.Node]
+) -> dict[fx.Node, int]:
     """For each node the draws that come to it by some way with no dropout on it that stands for them.
 
     A draw that makes a mask is stood for by the product with that mask; one in a dropout by the dropout;
@@ -159,6 +176,8 @@ def _beside(sight: Sight, sites: Mapping[fx.Node, list[DropoutSite]]) -> dict[fx
             own = functools.reduce(operator.or_, (raw.get(source, 0) for source in product.sources), 0)
             passed = 0 if product.spec.noise is Noise.BLEND else beside.get(data, 0)  # its mask lies in there
             around = passed | (arriving(node, beside) & ~own)
+        if node in zeros:
+            continue
         bits = (around & carried[node]) | raw.get(node, 0) | sight.lost.get(node, 0)
         if bits:
             beside[node] = bits

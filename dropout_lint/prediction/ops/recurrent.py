@@ -1,4 +1,9 @@
-"""Recurrent layers and cells: LSTM, GRU and plain RNN."""
+"""Recurrent layers and cells: LSTM, GRU and plain RNN.
+
+LSTM: c = f·c' + i·g, h = o·tanh(c), with g = tanh(Wx + Uh'). GRU: h = (1 - z)·n + z·h', with n = tanh(Wx +
+r·Uh'). The gates are sigmoids of other rows of the same weights: the same moments, other values. U comes as a
+random matrix: what is fed back adds in power.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from dropout_lint.prediction.ops.dropout import Sources, drop
 from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear import learned_gain
 from dropout_lint.prediction.ops.linear_map import linear_map
-from dropout_lint.prediction.ops.resampling import filtered
+from dropout_lint.prediction.ops.resampling import filtered, rho_at
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
 from dropout_lint.prediction.state import State
@@ -25,79 +30,137 @@ STEPS = 3
 """Rounds after which what a hidden state feeds back to itself is settled."""
 
 
-def _filtered(x: State, forget: float, tied: Sources) -> State:
-    """Σ_j λ^j x_{t-j}, that is 1/(1 - λ) times a mean with weights (1 - λ)λ^j: D(δ) = λ^δ(1 - λ)/(1 + λ)."""
+def _filtered(x: State, forget: float, tied: Sources, steps: int) -> State:
+    """Σ_j λ^j x_{t-j}, that is 1/(1 - λ) times a mean with weights (1 - λ)λ^j: D(δ) = λ^δ(1 - λ)/(1 + λ).
+
+    The data part correlates by Σ_δ D(δ)·ρ(d - δ), and noise that was apart from step to step by λ^d. What all
+    steps have of it in common counts as shared: what reads a sequence takes its last step, or goes over all.
+    """
     forget = min(max(forget, 1e-3), 0.98)
     lags = np.arange(max(2, math.ceil(math.log(1e-3) / math.log(forget))))
     overlap = np.asarray((1 - forget) / (1 + forget) * forget**lags, dtype=np.float64)
-    return filtered(x, [overlap], 1.0, tied).scaled(1 / (1 - forget))
+    y = filtered(x, [overlap], 1.0, tied).scaled(1 / (1 - forget))
+    both, offsets = np.concatenate([overlap[:0:-1], overlap]), np.arange(1 - len(lags), len(lags))
+    distances = np.array([0.0, *2.0 ** np.arange(len(x.rho))])
+    kept = rho_at(x.rho, np.abs(distances[:, None] - offsets)) @ both
+    y = replace(y, rho=np.clip(kept[1:] / kept[0], 0.0, 1.0))
+    if steps < 2:
+        return y
+    apart = np.arange(1, steps)
+    alike = float(2 * ((steps - apart) * forget**apart).sum() / (steps * (steps - 1)))  # over pairs of steps
+    shared = y.shared_by_positions
+    return replace(y, shared_by_positions=np.where(y.noise > 0, shared + (1 - shared) * alike, shared))
 
 
-def _step(kind: str, seen: State, back: State | None, tied: Sources, relu: bool) -> State:
+def _settled(seen: State, back: State | None, m: Any, call: Call) -> State:
     """The hidden state, settled over time, from Wx (`seen`) and Uh (`back`) of one gate.
 
-    LSTM: c = f·c' + i·g, h = o·tanh(c). GRU: h = (1 - z)·n + z·h'. The gates are sigmoids of other rows of
-    the same weights: the same moments, other values. f and z keep about ½ of what was before, so h is a
-    running mean of the inputs, in which loose noise fades and the data, alike from step to step, add up. Uh
-    comes through a random matrix: it adds in power. A plain RNN has no more than that.
+    f and z keep about ½ of what was before, so h is a running mean of the inputs, in which loose noise fades
+    and the data, alike from step to step, add up. A plain RNN has no more than what is fed back.
     """
 
-    total = seen if back is None else add(seen if seen.sample_wide else seen.collapse(), back)
+    total = seen if back is None else add(seen, back)
+    kind = _kind(m)
     if kind == "rnn":
-        return pointwise(total, RELU if relu else TANH, homogeneous=relu)
+        return pointwise(total, RELU if _rectifies(m) else TANH, homogeneous=_rectifies(m))
     gate = pointwise(total, SIGMOID)
     forget = float(gate.t_mean @ gate.counts / gate.counts.sum())
-    fresh_part = product(gate, pointwise(total, TANH))
-    held = _filtered(fresh_part, forget, tied)
+    fresh_part = product(gate, _new(seen, back, gate, kind))
+    held = _filtered(fresh_part, forget, call.ledger.tied, _steps(m, call))
     return product(gate, pointwise(held, TANH)) if kind == "lstm" else held
+
+
+def _new(seen: State, back: State | None, gate: State, kind: str) -> State:
+    """What a step has to add: g of an LSTM, n of a GRU."""
+    if back is None:
+        return pointwise(seen, TANH)
+    return pointwise(add(seen, product(gate, back) if kind == "gru" else back), TANH)
 
 
 def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
     """Layer by layer, with the dropout between; weights at their initialiser's moments."""
-    name = type(m).__name__.lower()
-    kind = next((kind for kind in ("lstm", "gru") if kind in name), "rnn")
-    cell, tied = "cell" in name, call.ledger.tied
-    relu = str(getattr(m, "nonlinearity", getattr(m, "mode", ""))).lower().endswith("relu")
     hidden = int(m.hidden_size)
     width = hidden * (2 if getattr(m, "bidirectional", False) else 1)
     for layer in range(int(getattr(m, "num_layers", 1))):
         if layer:
             for row, site in call.ledger.sources(call.node):
                 x = drop(x, site.spec, row)
-        if not x.sample_wide:
-            x = x.collapse()
-        gain = learned_gain(call, x.channels, 1)
-        seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None, learned=gain)
-        seen = seen.scaled(math.sqrt(x.channels / hidden))  # torch's recurrent weights go by the hidden size
-        if cell:
-            return _one_step(kind, seen, relu)
-        y, gain = _step(kind, seen, None, tied, relu), learned_gain(call, hidden, 1)
+        seen = _seen(x, hidden, call, axis)
+        y, gain = _settled(seen, None, m, call), learned_gain(call, hidden, 1)
         for _ in range(STEPS):
             back = linear_map(y, axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
-            y = _step(kind, seen, back, tied, relu)
+            y = _settled(seen, back, m, call)
         x = replace(y, counts=np.array([float(width)]))
     return x
 
 
-def _one_step(kind: str, seen: State, relu: bool) -> State:
-    """A cell from a state that is 0: h = o·tanh(i·g), and (1 - z)·n."""
+def _kind(m: Any) -> str:
+    name = type(m).__name__.lower()
+    return next((kind for kind in ("lstm", "gru") if kind in name), "rnn")
 
+
+def _rectifies(m: Any) -> bool:
+    return str(getattr(m, "nonlinearity", getattr(m, "mode", ""))).lower().endswith("relu")
+
+
+def _steps(m: Any, call: Call) -> int:
+    """Length of the sequences."""
+    place = -2 if getattr(m, "batch_first", False) else 0
+    return call.in_shape[place] if len(call.in_shape) > 1 else 1
+
+
+def _seen(x: State, hidden: int, call: Call, axis: int) -> State:
+    """Wx of one gate; torch's recurrent weights go by the hidden size."""
+    if not x.sample_wide:
+        x = x.collapse()
+    gain = learned_gain(call, x.channels, 1)
+    seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None, learned=gain)
+    return seen.scaled(math.sqrt(x.channels / hidden))
+
+
+def recurrent_cell(x: State, before: State, held: State, m: Any, call: Call) -> tuple[State, State]:
+    """One step from the hidden state `before` and, of an LSTM, the cell state `held`: both after it."""
+    kind, hidden, axis = _kind(m), int(m.hidden_size), x.axis
+    seen = _seen(x, hidden, call, axis)
+    back = None
+    if np.any(before.t_var) or np.any(before.var):
+        fed, gain = before.on(axis, hidden).merged().collapse(), learned_gain(call, hidden, 1)
+        back = linear_map(fed, axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
+    total = seen if back is None else add(seen, back)
     if kind == "rnn":
-        return pointwise(seen, RELU if relu else TANH, homogeneous=relu)
-    gate = pointwise(seen, SIGMOID)
-    new = product(gate, pointwise(seen, TANH))
-    return product(gate, pointwise(new, TANH)) if kind == "lstm" else new
+        h = pointwise(total, RELU if _rectifies(m) else TANH, homogeneous=_rectifies(m))
+        return h, h
+    gate = pointwise(total, SIGMOID)
+    rest = (held if kind == "lstm" else before).on(axis, hidden).merged()
+    now = product(gate, _new(seen, back, gate, kind))
+    if np.any(rest.t_var) or np.any(rest.var):
+        now = add(now.collapse(), product(gate, rest.collapse()).collapse())
+    return (product(gate, pointwise(now, TANH)), now) if kind == "lstm" else (now, now)
 
 
-@module("RNNBase", "RNNCellBase")
+@module("RNNBase")
 def recurrent(call: Call) -> Any:
-    """LSTM, GRU and RNN layers and cells: their initialiser's weights, or what training makes of them."""
+    """LSTM, GRU and RNN layers: their initialiser's weights, or what training makes of them."""
     m: Any = call.module
     axis = max(len(call.in_shape) - 1, 0)
     if call.x.mask == "sample":
         call.rough()  # a whole sequence that is dropped leaves the gates' means behind
     y = recurrent_layers(call.x.on(axis, int(m.input_size)).merged(), m, call, axis)
     return _like(call.value, y)
+
+
+@module("RNNCellBase")
+def cell(call: Call) -> Any:
+    """LSTM, GRU and RNN cells: one step from the state that they are given, or from 0."""
+    m: Any = call.module
+    axis = max(len(call.in_shape) - 1, 0)
+    if call.x.mask == "sample":
+        call.rough()
+    given = call.arg(1, "hx")
+    parts = given if isinstance(given, tuple) else (given, given)
+    before, held = (call.state(0.0 if part is None else part) for part in parts)
+    h, c = recurrent_cell(call.x.on(axis, int(m.input_size)).merged(), before, held, m, call)
+    return (h, c) if isinstance(call.value, (tuple, list)) else h
 
 
 def _like(value: Any, state: State) -> Any:
