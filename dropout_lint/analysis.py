@@ -90,8 +90,8 @@ class Analysis:
 
     @property
     def worst(self) -> float | None:
-        """Lowest predicted Δ over the norms that shift, None where none is known."""
-        found = self.prediction.lowest
+        """The predicted Δ that is farthest from 1 over the norms that shift, None where none is known."""
+        found = self.prediction.worst
         return None if found is None else found.delta
 
     def about(self, names: frozenset[str]) -> list[Finding]:

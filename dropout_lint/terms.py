@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, get_args
@@ -29,6 +29,16 @@ UNSEEN = "train mode was not seen"
 """Why Δ is unknown at a norm before which no dropout stands, in a graph of test mode alone."""
 NOT_FINITE = "values that are not finite"
 """Stands in `Prediction.fallbacks` where weights or statistics are NaN, infinite, or too large to square."""
+
+
+def nearness(delta: float) -> float:
+    """How near a Δ is to 1: itself, or its inverse where it is above, which is as bad."""
+    return 1 / delta if delta > 1 else delta
+
+
+def worst_of(deltas: Iterable[float]) -> float | None:
+    """The Δ that is farthest from 1, None of none."""
+    return min(deltas, key=nearness, default=None)
 
 
 def at_least(severity: str, least: str) -> bool:

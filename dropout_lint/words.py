@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from dropout_lint.terms import Basis
+from dropout_lint.terms import Basis, nearness
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.:-=+*#"
@@ -18,19 +18,16 @@ BASES: dict[Basis, str] = {
 }
 """What a Δ is, in words."""
 
-# a Δ from `threshold` up is harmless; below that, the first bound that it reaches names it
+# a Δ nearer to 1 than the threshold is harmless; else the first bound that its nearness reaches names it
 BOUNDS = ((0.9, "slight"), (0.75, "moderate"), (0.5, "strong"), (0.0, "severe"))
 
 
 def severity_of_shift(delta: float | None, threshold: float = 0.95) -> str:
-    """A word for Δ = Var_test / Var_train; a Δ above 1 is as bad as its inverse."""
+    """A word for Δ = Var_test / Var_train."""
     if delta is None or math.isnan(delta):
         return "unknown"
-    if delta > 1:
-        delta = 1 / delta
-    if delta >= threshold:
-        return "harmless"
-    return next(word for bound, word in BOUNDS if delta >= bound)
+    near = nearness(delta)
+    return "harmless" if near >= threshold else next(word for bound, word in BOUNDS if near >= bound)
 
 
 def in_order(words: Iterable[str]) -> tuple[str, ...]:

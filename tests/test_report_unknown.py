@@ -99,8 +99,8 @@ def test_a_shift_that_the_rules_let_pass_is_told(here: Path, capsys: pytest.Capt
     low = min(target["predictions"], key=lambda item: item["delta"])
     assert low["delta_initial"] < 0.6 and low["delta"] < 0.9
     (note,) = [note for note in target["notes"] if "guideline" in note]
-    assert note.startswith("2 norms are below the threshold") and "dropout-lint rule DL102" in note
-    assert f"lowest Δ {low['delta']:.2f} (" in note
+    assert note.startswith("2 norms are beyond the threshold") and "dropout-lint rule DL102" in note
+    assert f"worst Δ {low['delta']:.2f} (" in note
     assert f" at {low['norm']}, expected after training" in note
 
 

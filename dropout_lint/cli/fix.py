@@ -290,7 +290,7 @@ def _worst(result: SourceFix, after: bool) -> str:
     prediction = result.after if after else result.before
     if not any(shift.shifts for shift in prediction.norms):
         return "no norm that shifts"
-    found = prediction.lowest
+    found = prediction.worst
     return "unknown" if found is None else with_interval(found.delta, found.interval)
 
 

@@ -216,7 +216,7 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
     _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(ledger.dropouts))))
     total = float(noise.sum())
     shares: dict[str, float] = {}
-    if total > 0 and delta < 1:
+    if total > 0 and delta != 1:
         for row in np.flatnonzero(noise > 0):
             name = ledger.dropouts[row].name
             shares[name] = shares.get(name, 0.0) + float(noise[row]) / total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dropout_lint.terms import Basis
+from dropout_lint.terms import Basis, nearness
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,11 @@ class NormShift:
         delta: Var_test / Var_train of its input in the trained network, averaged over channels as Li et al.
             Sec. 4 does (mean of test variances over mean of train variances); None where it is unknown.
         basis: what the number was worked out from.
-        shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ < 1. Each is the log
-            of the factor by which its removal would raise Δ, with all statistics estimated anew, against that
-            of the others: two dropouts with a norm between them make Δ a product. Of a trained network that
-            is run, each dropout was taken out of the run.
+        shares: dropout name → its share of the shortfall 1 − Δ; they add up to 1 where Δ is not 1. Each is
+            the log of the factor by which its removal would raise Δ, with all statistics estimated anew,
+            against that of the others: two dropouts with a norm between them make Δ a product. Above 1 it is
+            the dropout's share of the noise. Of a trained network that is run, each dropout was taken out of
+            the run.
         fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
             share of the noise there.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for
@@ -75,15 +76,15 @@ class Prediction:
         return next((shift for shift in self.norms if shift.node == node), None)
 
     @property
-    def lowest(self) -> NormShift | None:
-        """The norm that remembers a variance and whose known Δ is the lowest."""
-        return lowest(shift for shift in self.norms if shift.shifts)
+    def worst(self) -> NormShift | None:
+        """The norm that remembers a variance and whose known Δ is the farthest from 1."""
+        return worst(shift for shift in self.norms if shift.shifts)
 
 
-def lowest(shifts: Iterable[NormShift]) -> NormShift | None:
-    """The shift with the lowest Δ among those whose Δ is known."""
+def worst(shifts: Iterable[NormShift]) -> NormShift | None:
+    """The shift with the Δ that is farthest from 1, of those whose Δ is known."""
     found: tuple[float, NormShift] | None = None
     for shift in shifts:
-        if shift.delta is not None and (found is None or shift.delta < found[0]):
-            found = shift.delta, shift
+        if shift.delta is not None and (found is None or nearness(shift.delta) < found[0]):
+            found = nearness(shift.delta), shift
     return None if found is None else found[1]

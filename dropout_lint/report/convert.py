@@ -112,15 +112,15 @@ def target_info(
 
 def exempt_note(exempt: Sequence[NormShift]) -> str:
     """One sentence on the shifts that the rules let pass."""
-    from dropout_lint.prediction.shifts import lowest
+    from dropout_lint.prediction.shifts import worst
 
-    found = lowest(exempt)
+    found = worst(exempt)
     assert found is not None
     several = len(exempt) > 1
     return (
-        f"{count(len(exempt), 'norm')} {'are' if several else 'is'} below the threshold though the dropouts "
+        f"{count(len(exempt), 'norm')} {'are' if several else 'is'} beyond the threshold though the dropouts "
         f"before {'them' if several else 'it'} stand where the papers' guideline puts them, which the rules "
-        f"let pass (dropout-lint rule DL102): lowest Δ "
+        f"let pass (dropout-lint rule DL102): worst Δ "
         f"{with_interval(found.delta, found.interval)} at {found.norm}, {BASES[found.basis]}"
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dropout_lint.report.schema import FindingInfo, NormShiftInfo, SuppressedInfo, TargetInfo
+from dropout_lint.terms import nearness
 
 
 def told_once(target: TargetInfo) -> TargetInfo:
@@ -28,8 +29,8 @@ def _together(findings: Sequence[FindingInfo]) -> list[FindingInfo]:
 
 
 def _one(members: Sequence[FindingInfo]) -> FindingInfo:
-    """The finding with the lowest Δ, with all their norms."""
-    ordered = sorted(members, key=lambda finding: 2.0 if finding.delta is None else finding.delta)
+    """The finding whose Δ is farthest from 1, with all their norms."""
+    ordered = sorted(members, key=lambda finding: 2.0 if finding.delta is None else nearness(finding.delta))
     norms = [
         NormShiftInfo(
             name=finding.norm.name,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dropout_lint.terms import SEVERITIES, Remedy, Severity
+from dropout_lint.terms import SEVERITIES, Remedy, Severity, nearness
 
 if TYPE_CHECKING:  # rule files are read without importing torch
     from dropout_lint.deployed import Step
@@ -65,12 +65,12 @@ class Rule:
         return "info" if self.severity == "off" else self.severity
 
     def severity_of(self, facts: Facts) -> Severity:
-        """The severity of a finding: that of `mild` where Δ is known and not below its bound, on the channels
-        that the dropout feeds as well.
+        """The severity of a finding: that of `mild` where Δ is known and no farther from 1 than its bound, on
+        the channels that the dropout feeds as well.
         """
         if self.mild is None or facts.delta is None:
             return self.reported_severity
-        worst = facts.delta if facts.fed_delta is None else min(facts.delta, facts.fed_delta)
+        worst = min(nearness(d) for d in (facts.delta, facts.fed_delta) if d is not None)
         return self.mild.severity if worst >= self.mild.delta else self.reported_severity
 
 

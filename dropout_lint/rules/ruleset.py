@@ -12,7 +12,7 @@ from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Condition, compile_match, suggestion
 from dropout_lint.rules.findings import Finding, ProgramFinding, Rule
 from dropout_lint.survey.facts import Facts, of_shift
-from dropout_lint.terms import SEVERITIES, Noise
+from dropout_lint.terms import SEVERITIES, Noise, nearness
 from dropout_lint.words import with_interval
 
 if TYPE_CHECKING:
@@ -332,5 +332,7 @@ def _shift(facts: Facts, threshold: float) -> str:
     text = f"Δ = {with_interval(facts.delta, interval)}"
     if facts.delta is not None and facts.fed_delta is not None and facts.delta - facts.fed_delta >= APART:
         return f"{text}, {facts.fed_delta:.2f} on the channels that it feeds"
-    unsure = facts.delta is not None and high is not None and facts.delta < threshold <= high
+    ends = interval or (0.0, 0.0)
+    reaches = ends[0] < 1 < ends[1] or max(nearness(end) for end in ends) >= threshold
+    unsure = facts.delta is not None and nearness(facts.delta) < threshold and reaches
     return f"{text}, may be harmless" if unsure else text

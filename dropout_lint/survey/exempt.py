@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
+
+from dropout_lint.terms import nearness
 
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import NormShift
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float) -> list[NormShift]:
-    """The norms whose Δ the dropouts at the guideline's places alone take below `threshold`.
+    """The norms whose Δ the dropouts at the guideline's places alone take beyond `threshold`.
 
     Rules let such a dropout pass whatever Δ is (`at_guideline`, `at_branch_end`). One that some rule found
     all the same is told of there, and noise on a whole branch has a rule of its own.
@@ -31,6 +33,10 @@ def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float)
         # dropouts in series multiply: Δ to the power of their share is what these alone would leave
         if shift.shifts
         and shift.delta is not None
-        and 0 < shift.delta < 1
-        and shift.delta ** sum(part for name, part in shift.shares.items() if name in exempt) < threshold
+        and shift.delta > 0
+        and nearness(shift.delta) ** _share_of(exempt, shift) < threshold
     ]
+
+
+def _share_of(names: Collection[str], shift: NormShift) -> float:
+    return sum(part for name, part in shift.shares.items() if name in names)

@@ -7,7 +7,7 @@ other noise (Uout) and less of it are for people to choose, and so is one dropou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -30,7 +30,7 @@ from dropout_lint.fixes.plan.words import (
     what_would,
 )
 from dropout_lint.rules.findings import Finding
-from dropout_lint.terms import SEVERITIES, Strategy
+from dropout_lint.terms import SEVERITIES, Strategy, nearness, worst_of
 from dropout_lint.trace.traced import DropoutSite, shape_of
 
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
@@ -157,8 +157,8 @@ class Planner:
         too_little: dict[fx.Node, str] = {}
         before = self.trials.deltas(())
         for _ in range(ROUNDS):
-            worst = min(before.values(), default=1.0), min(outcome.deltas.values(), default=1.0)
-            worse = worst[1] < min(worst[0], self.threshold) - WORTH
+            worst = _worst(before.values()), _worst(outcome.deltas.values())
+            worse = nearness(worst[1]) < min(nearness(worst[0]), self.threshold) - WORTH
             found: dict[fx.Node, str] = {}
             for step in outcome.steps:
                 case = self.cases[step.site.node]
@@ -166,9 +166,10 @@ class Planner:
                 known = [name for name in names if name in before and name in outcome.deltas]
                 if step.action == "repair" or not (known or worse):
                     continue
-                old = min((before[name] for name in known), default=1.0)
-                new = min((outcome.deltas[name] for name in known), default=1.0)
-                if old < self.threshold and new < min(old + WORTH, self.threshold):
+                old, new = (_worst(deltas[name] for name in known) for deltas in (before, outcome.deltas))
+                if nearness(old) < self.threshold and nearness(new) < min(
+                    nearness(old) + WORTH, self.threshold
+                ):
                     found[step.site.node] = not_worth_it(old, new)
                 elif worse:
                     found[step.site.node] = not_worth_it(*worst)
@@ -274,13 +275,13 @@ class Planner:
 
     def _useful(self, node: fx.Node, others: Mapping[Action, Outcome]) -> dict[Action, float]:
         """The strategies that `auto` leaves to people and that answer what was found, with their worst Δ."""
-        least = min(self.trials.deltas(()).values(), default=1.0) - WORTH
-        worst = {option: min(one.deltas.values(), default=1.0) for option, one in others.items()}
+        least = nearness(_worst(self.trials.deltas(()).values())) - WORTH
+        worst = {option: _worst(one.deltas.values()) for option, one in others.items()}
         return {
             option: worst[option]
             for option, one in others.items()
             if (option != "move" or node in self.crowd.why)
-            and worst[option] >= least
+            and nearness(worst[option]) >= least
             and all(item.node is not node for item in one.left)
         }
 
@@ -397,3 +398,9 @@ class Planner:
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
         left = self._left(steps)  # first: it knows Δ as well
         return Outcome(steps, self.trials.deltas(steps), left)
+
+
+def _worst(deltas: Iterable[float]) -> float:
+    """The Δ that is farthest from 1; 1 where there is none."""
+    found = worst_of(deltas)
+    return 1.0 if found is None else found

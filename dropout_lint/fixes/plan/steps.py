@@ -132,7 +132,7 @@ class Weighed:
     Attributes:
         strategy: its name.
         kept: share of the mask variance of the dropouts in question that stays.
-        worst_delta: lowest predicted Δ over all norms, None where there is no norm that shifts.
+        worst_delta: the predicted Δ that is farthest from 1, None where there is no norm that shifts.
         remaining: how many of the findings would stay.
         chosen: whether it was taken.
     """

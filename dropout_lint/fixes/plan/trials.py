@@ -16,7 +16,7 @@ from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.prediction.bases import Along
 from dropout_lint.prediction.shifts import Prediction
-from dropout_lint.terms import Severity
+from dropout_lint.terms import Severity, nearness
 from dropout_lint.trace.traced import DropoutSite, Trace
 
 Key = tuple[tuple[object, ...], ...]
@@ -113,7 +113,7 @@ class Trials:
         return self._deltas[key]
 
     def loses(self, steps: Sequence[Step], instead: Sequence[Step], threshold: float) -> bool:
-        """Whether some norm is under the threshold after `steps`, and not after `instead`: both graphs are
+        """Whether some norm is beyond the threshold after `steps`, and not after `instead`: both graphs are
         gone through only as far as the first.
         """
         key = _key(steps)
@@ -122,12 +122,12 @@ class Trials:
         with at_rest(self.trace.model):
             for name in names:
                 delta = delta_of(name)
-                if delta is None or delta >= threshold:
+                if delta is None or nearness(delta) >= threshold:
                     continue
                 if without_of is None:
                     without_of = self._without(instead)
                 without = without_of(name)
-                if without is None or without >= threshold:
+                if without is None or nearness(without) >= threshold:
                     return True
         return False
 

@@ -10,6 +10,7 @@ from dropout_lint.fixes.plan.case import Case
 from dropout_lint.fixes.plan.steps import Action, Step, Weighed
 from dropout_lint.fixes.plan.trials import Outcome
 from dropout_lint.graph.ancestry import Ancestry
+from dropout_lint.terms import worst_of
 
 ALTERNATIVES: tuple[Action, ...] = ("move", "uout", "reduce", "remove")
 
@@ -25,7 +26,7 @@ def weighed(
         Weighed(
             name,
             _kept(flow, cases, one.steps),
-            min(one.deltas.values(), default=None),
+            worst_of(one.deltas.values()),
             len(one.left),
             chosen=one is outcome,
         )

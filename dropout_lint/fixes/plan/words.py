@@ -10,6 +10,7 @@ from torch import fx
 from dropout_lint.fixes.plan.case import is_always_on_by_hand
 from dropout_lint.fixes.plan.steps import OWN_PLACE, Action, Anchor, Step
 from dropout_lint.rules.findings import Finding
+from dropout_lint.terms import nearness
 from dropout_lint.trace.traced import DropoutSite
 from dropout_lint.words import count, numbered, severity_of_shift
 
@@ -95,7 +96,7 @@ def what_would(
     """Which strategies would answer a finding that `auto` leaves, as advice, and what leaving it costs.
 
     Args:
-        worst: the lowest Δ of the whole network with each strategy.
+        worst: the worst Δ of the whole network with each strategy.
         in_graph: the strategies that source cannot say.
         now: Δ at the norm that the finding is about.
     """
@@ -116,7 +117,7 @@ def nothing_would(codes: Sequence[str]) -> str:
 
 def not_worth_it(before: float, after: float) -> str:
     """Why a fix is not made though a rule would be content with it."""
-    if after < before:
+    if nearness(after) < nearness(before):
         return f"it would shift another norm more than this one is now: worst Δ {before:.2f} → {after:.2f}"
     return (
         f"it would not bring the norm nearer by enough to be told from the prediction's error: "

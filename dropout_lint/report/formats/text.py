@@ -13,6 +13,7 @@ from dropout_lint.report.schema import READ, FindingInfo, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
+from dropout_lint.terms import nearness
 from dropout_lint.words import (
     BASES,
     count,
@@ -223,7 +224,7 @@ class Writer:
                 self.entry("Δ", f"unknown at {first.norm.name}")
             return
         word = severity_of_shift(first.delta, self.context.threshold)
-        filled = max(0, min(BAR, round(min(first.delta, 1) * BAR)))
+        filled = max(0, min(BAR, round(nearness(first.delta) * BAR)))
         bar = self.style.shift("█" * filled, word) + self.style.dim("░" * (BAR - filled))
         basis = f", {BASES[first.basis]}" if first.basis else ""
         norm = f" at {first.norm.name}" if first.norm else ""
@@ -321,10 +322,10 @@ class Writer:
         if set_aside(report.summary):
             parts.append(set_aside(report.summary))
         if found and shifting:
-            worst = min(shifting, key=lambda item: 2.0 if item.delta is None else item.delta)
-            if worst.delta is not None and worst.delta < self.context.threshold:
+            worst = min(shifting, key=lambda item: 2.0 if item.delta is None else nearness(item.delta))
+            if worst.delta is not None and nearness(worst.delta) < self.context.threshold:
                 shown = with_interval(worst.delta, worst.interval)
-                parts.append(f"lowest Δ {shown} at {worst.norm}")
+                parts.append(f"worst Δ {shown} at {worst.norm}")
         style = (
             self.style.error
             if failed or report.summary.error

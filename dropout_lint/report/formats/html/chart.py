@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dropout_lint.report.schema import TargetInfo
 from dropout_lint.report.words import predicted
+from dropout_lint.terms import nearness
 from dropout_lint.words import in_order, number, severity_of_shift, with_interval
 
 HEIGHT = 160
@@ -113,11 +114,12 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
                 title = f"{item.norm}: measured Δ after the fix {number(found.after_fix)}"
                 dots.append(Dot(middle, height_of(found.after_fix), "after", title))
     longest = max(len(bar.name) for bar in bars)
-    below = [item for item in shown if item.delta is not None and item.delta < threshold]
-    worst = min(shown, key=lambda item: 2.0 if item.delta is None else item.delta)
+    beyond = [item.delta for item in shown if item.delta is not None and nearness(item.delta) < threshold]
+    worst = min(shown, key=lambda item: 2.0 if item.delta is None else nearness(item.delta))
+    above = f" or above {1 / threshold:.2f}" if any(delta > 1 for delta in beyond) else ""
     summary = (
-        f"{len(below)} of {len(shown)} norms have a predicted Δ below {threshold:g}; "
-        f"the lowest is {with_interval(worst.delta, worst.interval)} at {worst.norm}."
+        f"{len(beyond)} of {len(shown)} norms have a predicted Δ below {threshold:g}{above}; "
+        f"the worst is {with_interval(worst.delta, worst.interval)} at {worst.norm}."
     )
     angle = 40 if step >= NUMBERED else 60  # the nearer the names, the steeper
     slope = math.radians(angle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropout_lint.report.drawing import Drawing
+from dropout_lint.terms import nearness
 from dropout_lint.words import in_order, number, severity_of_shift
 
 ROW = 24
@@ -100,7 +101,7 @@ def lay_out(drawing: Drawing, threshold: float) -> Lanes:
 
 
 def worst_ahead(drawing: Drawing) -> list[float]:
-    """For each box the lowest Δ among the norms that its output reaches first; 1 where it reaches none."""
+    """For each box the worst Δ among the norms that its output reaches first; 1 where it reaches none."""
     ahead = [1.0] * len(drawing.boxes)
     following: dict[int, list[int]] = {}
     for start, end in drawing.edges:
@@ -108,7 +109,7 @@ def worst_ahead(drawing: Drawing) -> list[float]:
     for index in range(len(drawing.boxes) - 1, -1, -1):
         for after in following.get(index, ()):
             delta = drawing.boxes[after].delta
-            ahead[index] = min(ahead[index], ahead[after] if delta is None else delta)
+            ahead[index] = min(ahead[index], ahead[after] if delta is None else delta, key=nearness)
     return ahead
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import SEVERITY_PLURALS, SEVERITY_SINGULARS
-from dropout_lint.terms import SEVERITIES
+from dropout_lint.terms import SEVERITIES, nearness
 from dropout_lint.words import count, severity_of_shift, with_interval
 
 WORDS = {name: (SEVERITY_SINGULARS[name], SEVERITY_PLURALS[name]) for name in SEVERITIES}
@@ -19,7 +19,7 @@ def overview(report: Report, threshold: float) -> list[dict[str, Any]]:
     for index, target in enumerate(report.targets):
         found = Counter(finding.severity for finding in target.findings)
         known = [item for item in target.predictions if item.shifts and item.delta is not None]
-        worst = min(known, key=lambda item: item.delta or 0.0, default=None)
+        worst = min(known, key=lambda item: nearness(item.delta or 0.0), default=None)
         rows.append(
             {
                 "id": f"t{index}",
@@ -51,5 +51,5 @@ def is_linted(target: TargetInfo) -> bool:
 
 
 def percent(delta: float | None) -> float:
-    """Δ as a width in percent."""
-    return 0.0 if delta is None else round(100 * max(0.0, min(1.0, delta)), 1)
+    """How near Δ is to 1, as a width in percent."""
+    return 0.0 if delta is None else round(100 * max(0.0, nearness(delta)), 1)
