@@ -239,3 +239,15 @@ def test_fixes_of_a_folder_are_the_same_in_processes_of_their_own(tmp_path: Path
     assert here == there
     edits = [finding["fix"]["edits"] for target in here["targets"] for finding in target["findings"]]
     assert len(edits) == 4 and all(edits)
+
+
+def test_what_is_moved_and_still_spoken_of_is_told_once(tmp_path: Path) -> None:
+    """A moved dropout has a fix, though a milder rule speaks of it afterwards, under the name that it had."""
+    golden = Path(__file__).parent / "golden" / "fixes" / "loop_before_layers_of_a_class.before.py"
+    (tmp_path / "net.py").write_text(golden.read_text())
+
+    said = " ".join(run_in(tmp_path, "net.py:Net", "--fixes").stdout.split())
+    assert "source fix, proven: move" in said and "no fix in source" not in said
+
+    told = [line for line in run_in(tmp_path, "fix", "net.py:Net").stderr.splitlines() if " left " in line]
+    assert len(told) == 1 and " left @net.py:30 (DL102): a milder rule than before" in told[0]

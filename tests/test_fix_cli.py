@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import textwrap
 from pathlib import Path
@@ -126,11 +125,12 @@ TWO = """\
             self.stem = nn.Linear(8, 16)
             self.drop = nn.Dropout(0.3)
             self.norm = nn.BatchNorm1d(16)
-            self.block = Block(16)
+            self.out = nn.Linear(16, 4)
+            self.block = Block(8)
             self.head = nn.Linear(32, 4)
 
         def forward(self, x):
-            return self.head(self.block(self.norm(self.drop(self.stem(x))).relu()))
+            return self.head(self.block(x)) + self.out(self.norm(self.drop(self.stem(x))).relu())
 """
 
 
@@ -268,9 +268,14 @@ def test_a_strategy_that_is_named_for_source_writes_there(project: Path, drop: s
 
 
 def test_what_is_left_for_one_reason_is_one_line(project: Path) -> None:
-    shutil.copy(
-        Path(__file__).parent / "golden" / "fixes" / "statistics_pooling.before.py", project / "net.py"
+    layers = "nn.Linear(8, 8), nn.Dropout(0.3), nn.BatchNorm1d(8), nn.Linear(8, 4)"
+    (project / "net.py").write_text(
+        f"import torch\nfrom torch import nn\n\n\ndef head():\n    return nn.Sequential({layers})\n\n\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.heads = nn.ModuleList([head() for _ in range(2)])\n\n"
+        "    def forward(self, x):\n        return [head(x) for head in self.heads]\n\n\n"
+        "example_inputs = (torch.randn(4, 8),)\n"
     )
     told = run_in(project, "fix", "net.py:Net").stderr
     assert told.count("by hand:") == 1
-    assert "left frame1.drop, frame2.drop (DL101): one line makes frame1.drop and frame2.drop" in told
+    assert "left heads.0.1, heads.1.1 (DL101): a layer behind heads.0.2 would move the index" in told

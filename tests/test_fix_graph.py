@@ -436,6 +436,34 @@ def test_one_dropout_for_a_stack_of_blocks_is_for_people_to_decide(p: float) -> 
     assert len(trace(asked.model, before.inputs).dropouts) == 1 and not codes(asked.model, before.inputs)
 
 
+class ConvModule(nn.Module):
+    """As in Conformers, with a dropout before the norm besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.bn = nn.LayerNorm(8), nn.BatchNorm1d(16)
+        self.pw1, self.pw2 = nn.Conv1d(8, 16, 1), nn.Conv1d(16, 8, 1)
+        self.first, self.last = nn.Dropout(0.3), nn.Dropout(0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.bn(self.first(self.pw1(self.norm(x).transpose(1, 2)))).sigmoid()
+        out = self.last(self.pw2(out)).transpose(1, 2)
+        return x + out
+
+
+def test_one_of_two_that_stays_goes_where_both_belong() -> None:
+    titles = [item.title for item in fix_graph(analyse_trace(of(ConvModule(), 4, 20, 8))).applied]
+    assert [title.partition(" (")[0] for title in titles] == ["move last", "delete first"]
+    assert "last goes where both belong, and one dropout is enough there" in titles[1]
+
+
+def test_a_ratio_is_not_lowered_for_what_the_other_steps_have_gained() -> None:
+    """The first dropout's share of the shift is small: once the second has moved, next to nothing is left."""
+    layers = [nn.Linear(64, 64), nn.Dropout(0.3), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 8)]
+    model = nn.Sequential(nn.Dropout(0.06), *layers)
+    assert [item.action for item in fix_graph(analyse_trace(of(model, 32, 64))).applied] == ["move"]
+
+
 def test_a_dropout_does_not_pass_those_of_other_blocks() -> None:
     """The stem's place is behind the trunk, whose blocks have a dropout each; alone, it goes there."""
 

@@ -161,7 +161,7 @@ def test_what_source_cannot_say_is_explained(tmp_path: Path) -> None:
     assert not result.changes
     (left,) = result.skipped
     assert left.codes == ("DL101",)
-    assert left.reason == "one line makes adn1.D and adn2.D, and only adn1.D is wrong"
+    assert left.reason == "the order of the layers is not written where they are made"
     assert "dropout_lint.fix" in left.advice
 
 

@@ -231,18 +231,20 @@ def _fix(built: Built, settings: Settings, rules: RuleSet, wanted: Wanted, shown
         result.write()
     with contextlib.suppress(BrokenPipeError):  # told again, and dealt with, where the stream is closed
         shown.stream.flush()  # the diff stands before the words about it, in a pipe as well
-    _explain(built.target, result, findings, wanted)
+    _explain(built.target, result, findings, settings, wanted)
     return _status(result, findings, settings, wanted.write)
 
 
-def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wanted) -> None:
+def _explain(
+    target: str, result: SourceFix, findings: list[Finding], settings: Settings, wanted: Wanted
+) -> None:
     """What was done, what was left and why, on stderr."""
     if not findings:
         console.say(f"{target}: nothing to fix")
         return
     for item in result.applied:
         console.say(f"{target}: {item.title}")
-    for line in _left(result, verbose=wanted.verbose):
+    for line in _left(result, settings, verbose=wanted.verbose):
         console.say(f"{target}: left {line}" if not line.startswith(" ") else line)
     if wanted.quiet or not (result.changes or wanted.verbose):
         return
@@ -266,8 +268,8 @@ def _explain(target: str, result: SourceFix, findings: list[Finding], wanted: Wa
     console.say(f"wrote {files}" if wanted.write else "nothing was written; --write writes this diff")
 
 
-def _left(result: SourceFix, *, verbose: bool) -> Iterator[str]:
-    """What was left and why: what had no fix, and what shows once other things are fixed.
+def _left(result: SourceFix, settings: Settings, *, verbose: bool) -> Iterator[str]:
+    """What was left and why: what had no fix, and what fails a run once other things are fixed.
 
     What has the same reason is one line, and what has the same advice stands together.
     """
@@ -281,6 +283,8 @@ def _left(result: SourceFix, *, verbose: bool) -> Iterator[str]:
         yield f"  by hand: {advice}"
     told = {(skipped.dropout, code) for skipped in result.skipped for code in skipped.codes}
     for finding in result.left if result.changes else ():
+        if not at_least(finding.severity, settings.fail_on):
+            continue
         name = None if finding.dropout is None else finding.dropout.name
         if (name, finding.rule.code) not in told:
             yield f"{name or 'the model'} ({finding.rule.code}): {finding.message}"

@@ -76,7 +76,8 @@ def edited(target: TargetInfo, result: SourceFix) -> TargetInfo:
         return msgspec.structs.replace(finding, fix=info)
 
     left: dict[str, list[str]] = {}
-    for skipped in result.skipped:
+    done = {item.dropout for item in result.applied}
+    for skipped in (item for item in result.skipped if item.dropout not in done):
         left.setdefault(skipped.reason, []).append(skipped.dropout or "the model")
     reasons = [f"no fix in source for {numbered(names, 3)}: {reason}" for reason, names in left.items()]
     return msgspec.structs.replace(

@@ -218,7 +218,7 @@ class Rewriter:
             dataclasses.replace(
                 site,
                 node=new,
-                name=name,
+                name=site.name if site.functional else name,
                 spec=spec,
                 module=name,
                 functional=False,

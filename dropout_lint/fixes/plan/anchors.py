@@ -6,6 +6,7 @@ the dropout is found by no rule any more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -15,7 +16,8 @@ from torch import fx, nn
 
 from dropout_lint.fixes.modules import is_torch_forward, module_at
 from dropout_lint.fixes.plan.steps import OWN_PLACE, Anchor
-from dropout_lint.graph.ancestry import Ancestry, numel_of
+from dropout_lint.graph.ancestry import Ancestry, numel_of, returns_tensor
+from dropout_lint.graph.operations import Kind
 from dropout_lint.trace.traced import DropoutSite, shape_of, value_of
 
 
@@ -43,18 +45,22 @@ def anchors_for(flow: Ancestry, site: DropoutSite, *, anywhere: bool = False) ->
         if anchor is not None:
             found.append(anchor)
     found += tail_anchor(flow, site.node)
-    home = author(flow, site.node)
+    home, fed = author(flow, site.node), _fed(flow, site.node)
     unique = [
         anchor
         for anchor in {anchor.key: anchor for anchor in found}.values()
-        if anywhere or _within(flow, home, anchor)
+        if anywhere
+        or _within(flow, home, anchor)
+        or (anchor.norm in fed and author(flow, anchor.producer) == home)
     ]
     own = own_anchor(flow, site.node)
     if own is None or author(flow, own.producer) != home:
-        return unique
+        first = unique[0] if unique and unique[0].place == "P6" and fed else None
+        return unique if first is None else [*unique, replace(first, settles=True)]
     known = next((anchor for anchor in unique if anchor.key == own.key), None)
     if known is None:
-        unique.insert(sum(anchor.place == "P6" for anchor in unique), own)
+        guided = sum(anchor.place == "P6" for anchor in unique)
+        unique.insert(guided if len(own.users) == 1 else len(unique), own)
     return [*unique, replace(known or own, settles=True)]
 
 
@@ -278,20 +284,47 @@ def skip_dropouts(flow: Ancestry, node: fx.Node) -> fx.Node:
 def own_anchor(flow: Ancestry, node: fx.Node) -> Anchor | None:
     """For a dropout directly before a norm (case a): behind that norm and its activation (case b).
 
-    A weight layer or global pooling has to follow: trained weights add up what the data have in common, and
-    average the noise (Li et al. 2019, Eq. 10).
+    Weight layers, global pooling or concatenations have to follow: trained weights add up what the data have
+    in common, and average the noise (Li et al. 2019, Eq. 10).
     """
     norm: fx.Node | None = None
     while len(node.users) == 1:
         (node,) = node.users
         if flow.is_weight(node) or flow.is_pool(node):
-            end = None if norm is None else skip_dropouts(flow, _activated(flow, norm))
-            return None if end is None else Anchor(end, tuple(end.users), OWN_PLACE, norm=norm)
+            break
         if flow.is_norm(node):
             norm = node
         elif len(flow.sides(node)) > 1:
             return None
-    return None
+    if norm is None:
+        return None
+    end = skip_dropouts(flow, _activated(flow, norm))
+    return Anchor(end, tuple(end.users), OWN_PLACE, norm=norm) if _weighed(flow, end) else None
+
+
+def _weighed(flow: Ancestry, node: fx.Node) -> bool:
+    """Whether what a node makes is read by weight layers, pooling and concatenations alone, on plain ways."""
+    readers = [user for user in node.users if user.op == "output" or returns_tensor(user)]
+    return bool(readers) and all(
+        flow.is_weight(user)
+        or flow.is_pool(user)
+        or flow.is_concat(user)
+        or (len(flow.tensors(user)) == 1 and not flow.is_norm(user) and _weighed(flow, user))
+        for user in readers
+    )
+
+
+def _fed(flow: Ancestry, node: fx.Node) -> set[fx.Node]:
+    """The norms that see the noise of a dropout with no weight layer between, on some way."""
+    seen, pending, norms = {node}, [node], set()
+    while pending:
+        for user in pending.pop().users:
+            if flow.is_norm(user):
+                norms.add(user)
+            elif user not in seen and not flow.is_weight(user) and returns_tensor(user):
+                seen.add(user)
+                pending.append(user)
+    return norms
 
 
 def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
@@ -317,7 +350,26 @@ def tail_anchor(flow: Ancestry, node: fx.Node) -> list[Anchor]:
         end = _activated(flow, last)
         if end.users and not _may_be_logits(end):
             found.append(Anchor(end, tuple(end.users), place, norm=last))
-    return [whole for anchor in found if anchor is not None and (whole := _for_all(flow, node, anchor))]
+    near = [anchor for anchor in found if anchor is not None and not _decoded(flow, node, anchor.producer)]
+    return [whole for anchor in near if (whole := _for_all(flow, node, anchor))]
+
+
+def _decoded(flow: Ancestry, node: fx.Node, end: fx.Node) -> bool:
+    """Whether a decoder is between two nodes: a layer that makes more positions of what it is given.
+
+    Noise on the features of an encoder, which nobody asked of the image that is made of them, stays there.
+    """
+    wider = (other for other in flow.below(node, flow.nodes) if flow.reaches(other, end))
+    return any(
+        Kind.RESIZE in flow.kind(other) and _positions(other) > _positions(flow.source(other))
+        for other in wider
+    )
+
+
+def _positions(node: fx.Node | None) -> int:
+    """Number of positions of each channel of a map, 1 for a vector."""
+    shape = None if node is None else shape_of(node)
+    return 1 if shape is None else math.prod(shape[2:])
 
 
 def _for_all(flow: Ancestry, node: fx.Node, anchor: Anchor) -> Anchor | None:
@@ -404,6 +456,6 @@ def _weight_after(flow: Ancestry, last: fx.Node | None, node: fx.Node, below: bo
 
 
 def _may_be_logits(node: fx.Node) -> bool:
-    """Whether vectors are handed out as they are: what leaves a network so may be its predictions."""
+    """Whether it is vectors that no weight layer reads: they may be predictions, or what is compared."""
     shape = shape_of(node)
-    return shape is not None and len(shape) == 2 and any(user.op == "output" for user in node.users)
+    return shape is not None and len(shape) == 2

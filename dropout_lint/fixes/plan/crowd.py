@@ -43,7 +43,10 @@ class Crowd:
         for step in moves:
             if step.site.node in met:
                 assert step.anchor is not None
-                self.why[step.site.node] = taken_place(step.site, step.anchor, met[step.site.node])
+                together = sorted(
+                    (step.site, *met[step.site.node]), key=lambda site: self.flow.index[site.node]
+                )
+                self.why[step.site.node] = taken_place(step.anchor, together)
                 self._waiting[step.site.node] = step
         return set(met)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from dropout_lint.fixes.plan.anchors import anchors_for
 from dropout_lint.fixes.plan.case import Case
@@ -13,22 +13,34 @@ from dropout_lint.terms import Strategy
 LADDER: tuple[Action, ...] = ("move", "reduce", "uout")
 
 
+@dataclass
+class Barred:
+    """What the caller cannot carry out, in source.
+
+    Attributes:
+        actions: (node name of a dropout call, action) pairs.
+        places: the keys of the only places for a dropout call, by its node name: those that one edit makes
+            for all calls of its line.
+    """
+
+    actions: set[tuple[str, str]] = field(default_factory=set)
+    places: dict[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+
+
 class Ladder:
     """The order in which strategies are tried.
 
     Args:
         flow: the graph.
         strategy: what the user asked for.
-        barred: (node name of a dropout call, action) pairs that the caller cannot carry out.
+        barred: what the caller cannot carry out.
         uout: `auto` may end in Uout, where nothing else helps.
     """
 
-    def __init__(
-        self, flow: Ancestry, strategy: Strategy, barred: Collection[tuple[str, str]], uout: bool
-    ) -> None:
+    def __init__(self, flow: Ancestry, strategy: Strategy, barred: Barred, uout: bool) -> None:
         self.flow = flow
         self.strategy = strategy
-        self.barred = frozenset(barred)
+        self.barred = barred
         self.rungs = LADDER if uout else LADDER[:-1]
 
     def begin(self, case: Case, strategy: Action, ladder: bool) -> None:
@@ -41,18 +53,23 @@ class Ladder:
 
     def _anchors(self, case: Case, ladder: bool) -> list[Anchor]:
         found = anchors_for(self.flow, case.site, anywhere=self.strategy == "move")
-        return [anchor for anchor in found if ladder or not anchor.settles]
+        places = self.barred.places.get(case.site.node.name)
+        return [
+            anchor
+            for anchor in found
+            if (ladder or not anchor.settles) and (places is None or anchor.key in places)
+        ]
 
     def _first(self, case: Case, strategy: Action, ladder: bool) -> Action | None:
         if not case.places:
-            return None if (case.site.node.name, "repair") in self.barred else "repair"
+            return None if (case.site.node.name, "repair") in self.barred.actions else "repair"
         wanted = strategy
         if ladder:
             wanted = case.first_rule_fix if case.movable else "reduce"
         return wanted if self._allowed(case, wanted) else self._next(case, wanted, ladder)
 
     def _allowed(self, case: Case, action: Action) -> bool:
-        if (case.site.node.name, action) in self.barred or (case.site.inside and action != "repair"):
+        if (case.site.node.name, action) in self.barred.actions or (case.site.inside and action != "repair"):
             return False
         if action == "uout":
             return case.site.spec.noise.drops and not case.site.spec.noise.whole_sample

@@ -16,13 +16,14 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.fixes.plan.amounts import HALF, Amounts
 from dropout_lint.fixes.plan.case import Case, can_be_fixed, kind_for
 from dropout_lint.fixes.plan.crowd import Crowd
-from dropout_lint.fixes.plan.ladder import Ladder
+from dropout_lint.fixes.plan.ladder import Barred, Ladder
 from dropout_lint.fixes.plan.merging import at_place, merge
 from dropout_lint.fixes.plan.steps import DELETING, Action, Anchor, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Outcome, Remaining, Trials
 from dropout_lint.fixes.plan.weighing import ALTERNATIVES, weighed
 from dropout_lint.fixes.plan.words import (
     BETTER_OFF,
+    MILDER,
     advice_for,
     not_worth_it,
     nothing_would,
@@ -66,7 +67,7 @@ class Planner:
         findings: what was found.
         strategy: what the user asked for.
         beta: β for Uout, None to take it from the dropout's noise.
-        barred: (node name of a dropout call, action) pairs that the caller cannot carry out (in source).
+        barred: what the caller cannot carry out (in source).
         compare: work out what the other strategies would do, to tell it.
         uout: `auto` may end in Uout, where nothing else helps.
         writable: whether steps can be written where the caller writes them, in source.
@@ -79,7 +80,7 @@ class Planner:
         *,
         strategy: Strategy = "auto",
         beta: float | None = None,
-        barred: Collection[tuple[str, str]] = (),
+        barred: Barred | None = None,
         compare: bool = True,
         uout: bool = False,
         writable: Callable[[Sequence[Step]], bool] = lambda _: True,
@@ -92,7 +93,7 @@ class Planner:
         self.beta = beta
         self.compare = compare
         self.writable = writable
-        self.ladder = Ladder(trials.flow, strategy, barred, uout)
+        self.ladder = Ladder(trials.flow, strategy, barred or Barred(), uout)
         self.skipped: list[Skipped] = []
         self.cases: dict[fx.Node, Case] = {}
         for finding in findings:
@@ -191,12 +192,12 @@ class Planner:
             if isinstance(finding.dropout, DropoutSite)
             and (composed.origin[finding.dropout.node], finding.rule.code) in open_ones
         ]
-        barred = {
-            (node.name, action)
-            for node in trials.flow.dropouts
-            for name, action in self.ladder.barred
-            if name == composed.origin[node].name
-        }
+        names = {node.name: composed.origin[node].name for node in trials.flow.dropouts}
+        barred = Barred()
+        for now, then in names.items():
+            barred.actions |= {(now, action) for name, action in self.ladder.barred.actions if name == then}
+            if then in self.ladder.barred.places:
+                barred.actions.add((now, "move"))
         planner = Planner(
             trials, findings, beta=self.beta, barred=barred, compare=False, uout="uout" in self.ladder.rungs
         )
@@ -248,7 +249,7 @@ class Planner:
             reason = too_little.get(node) or self.crowd.why.get(node)
             if step is not None and step.settles:
                 codes = tuple(code for found, code in self._open(outcome.steps) if found is node)
-                reason = reason or BETTER_OFF
+                reason = BETTER_OFF if reason is None else f"{MILDER}; {reason}"
             elif node not in still and node not in too_little:
                 continue
             if codes:

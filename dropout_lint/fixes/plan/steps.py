@@ -56,6 +56,7 @@ class Step:
         kind: module class of the dropout afterwards, None where it stays what it is.
         codes: the rules that it answers.
         why: one line for people.
+        gathered: for `merge`: the dropout that stays moves as well.
     """
 
     site: DropoutSite
@@ -66,6 +67,7 @@ class Step:
     kind: str | None = None
     codes: tuple[str, ...] = ()
     why: str = ""
+    gathered: bool = False
 
     @property
     def settles(self) -> bool:

@@ -12,7 +12,7 @@ from dropout_lint.fixes.plan.steps import OWN_PLACE, Action, Anchor, Step
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import nearness
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import count, numbered, severity_of_shift
+from dropout_lint.words import count, listed, severity_of_shift
 
 PLACES = {
     "P6": "after the branch's last norm and before its last weight layer; Kim et al. 2023, Guideline 1",
@@ -24,7 +24,8 @@ SEVERE = (
     "Nearly every network that was trained with a Δ below 0.5 lost test error by it, and none did with Uout "
     "or without dropout (benchmarks/results/retrain-fixed.md)"
 )
-BETTER_OFF = "a milder rule than before speaks of it at its new place, and its module has no better one"
+MILDER = "a milder rule than before speaks of it at its new place"
+BETTER_OFF = f"{MILDER}, and its module has no better one"
 ADVICE = {
     "DL403": ("the drop ratio is no ratio", "give it a p with 0 < p < 1, or delete the dropout"),
     "DL402": (
@@ -81,12 +82,18 @@ def _advice_for_strategy(finding: Finding, strategy: str) -> tuple[str, str]:
     )
 
 
-def taken_place(site: DropoutSite, anchor: Anchor, others: Sequence[DropoutSite]) -> str:
-    """Why a dropout does not go to its place: dropouts of other blocks are there, go there or lie between."""
-    names = dict.fromkeys("other calls of it" if other.name == site.name else other.name for other in others)
+def taken_place(anchor: Anchor, sites: Sequence[DropoutSite]) -> str:
+    """Why dropouts do not go to one place: those of several blocks are there, go there or lie between."""
+    if len({site.name for site in sites}) == 1:
+        return (
+            f"its calls have weight layers between them, and their place ({anchor.place}, before "
+            f"{_before(anchor)}) is for one dropout"
+        )
+    names = list(dict.fromkeys(site.name for site in sites))
+    shown = names if len(names) < 5 else [*names[:3], f"{len(names) - 3} more"]
     return (
-        f"it and {numbered(list(names), 3)} have weight layers between them, and its place "
-        f"({anchor.place}, before {_before(anchor)}) is for one dropout"
+        f"{listed(shown)} have weight layers between them, and their place ({anchor.place}, before "
+        f"{_before(anchor)}) is for one dropout"
     )
 
 
@@ -152,9 +159,11 @@ def titled(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Steps with a line for people each; what the name of a place means is said once."""
     told: set[str] = set()
     result = []
+    moved = {step.site.node for step in steps if step.action == "move"}
     for step in steps:
         place = step.anchor.place if step.anchor is not None and step.action == "move" else ""
-        result.append(replace(step, why=describe_step(step, explain=place not in told)))
+        told_of = replace(step, gathered=step.into is not None and step.into.node in moved)
+        result.append(replace(told_of, why=describe_step(told_of, explain=place not in told)))
         told.add(place)
     return tuple(result)
 
@@ -173,9 +182,10 @@ def _doing(step: Step, name: str, explain: bool) -> str:  # noqa: PLR0911 - one 
             return f"move {name} to {destination(step, explain=explain)}"
         case "merge":
             other = step.into.name if step.into is not None else "another one"
+            does = "goes where both belong" if step.gathered else "already drops where it belongs"
             if other == step.site.name:
-                return f"delete one call of {name}: another call of it already drops where it belongs"
-            return f"delete {name}: {other} already drops where it belongs, and one dropout is enough there"
+                return f"delete one call of {name}: another call of it {does}"
+            return f"delete {name}: {other} {does}, and one dropout is enough there"
         case "uout":
             by_channel = ", channelwise=True" if step.site.spec.by_channel else ""
             return f"exchange {name} for Uout(beta={step.value:g}{by_channel})"

@@ -40,6 +40,12 @@ def form_of(source: SourceFile, call: cst.CSTNode) -> tuple[Form, cst.CSTNode]:
     return "other", call
 
 
+def gives_order(source: SourceFile, element: cst.CSTNode) -> bool:
+    """Whether a named element stands in the order in which it runs, not in a dict to look it up in."""
+    holder = source.parent(element)
+    return not isinstance(holder, cst.Dict) or isinstance(source.parent(holder), cst.Arg)
+
+
 def _is_sequential(source: SourceFile, call: cst.Call) -> bool:
     """Whether a call makes a Sequential of its arguments: `super().__init__(…)` of a subclass does."""
     if is_super(call, "__init__"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -10,7 +11,9 @@ from dropout_lint.analysis import Analysis
 from dropout_lint.config.load import display
 from dropout_lint.errors import DropoutLintError, FixError, UsageError
 from dropout_lint.fixes.graph.fix import applied, check_options
+from dropout_lint.fixes.plan.anchors import anchors_for
 from dropout_lint.fixes.plan.case import can_be_fixed
+from dropout_lint.fixes.plan.ladder import Barred
 from dropout_lint.fixes.plan.planner import Plan, Planner
 from dropout_lint.fixes.plan.steps import Action, Applied, Skipped, Step, Weighed
 from dropout_lint.fixes.plan.trials import Trials
@@ -20,11 +23,12 @@ from dropout_lint.fixes.source.diff import shown_name, unified
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.express import Expression
 from dropout_lint.fixes.source.locate import Sources
-from dropout_lint.fixes.source.places import holder_of
+from dropout_lint.fixes.source.places import holder_of, new_place, old_key
 from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
 from dropout_lint.fixes.source.users import other_users
 from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.fixes.training import named_by
+from dropout_lint.graph.ancestry import Ancestry
 from dropout_lint.inputs.example import Built
 from dropout_lint.prediction.shifts import Prediction
 from dropout_lint.rules.findings import Finding
@@ -136,7 +140,7 @@ def fix_source(
         batches=batches,
     )
 
-    def plan(barred: Collection[tuple[str, str]]) -> Plan:
+    def plan(barred: Barred) -> Plan:
         return Planner(
             trials,
             found,
@@ -148,7 +152,7 @@ def fix_source(
             uout=vendor_uout,
         ).plan()
 
-    search = _Search(Sources(analysis.trace), found, plan, strategy == "auto", vendor_uout)
+    search = _Search(Sources(analysis.trace), trials.flow, found, plan, strategy == "auto", vendor_uout)
     prover = prover or shared()
     with prover.originals() as original:
         return search.run(prover, original, blank)
@@ -162,10 +166,10 @@ def draft_source(trials: Trials, findings: Sequence[Finding]) -> Plan:
         findings: what of its findings is to be fixed.
     """
 
-    def plan(barred: Collection[tuple[str, str]]) -> Plan:
+    def plan(barred: Barred) -> Plan:
         return Planner(trials, findings, barred=barred, compare=False).plan()
 
-    return _Search(Sources(trials.trace), findings, plan).draft()
+    return _Search(Sources(trials.trace), trials.flow, findings, plan).draft()
 
 
 @dataclass
@@ -174,21 +178,27 @@ class _Search:
 
     Attributes:
         sources: the user's files.
+        flow: the graph.
         found: what is to be fixed.
-        plan: the best plan without some (node name of a dropout call, action) pairs.
+        plan: the best plan without what did not go.
         auto: whether the tool chose the strategy itself, so that it leaves nothing that does nothing.
         vendor_uout: see `fix_source`.
-        barred: the pairs that did not go.
+        barred: what did not go.
+        tried: places that the dropouts of a line were kept to, or went to, and did not go.
+        refusals: what source said last about a dropout that was then kept to another place.
         reasons: why a dropout is left, and what to do by hand, by its name.
         notes: why a dropout got another fix than the first choice.
     """
 
     sources: Sources
+    flow: Ancestry
     found: Sequence[Finding]
-    plan: Callable[[Collection[tuple[str, str]]], Plan]
+    plan: Callable[[Barred], Plan]
     auto: bool = True
     vendor_uout: bool = False
-    barred: set[tuple[str, str]] = field(default_factory=set)
+    barred: Barred = field(default_factory=Barred)
+    tried: set[tuple[object, ...]] = field(default_factory=set)
+    refusals: dict[str, CannotExpress] = field(default_factory=dict)
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -314,7 +324,7 @@ class _Search:
             error = self.sources.refusal(site)
             if error is None:
                 continue
-            self.barred |= {(node.name, action) for action in get_args(Action)}
+            self.barred.actions |= {(node.name, action) for action in get_args(Action)}
             self.reasons[site.name] = (error.reason, error.advice)
             refused.setdefault((error.reason, error.advice), []).append(site.name)
         self.notes += [
@@ -326,18 +336,52 @@ class _Search:
     def _bar(self, plan: Plan, error: CannotExpress) -> None:
         """Keep a step that source cannot say, and all that share its line, out of the next plan."""
         step = error.step or plan.steps[0]
+        if step.action == "move" and self._another_place(plan, step, error):
+            return
         action = "move" if step.action == "merge" else step.action
         same = [site for site in self.sources.trace.dropouts if _shares_line(step.site, site)]
         sites = {site.node.name: site for site in (*same, step.site)}
         if step.action == "merge" and step.into is not None:
             sites[step.into.node.name] = step.into
         for name in sites:
-            self.barred.add((name, action))
+            self.barred.actions.add((name, action))
         if step.action == "reduce" and step.anchor is not None:
             return  # it moves all the same, and the plan says what is left of it
-        for site in sites.values():
-            self.reasons.setdefault(site.name, (error.reason, error.advice))  # the first choice's counts
+        other = {item.site.node.name for item in plan.steps if item.action not in (action, "merge")}
+        for name in sites.keys() - other:  # the first choice's counts
+            self.reasons.setdefault(sites[name].name, (error.reason, error.advice))
         self.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
+
+    def _another_place(self, plan: Plan, step: Step, error: CannotExpress) -> bool:
+        """Keep the dropouts of a line to the best place that one edit makes for all of them, if one is left.
+
+        Each would have gone to its own: one edit is what a person would write, where each has the place.
+        """
+        line = old_key(self.sources, step.site)
+        found = {
+            item.dropout.node: item.dropout for item in self.found if isinstance(item.dropout, DropoutSite)
+        }
+        sites = [site for site in found.values() if old_key(self.sources, site) == line]
+        ranks: dict[tuple[object, ...], dict[str, list[tuple[int, tuple[str, ...]]]]] = {}
+        gone: set[tuple[object, ...]] = set()
+        for site in sites:
+            planned = [item.anchor for item in plan.steps if item.site is site]
+            for rank, anchor in enumerate(anchors_for(self.flow, site)):
+                with contextlib.suppress(CannotExpress):
+                    place = (line, new_place(self.sources, anchor, site).key)
+                    ranks.setdefault(place, {}).setdefault(site.node.name, []).append((rank, anchor.key))
+                    gone |= {place for item in planned if item is not None and item.key == anchor.key}
+        self.tried |= gone if len(gone) == 1 else set()
+        places = [place for place, names in ranks.items() if len(names) == len(sites)]
+        left = [place for place in places if place not in self.tried]
+        if not left:
+            return False
+        best = min(left, key=lambda place: sorted((r[0][0] for r in ranks[place].values()), reverse=True))
+        self.tried.add(best)
+        for site in sites:
+            self.barred.places[site.node.name] = frozenset(key for _, key in ranks[best][site.node.name])
+            self.refusals[site.name] = error
+        return True
 
     def _fail(self, plan: Plan, error: FixError) -> None:
         """A proof failed: the most far-reaching kind of step of this plan is not tried again."""
@@ -347,15 +391,18 @@ class _Search:
         tried = [step for step in plan.steps if step.action in (kind, "merge" if action == "move" else kind)]
         listed = [step for step in tried if holder_of(self.sources, step.site) is not None]
         for step in listed or tried:  # lists of layers are where an edit goes wrong first
-            self.barred.add((step.site.node.name, action))
+            self.barred.actions.add((step.site.node.name, action))
             self.reasons[step.site.name] = (error.message, GRAPH_FIX)
         self.notes.append(f"a source edit ({action}) was thrown away: {error.message}")
 
     def _skipped(self, plan: Plan) -> tuple[Skipped, ...]:
         """What the plan leaves, with the reasons that the source gave."""
+        first = {name: (error.reason, error.advice) for name, error in self.refusals.items()}
+        done = {step.site.name for step in plan.steps}
+        reasons = {name: why for name, why in first.items() if name not in done} | self.reasons
         skipped = []
         for item in plan.skipped:
-            reason = self.reasons.get(item.dropout or "")
+            reason = reasons.get(item.dropout or "")
             skipped.append(Skipped(item.dropout, item.codes, *reason) if reason is not None else item)
         return tuple(skipped)
 

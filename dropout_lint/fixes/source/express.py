@@ -14,7 +14,7 @@ from dropout_lint.fixes.plan.steps import DELETING, ERASING, Step
 from dropout_lint.fixes.source import constructor, erasing, forward, functional, leftovers, sequences
 from dropout_lint.fixes.source.edits import Edits
 from dropout_lint.fixes.source.errors import CannotExpress, blamed_on
-from dropout_lint.fixes.source.guards import asks_for, lost_conditions, positive
+from dropout_lint.fixes.source.guards import asks_for, lost_conditions, positive, run_together
 from dropout_lint.fixes.source.hoist import Hoist, hoisted
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.mode import mode_at
@@ -37,7 +37,7 @@ from dropout_lint.fixes.source.siblings import (
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.fixes.source.vendor import UoutHome
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import listed, numbered
+from dropout_lint.words import count, listed, numbered
 
 NAMED = 4
 """As many dropouts of one line are named; of more the first ones."""
@@ -244,21 +244,24 @@ class Expression:
         everywhere = len(users) == len(sites) and all(self._moves(site) for site in sites)
         if not everywhere and any(site.spec.is_noisy and self.stays(site) for site in sites):
             raise self.partly_wrong(sites)
-        if len(users) != len(moves) and not everywhere and not self._guarded(*moves[0]):
+        if len(users) != len(moves) and not everywhere and not self._goes_along(*moves[0]):
             raise CannotExpress(
-                f"the line of the new place runs for {len(users)} layers, but {len(moves)} should drop",
+                f"the line of the new place runs {count(len(users), 'time')}, and {len(moves)} should drop",
                 "give the class an argument that says whether it drops, or use `dropout_lint.fix`",
             )
         if len(olds) > 1:
             raise CannotExpress("several lines would move to one place", BY_HAND)
 
-    def _guarded(self, step: Step, place: New) -> bool:
-        """Whether a dropout has an `if` of its own that goes with it: where it did not run, it will not."""
+    def _goes_along(self, step: Step, place: New) -> bool:
+        """Whether the line of the new place runs where the call does: what made no noise there makes none.
+
+        So does a dropout with an `if` of its own, which goes with it: where it did not run, it will not.
+        """
         old = old_place(self.sources, step.site)
         here = old.source.function(old.call)
         if old.holder is not None or here is None or here is not old.source.function(place.node):
             return False
-        return forward.call_of(old.source, old.call).guarded
+        return forward.call_of(old.source, old.call).guarded or run_together(old.source, old.call, place.node)
 
     def _moves(self, site: DropoutSite) -> bool:
         """Whether a call is moved, or left alone because nothing was found about it."""

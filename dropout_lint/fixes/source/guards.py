@@ -9,7 +9,7 @@ import libcst as cst
 from dropout_lint.fixes.source.constructor import is_number
 from dropout_lint.fixes.source.edits import first_argument, in_parentheses, negated
 from dropout_lint.fixes.source.scopes import Binder, Reader, leaves
-from dropout_lint.fixes.source.syntax import SourceFile, is_name
+from dropout_lint.fixes.source.syntax import SourceFile, is_name, nodes_in
 
 
 def conditions(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression]:
@@ -34,15 +34,15 @@ def lost_conditions(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -
 
 def loop_names(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> set[str]:
     """Variables of the loops around a node that are not around another, as far as the node reads them."""
-    around = set(_loops(source, other))
+    around = set(loops(source, other))
     binder = Binder()
-    for loop in _loops(source, node):
+    for loop in loops(source, node):
         if loop not in around:
             loop.visit(binder)
     return binder.names & read_names(node, None)
 
 
-def _loops(source: SourceFile, node: cst.CSTNode) -> list[cst.CSTNode]:
+def loops(source: SourceFile, node: cst.CSTNode) -> list[cst.CSTNode]:
     """The loops around a node; a comprehension stands for the `for` in it."""
     kinds = (cst.For, cst.While, cst.BaseComp)
     found = []
@@ -51,6 +51,12 @@ def _loops(source: SourceFile, node: cst.CSTNode) -> list[cst.CSTNode]:
         found.append(holder)
         holder = source.up(holder, (*kinds, cst.FunctionDef))
     return found
+
+
+def run_together(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> bool:
+    """Whether two nodes of one function run as often: under the same conditions, in the same loops."""
+    same = source.function(node) is source.function(other) and loops(source, node) == loops(source, other)
+    return same and not (lost_conditions(source, node, other) or lost_conditions(source, other, node))
 
 
 def read_names(node: cst.CSTNode, call: cst.Call | None) -> set[str]:
@@ -114,13 +120,16 @@ def under(
 
 
 def _may_be_none(value: cst.BaseExpression, function: cst.FunctionDef | None) -> bool:
-    """Whether a ratio is a parameter that may be None, or more than a parameter."""
+    """Whether a ratio is a parameter that may be None, by its default or its annotation, or more than one."""
     if not isinstance(value, cst.Name) or function is None:
         return not is_number(value)
     parameters = function.params
     for parameter in (*parameters.params, *parameters.kwonly_params):
-        if parameter.name.value == value.value and parameter.default is not None:
-            return is_name(parameter.default, "None")
+        if parameter.name.value == value.value:
+            annotated = parameter.annotation is not None and {"Optional", "None"} & {
+                name.value for name in nodes_in(parameter.annotation, cst.Name)
+            }
+            return bool(annotated) or is_name(parameter.default, "None")
     return False
 
 

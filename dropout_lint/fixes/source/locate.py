@@ -211,9 +211,9 @@ class Sources:
                 "change it where the class is chosen, or use `dropout_lint.fix(model, inputs)`",
             )
 
-    def made_at(self, location: Location) -> set[str]:
-        """All modules that one line constructs."""
-        return {name for name, place in self.trace.constructed.items() if place == location}
+    def made_at(self, location: Location) -> list[str]:
+        """All modules that one line constructs, in the order of the model."""
+        return [name for name, place in self.trace.constructed.items() if place == location]
 
 
 def loop_variables(function: cst.FunctionDef) -> set[str]:

@@ -103,7 +103,7 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
         CannotExpress: no single expression of the user's can be told to be it.
     """
     user, old_holder = anchor.users[0], holder_of(sources, site)
-    if _ends(sources, anchor, sources.user_owner(site.node)):
+    if _ends(sources, anchor, site):
         with suppress(CannotExpress):  # then before its reader
             return _output_place(sources, anchor)
     joined = (
@@ -144,10 +144,16 @@ def _made_by_one(sources: Sources, anchors: Sequence[Anchor]) -> list[New] | Non
     return places if len({place.key for place in places}) == 1 else None
 
 
-def _ends(sources: Sources, anchor: Anchor, home: str) -> bool:
-    """Whether a place is at the end of what a module computes, the root's apart: others read it."""
-    readers = {sources.user_owner(reader) for reader in anchor.users}
-    return home != "" and home == sources.user_owner(anchor.producer) and home not in readers
+def _ends(sources: Sources, anchor: Anchor, site: DropoutSite) -> bool:
+    """Whether a place is at the end of what the dropout's own module, or its Sequential, computes."""
+    home = sources.user_owner(site.node)
+    if home == sources.user_owner(anchor.producer):
+        if home not in {sources.user_owner(reader) for reader in anchor.users}:
+            return True
+        holder = holder_of(sources, site)
+        readers = {str(reader.meta.get("owner") or "") for reader in anchor.users}
+        return holder is not None and holder == anchor.producer.meta.get("owner") and holder not in readers
+    return False
 
 
 def _several_readers(anchor: Anchor) -> bool:

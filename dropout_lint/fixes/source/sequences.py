@@ -11,7 +11,7 @@ from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor, elements
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.places import BY_HAND, New, Old
+from dropout_lint.fixes.source.places import BY_HAND, New, Old, old_key
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.edits import Edits
@@ -39,6 +39,11 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     form, element = elements.form_of(place.source, place.node)
     if form == "other" and same:
         form, element = elements.named_beside(place.source, place.node, old.call)
+    if form == "pair" and not elements.gives_order(place.source, element):
+        raise CannotExpress(
+            "the order of the layers is not written where they are made",
+            "change it where it is written, or use `dropout_lint.fix(model, inputs)`",
+        )
     named = not key.isdigit()
     old_name = (step.site.module or "dropout").rpartition(".")[2]
     name = old_name if same and not old_name.isdigit() else "dropout"
@@ -46,7 +51,7 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
         if form != "other" and children[-1] == key:
             elements.insert_element(edits, element, new, after=True, name=name)
         else:
-            _wrap(expression, old, edits, _parameterless(expression, holder, key), new)
+            _wrap(expression, old, edits, _parameterless(expression, old, holder, key), new)
         return
     between = _between(expression, holder, old_name, key) if same else None
     stays = between is not None and not any(_has_state(model, name) for name in between)
@@ -57,7 +62,7 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     previous = children[children.index(key) - 1]
     if same and previous == old_name:
         previous = children[children.index(key) - 2]
-    _wrap(expression, old, edits, _parameterless(expression, holder, previous), new)
+    _wrap(expression, old, edits, _parameterless(expression, old, holder, previous), new)
 
 
 def _wrap(expression: Expression, old: Old, edits: Edits, call: cst.Call, new: cst.BaseExpression) -> None:
@@ -70,22 +75,28 @@ def _wrap(expression: Expression, old: Old, edits: Edits, call: cst.Call, new: c
         elements.wrap(edits, call, constructor.nn_prefix(edits), new)
 
 
-def _parameterless(expression: Expression, holder: str, key: str) -> cst.Call:
+def _parameterless(expression: Expression, old: Old, holder: str, key: str) -> cst.Call:
+    """The constructor of a layer that a dropout can be put behind.
+
+    Raises:
+        CannotExpress: the layer has parameters, or is made where no dropout is.
+    """
     name = f"{holder}.{key}" if holder else key
+    sources = expression.sources
     if _has_state(expression.trace.model, name):
         raise CannotExpress(
             f"a layer behind {name} would move the index of the next one in checkpoints",
             "give the layers names (an OrderedDict), or use `dropout_lint.fix(model, inputs)`",
         )
     location = expression.trace.constructed.get(name)
-    if location is not None and expression.sources.made_at(location) != {name}:
-        others = [other for other in expression.sources.made_at(location) if other != name]
-        alike = {
-            str(step.anchor.users[0].target).rpartition(".")[0] for step in expression.steps if step.anchor
-        }
-        if any(other.rpartition(".")[0] not in alike for other in others):
-            raise CannotExpress(f"the line that makes {name} makes {others[0]} as well", BY_HAND)
-    return expression.sources.construction(name)[1]
+    if location is not None:
+        steps = [str(step.anchor.users[0].target) for step in expression.steps if step.anchor]
+        made = [site.module or "" for site in expression.trace.dropouts if old_key(sources, site) == old.key]
+        droppers = {layer.rpartition(".")[0] for layer in (*steps, *made)}
+        without = [other for other in sources.made_at(location) if other.rpartition(".")[0] not in droppers]
+        if without and name not in without:
+            raise CannotExpress(f"the line that makes {name} makes {without[0]} as well", BY_HAND)
+    return sources.construction(name)[1]
 
 
 def _between(expression: Expression, holder: str, start: str, end: str) -> list[str]:

@@ -1,7 +1,7 @@
 # left: a milder rule than before speaks of it at its new place, and its module has no better one
-# left: it and layers.0@dense_layers.py:22 have weight layers between them, and its place (P6, before layers.0.conv2) is for one dropout
-# left: it and layers.1@dense_layers.py:22 have weight layers between them, and its place (P6, before layers.1.conv2) is for one dropout
-# left: it and layers.2@dense_layers.py:22 have weight layers between them, and its place (P6, before layers.2.conv2) is for one dropout
+# left: layers.0@dense_layers.py:22 and layers.0@dense_layers.py:25 have weight layers between them, and their place (P6, before layers.0.conv2) is for one dropout
+# left: layers.1@dense_layers.py:22 and layers.1@dense_layers.py:25 have weight layers between them, and their place (P6, before layers.1.conv2) is for one dropout
+# left: layers.2@dense_layers.py:22 and layers.2@dense_layers.py:25 have weight layers between them, and their place (P6, before layers.2.conv2) is for one dropout
 import torch
 from torch import nn
 from torch.nn import functional as F

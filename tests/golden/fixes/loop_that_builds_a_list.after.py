@@ -1,4 +1,4 @@
-# left: it and net.5 have weight layers between them, and its place (after the last norm, before net.8) is for one dropout
+# left: a milder rule than before speaks of it at its new place; net.1 and net.5 have weight layers between them, and their place (after the last norm, before net.8) is for one dropout
 import torch
 from torch import nn
 

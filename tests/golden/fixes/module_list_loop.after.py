@@ -1,4 +1,4 @@
-# left: it and other calls of it have weight layers between them, and its place (after the last norm, before fc) is for one dropout
+# left: a milder rule than before speaks of it at its new place; its calls have weight layers between them, and their place (after the last norm, before fc) is for one dropout
 import torch
 from torch import nn
 

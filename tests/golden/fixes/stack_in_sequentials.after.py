@@ -1,5 +1,4 @@
-# left: it and features.1.2, features.2.2 have weight layers between them, and its place (H4, before mean) is for one dropout
-# left: it and features.0.2, features.2.2 have weight layers between them, and its place (H4, before mean) is for one dropout
+# left: a milder rule than before speaks of it at its new place; features.0.2, features.1.2 and features.2.2 have weight layers between them, and their place (H4, before mean) is for one dropout
 import torch
 from torch import nn
 

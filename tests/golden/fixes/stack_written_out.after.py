@@ -1,5 +1,4 @@
-# left: it and drop2, drop3 have weight layers between them, and its place (H4, before mean) is for one dropout
-# left: it and drop1, drop3 have weight layers between them, and its place (H4, before mean) is for one dropout
+# left: a milder rule than before speaks of it at its new place; drop1, drop2 and drop3 have weight layers between them, and their place (H4, before mean) is for one dropout
 import torch
 from torch import nn
 from torch.nn import functional as F

@@ -1,0 +1,26 @@
+# left: a milder rule than before speaks of it at its new place; net.1 and net.5 have weight layers between them, and their place (after the last norm, before net.8) is for one dropout
+from typing import Optional, Sequence
+
+import torch
+from torch import nn
+
+example_inputs = (torch.randn(16, 20),)
+
+
+class Net(nn.Module):
+    def __init__(self, hidden: Sequence[int] = (32, 16), dropout: Optional[float] = 0.3):
+        super().__init__()
+        layers = []
+        prev = 20
+        for h in hidden:
+            layers.append(nn.Linear(prev, h))
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            layers.append(nn.BatchNorm1d(h))
+            layers.append(nn.ReLU())
+            prev = h
+        layers.append(nn.Linear(prev, 3))
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.net(x)
