@@ -17,14 +17,14 @@ other part: moments are averaged by size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dropout_lint.prediction.parts import Skewness, quotient, replace
+from dropout_lint.prediction.abreast import everywhere, level
+from dropout_lint.prediction.parts import Skewness, by_row, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, PER_GROUP, PER_GROUP_OR_NONE, SEVERAL, State, align
 
@@ -54,7 +54,7 @@ def latest(a: State, b: State) -> tuple[State, State]:
 
 def _repeated(x: State, like: State) -> State:
     k = like.components
-    wide = {name: np.repeat(getattr(x, name), k, axis=0) for name in ("mean", "dev", "sig", "var")}
+    wide = {name: np.repeat(getattr(x, name), k, axis=-2) for name in ("mean", "dev", "sig", "var")}
     skew = x.skew and x.skew.components([0] * k)
     return x.changed(
         prob=like.prob,
@@ -67,23 +67,30 @@ def _repeated(x: State, like: State) -> State:
     )
 
 
+def _parts(a: State, b: State) -> tuple[Array, Array]:
+    """Test variance of one part over all channels, and of both."""
+    left, right = a.t_var @ a.counts, b.t_var @ b.counts
+    return left, left + right
+
+
 def _mixed_rho(a: State, b: State) -> Array:
-    left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
-    return (a.rho * left + b.rho * right) / (left + right) if left + right > 0 else a.rho
+    left, total = _parts(a, b)
+    share = quotient(left, total, 1.0)[..., None]
+    result: Array = share * a.rho + (1 - share) * b.rho
+    return result
 
 
-def _mixed_spread(a: State, b: State) -> dict[str, float]:
+def _mixed_spread(a: State, b: State) -> dict[str, Array]:
     """Two parts whose covariances have random signs, so that squares add up.
 
     Channels of the two parts correlate as channels of one part do, by the root of
     the product of their `channel_correlation`s, squared. In a sum of a and b a channel's variance holds
     2·cov(a, b), which differs from channel to channel by 4·fg·channel_correlation.
     """
-    left, right = float(a.counts @ a.t_var), float(b.counts @ b.t_var)
-    if left + right <= 0:
-        return {"channel_correlation": a.channel_correlation, "channel_spread": a.channel_spread}
-    f, g = left / (left + right), right / (left + right)
-    crossed = f * g * math.sqrt(a.channel_correlation * b.channel_correlation)
+    left, total = _parts(a, b)
+    f = quotient(left, total, 1.0)
+    g = 1 - f
+    crossed = f * g * np.sqrt(a.channel_correlation * b.channel_correlation)
     return {
         "channel_correlation": f**2 * a.channel_correlation + g**2 * b.channel_correlation + 2 * crossed,
         "channel_spread": f**2 * a.channel_spread + g**2 * b.channel_spread + 4 * crossed,
@@ -110,9 +117,10 @@ def mixed_noise(a: State, b: State, left: Array, right: Array) -> dict[str, Arra
 
 def add(a: State, b: State, agreement: float = 0.0) -> State:
     """a + b, whose data parts correlate by `agreement` in either mode."""
+    a, b = level(a, b)
     same = a.components > 1 and a.source == b.source and bool(a.levels) and bool(b.levels)
     if (
-        not same and a.dev.any() and b.dev.any()
+        not same and not everywhere(a, a.dev == 0) and not everywhere(b, b.dev == 0)
     ):  # two spreads have no common sign: components cannot hold both
         a, b = a.collapse(), b.collapse()
     a, b = paired(a, b)
@@ -130,7 +138,7 @@ def add(a: State, b: State, agreement: float = 0.0) -> State:
             2 * a.sample_mask_slopes * b.sample_mask_slopes,
             a.sample_mask_slopes + b.sample_mask_slopes,
         )
-        noise["noise"], var = noise["noise"] + together, var + together.sum(0)
+        noise["noise"], var = noise["noise"] + together, var + together.sum(-2)[..., None, :]
     if agreement:  # noise that goes along with the data agrees as far as they do
         amplified_share = twice * np.sqrt(
             a.amplified_share * b.amplified_share * a.independent_noise * b.independent_noise
@@ -174,19 +182,19 @@ def _joint_data_correlation(parts: Sequence[State], agreement: float = 0.0) -> A
     correlation counts squared (assumed): noise of all that the data do keeps 1, that of one branch gets
     little.
     """
-    kins = np.array([x.data_correlation[:, 0] for x in parts])
+    kins = np.array([x.data_correlation[..., 0] for x in parts])
     noise = np.array([x.independent_noise @ x.counts for x in parts])
-    data = np.array([x.counts @ x.data for x in parts])
+    data = np.array([(x.data @ x.counts)[..., None] for x in parts])
     along, roots = np.sqrt(kins * noise), np.sqrt(data)
 
-    cov, total, every = roots @ along, noise.sum(0), data.sum()
+    cov, total, every = (roots * along).sum(0), noise.sum(0), data.sum(0)
     if agreement:
-        cov = cov + agreement * (roots.sum() * along.sum(0) - cov)
+        cov = cov + agreement * (roots.sum(0) * along.sum(0) - cov)
         total = total + agreement * (along.sum(0) ** 2 - (along**2).sum(0))
-        every = every + agreement * (roots.sum() ** 2 - every)
+        every = every + agreement * (roots.sum(0) ** 2 - every)
     power = total * every
     held = np.divide(cov**2, power, out=kins.max(0), where=power > 0)
-    result: Array = (np.minimum(held, 1.0) ** 2)[:, None]
+    result: Array = (np.minimum(held, 1.0) ** 2)[..., None]
     return result
 
 
@@ -224,13 +232,13 @@ def _mixed_skewness(a: State, b: State, agreement: float) -> Skewness | None:
 
 def product(a: State, b: State) -> State:
     """a·b for independent a and b."""
-    a, b = paired(a, b)
+    a, b = paired(*level(a, b))
     mean, t_mean = a.mean * b.mean, a.t_mean * b.t_mean
     a_mid, b_mid = a.mean**2 + a.dev**2, b.mean**2 + b.dev**2
     at_mid, bt_mid = a.t_mean**2 + a.t_dev**2, b.t_mean**2 + b.t_dev**2
     a_all, b_all = a.train_mean**2 + a.train_dev**2, b.train_mean**2 + b.train_dev**2
-    left = a.noise * (b_all + b.train_var)
-    right = b.noise * (a_all + a.data)
+    left = a.noise * by_row(b_all + b.train_var)
+    right = b.noise * by_row(a_all + a.data)
     spread, t_spread = (
         np.maximum(mid - product**2, 0.0) if np.any(one) or np.any(other) else np.zeros_like(mid)
         for mid, product, one, other in (
@@ -287,22 +295,22 @@ def _same_components(states: Sequence[State], axis: int) -> Sequence[State]:
 
 def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> State:
     """Side by side in dimension `axis`."""
-    states = _same_components(states, axis)
+    states = _same_components(level(*states), axis)
     along = all(s.groups == 1 or s.axis == axis for s in states) and any(s.axis == axis for s in states)
     first = states[0]
-    total = [float(s.counts @ s.t_var) for s in states]
-    weight = np.array(total) / sum(total) if sum(total) > 0 else np.full(len(states), 1 / len(states))
-    rho = sum((w * s.rho for w, s in zip(weight, states, strict=True)), np.zeros_like(first.rho))
+    total = np.array([s.t_var @ s.counts for s in states])
+    weight = quotient(total, total.sum(0), 1 / len(states))
+    rho = sum((w[..., None] * s.rho for w, s in zip(weight, states, strict=True)), np.zeros_like(first.rho))
     levels = first.levels if all(s.levels == first.levels for s in states) else ()
     if along:
         parts = [s.on(axis, size) for s, size in zip(states, sizes, strict=True)]
         joined: dict[str, Array | None] = dict.fromkeys(PER_GROUP_OR_NONE)
         for name in ("counts", *PER_GROUP):
             joined[name] = np.concatenate([getattr(p, name) for p in parts], axis=-1)
-        channel_correlation = float(weight @ np.sqrt([s.channel_correlation for s in states])) ** 2
-        channel_spread = float(weight @ np.array([s.channel_spread for s in states]))
+        channel_correlation = (weight * np.sqrt([s.channel_correlation for s in states])).sum(0) ** 2
+        channel_spread = (weight * np.array([s.channel_spread for s in states])).sum(0)
         skew = _side_by_side(parts)
-        joined["covariance_growth"] = np.concatenate([p.covariance_growths for p in parts])
+        joined["covariance_growth"] = np.concatenate([p.covariance_growths for p in parts], axis=-1)
         if first.source == SEVERAL:
             joined["sources"] = np.concatenate([p.pending for p in parts])
         if any(p.energy_slope is not None for p in parts):
@@ -347,7 +355,7 @@ def _side_by_side(parts: Sequence[State]) -> Skewness | None:
     return Skewness(
         np.concatenate([g.train for g in given], axis=-1),
         np.concatenate([g.data for g in given], axis=-1),
-        np.concatenate([g.test for g in given]),
+        np.concatenate([g.test for g in given], axis=-1),
     )
 
 

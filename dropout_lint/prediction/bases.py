@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from dropout_lint.errors import UsageError
 from dropout_lint.prediction.bounds import at_most, of_loud_data, only_mask
-from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK
+from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK, together
 from dropout_lint.prediction.interval import interval
 from dropout_lint.prediction.ledger import Walk, begun, delta_at, finite, kept, walked
 from dropout_lint.prediction.ops import Ledger
@@ -76,9 +76,15 @@ def predict(
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
                 found = with_unknowns(trace, prediction, ledger, kept(trace))
             return found
-    start = chosen if initially else None
-    walk = walked(trace, training=TYPICAL, shares=shares)
-    return _expected(trace, walk, start, unusable=chosen == "checkpoint", intervals=intervals)
+    unusable, start = chosen == "checkpoint", None
+    if initially and chosen == "weights":
+        start = kept(trace, real=True)
+        if not finite(start):
+            unusable, start = True, None
+    others = (WEAK, STRONG) if intervals else ()
+    untrained = (None,) if initially and start is None else ()
+    walk = walked(trace, training=together(TYPICAL, *others, *untrained), shares=shares)
+    return _expected(trace, walk, start, unusable=unusable)
 
 
 def _probed(trace: Trace, ledger: Ledger) -> dict[fx.Node, NormSite]:
@@ -104,21 +110,19 @@ def _causes(ledger: Ledger) -> list[str]:
     return list(found)
 
 
-def _expected(
-    trace: Trace, walk: Walk, initial: str | None, *, unusable: bool, intervals: bool
-) -> Prediction:
-    """Δ that training is expected to lead to, its interval, and Δ with the weights of `initial`.
+def _expected(trace: Trace, walk: Walk, start: Ledger | None, *, unusable: bool) -> Prediction:
+    """Δ that training is expected to lead to; with that of other trainings its interval, and Δ at the start.
 
-    `unusable`: the checkpoint's values are not finite, which tells nothing.
+    Args:
+        trace: what was walked over.
+        walk: of the training that is expected, of those that bound the interval, and of none.
+        start: with the values that weights have at the start, where the walk has none of them.
+        unusable: the model has values that are not finite, which tells nothing.
     """
-    ledger = walk.ledger
-    bounds = [kept(trace, training=other, like=ledger) for other in (WEAK, STRONG) if intervals]
-    start = None
+    ledger, *others = walk.ledger.singles or (walk.ledger,)
+    bounds = [other for other in others if other.training is not None]
+    start = start or next((other for other in others if other.training is None), None)
     fallbacks = dict(ledger.fallbacks)
-    if initial is not None:
-        start = kept(trace, real=initial == "weights" and not unusable, like=ledger)
-        if not finite(start):
-            unusable, start = True, kept(trace, like=ledger)
     if unusable:
         fallbacks[NOT_FINITE] = 1
     norms = []
@@ -132,18 +136,14 @@ def _expected(
         norms.append(
             replace(
                 shift,
-                interval=around if intervals else None,
+                interval=around if bounds else None,
                 delta_initial=None if start is None else delta_at(site, start),
             )
         )
     found = with_unknowns(trace, Prediction("trained-estimate", tuple(norms), fallbacks), ledger)
     if walk.shares:
         return found
-
-    def shared() -> Prediction:
-        return _expected(trace, walk.shared_out(), initial, unusable=unusable, intervals=intervals)
-
-    return replace(found, shared=shared)
+    return replace(found, shared=lambda: _expected(trace, walk.shared_out(), start, unusable=unusable))
 
 
 class Along:
@@ -177,7 +177,7 @@ class Along:
     def prediction(self) -> Prediction:
         """The same at all norms; `Prediction.shared` gives it with shares."""
         unusable = available_basis(self._trace.model) == "checkpoint"
-        return _expected(self._trace, self._walk.on(), None, unusable=unusable, intervals=False)
+        return _expected(self._trace, self._walk.on(), None, unusable=unusable)
 
 
 def available_basis(model: nn.Module) -> Literal["initialisation", "weights", "checkpoint"]:

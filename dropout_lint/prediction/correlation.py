@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,7 @@ def _places(
 
 
 def _at(rho: Array, same: npt.NDArray[np.bool_], place: Array) -> Array:
-    result: Array = np.where(same, 1.0, np.interp(place, np.arange(len(rho)), rho))
+    result: Array = np.where(same, 1.0, at_places(rho, place))
     return result
 
 
@@ -57,11 +58,20 @@ def between(rho: Array, window: tuple[int, ...]) -> Array:
     return result
 
 
+def at_places(rho: Array, place: Array) -> Array:
+    """`rho` at places between the distances that it is kept at; beyond the last one as there."""
+    last = rho.shape[-1] - 1
+    low = np.minimum(place.astype(int), last)
+    before, after = rho[..., low], rho[..., np.minimum(low + 1, last)]
+    result: Array = (after - before) * (place - low) + before
+    return result
+
+
 MOST_SIDE = 7
 """Largest side of a kernel whose positions `whitened` goes through."""
 
 
-def whitened(rho: Array, window: tuple[int, ...], channel_spread: float) -> Array:
+def whitened(rho: Array, window: tuple[int, ...], channel_spread: float | Array) -> Array:
     """Correlation behind a weight layer whose outputs a norm has divided by their own deviation.
 
     With C₀ and C_d the inputs' covariances over the kernel's positions, at one place and d further on, an
@@ -71,26 +81,26 @@ def whitened(rho: Array, window: tuple[int, ...], channel_spread: float) -> Arra
         E[wᵀC_d w / wᵀC₀w] = ρ_d·(1 + u) - u·tr(C_d C₀)/tr(C₀²),   u the relative variance of wᵀC₀w
     """
     sides = tuple(min(int(n), MOST_SIDE) for n in window if n > 1)
-    if not sides or not channel_spread:
+    if not sides or not np.any(channel_spread):
         return rho
-    steps = (0, *(2**j for j in range(len(rho))))
-    covariances = _at(rho, *_places(sides, len(rho), steps)).reshape(len(steps), -1)
-    traces = covariances @ covariances[0]
-    result: Array = np.clip(rho * (1 + channel_spread) - channel_spread * traces[1:] / traces[0], rho**2, rho)
+    lags, spread = rho.shape[-1], np.asarray(channel_spread)[..., None]
+    steps = (0, *(2**j for j in range(lags)))
+    covariances = _at(rho, *_places(sides, lags, steps)).reshape(*rho.shape[:-1], len(steps), -1)
+    traces = (covariances @ covariances[..., 0, :, None])[..., 0]
+    result: Array = np.clip(rho * (1 + spread) - spread * traces[..., 1:] / traces[..., :1], rho**2, rho)
     return result
 
 
-def mean_correlation(rho: Array, window: Sequence[int]) -> float:
+def mean_correlation(rho: Array, window: Sequence[int]) -> Any:
     """Mean correlation over all pairs of positions in a window, each with itself included."""
     capped = tuple(min(int(n), 64) for n in window if n > 1)
     if not capped:
         return 1.0
-    zero, weights = mean_correlation_weights(capped, len(rho))
-    return float(zero + weights @ rho)
+    zero, weights = mean_correlation_weights(capped, rho.shape[-1])
+    return zero + rho @ weights
 
 
 def strided(rho: Array, step: float) -> Array:
     """Correlations after a stride: distance 2^j in the result is step·2^j in the input."""
-    places = np.arange(len(rho)) + math.log2(step)
-    result: Array = np.interp(places, np.arange(len(rho)), rho)
-    return result
+    places: Array = np.arange(float(rho.shape[-1])) + math.log2(step)
+    return at_places(rho, places)

@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from dropout_lint.prediction.quadrature import Array
 
 TYPICAL_FAN_IN = 288.0
@@ -61,11 +63,28 @@ class Training:
         return max(gain * math.exp(math.log(LAST) * math.exp(-after / REACH)), 1.0)
 
 
-def smoothed(rho: Array, gain: float) -> Array:
+@dataclass(frozen=True)
+class Trainings:
+    """Several trainings that are looked at together; None for weights as they are at the start."""
+
+    each: tuple[Training | None, ...]
+
+    def gain(self, channels: float, taps: int, after: int, flat: bool) -> Array:
+        """(T, 1) the gain of each."""
+        gains = [1.0 if one is None else one.gain(channels, taps, after, flat) for one in self.each]
+        return np.array(gains)[:, None]
+
+
+def together(first: Training | None, *others: Training | None) -> Training | Trainings | None:
+    """One training, or several."""
+    return Trainings((first, *others)) if others else first
+
+
+def smoothed(rho: Array, gain: float | Array) -> Array:
     """Correlation of the data between positions behind a layer of this gain, `rho` with untrained weights: in
     proportion to what training adds to the variance.
     """
-    result: Array = 1 - (1 - rho) * math.exp(-SMOOTH * (1 - 1 / gain))
+    result: Array = 1 - (1 - rho) * np.exp(-SMOOTH * (1 - 1 / gain))
     return result
 
 

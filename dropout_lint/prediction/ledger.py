@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,18 @@ from torch import fx, nn
 from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
+from dropout_lint.prediction.abreast import Apart, Each, abreast
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
-from dropout_lint.prediction.expected import Training
+from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
-from dropout_lint.prediction.ops.base import NoRule, first_shape, transfer_of
+from dropout_lint.prediction.ops.base import (
+    NoRule,
+    OfOne,
+    Transfer,
+    first_shape,
+    takes_several,
+    transfer_of,
+)
 from dropout_lint.prediction.ops.dropout import drop
 from dropout_lint.prediction.ops.filters import note_filter
 from dropout_lint.prediction.ops.indices import code
@@ -28,7 +37,7 @@ from dropout_lint.prediction.ops.one_tensor import as_one_function
 from dropout_lint.prediction.ops.sampled import by_samples, constant_of
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.ops.together import is_complex, reads_complex
-from dropout_lint.prediction.parts import quotient
+from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.removal import Removal, follow
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
@@ -76,7 +85,7 @@ class Walk:
 
     def on(self, norm: fx.Node | None = None) -> Walk:
         """Go on until Δ of a norm is known; without one, to the end."""
-        if norm is None or (norm in self.ledger.noisy and norm not in self.ledger.shifts):
+        if norm is None or (norm in self.ledger.noisy and norm not in self.ledger.first.shifts):
             with np.errstate(all="ignore"):
                 next((reached for reached in self.ahead if reached is norm), None)
         return self
@@ -87,24 +96,17 @@ class Walk:
         with np.errstate(all="ignore"):
             for node, call in self.calls.items():
                 _carry(node, self.ledger)
+                first = call.of(self.ledger.first)
                 if node in self.ledger.norms:
-                    _blame(call, removals)
-                _follow(call, removals)
+                    _blame(first, removals)
+                _follow(first, removals)
         self.shares = True
         return self
 
 
-def kept(
-    trace: Trace, *, real: bool = False, training: Training | None = None, like: Ledger | None = None
-) -> Ledger:
-    """A ledger that has walked over the whole trace, without the dropouts' shares.
-
-    `like`: one of the same trace, whose modules without values are taken over.
-    """
-    walk = begun(trace, real=real, training=training, shares=False)
-    if like is not None:
-        walk.ledger.twins = like.twins
-    return walk.on().ledger
+def kept(trace: Trace, *, real: bool = False) -> Ledger:
+    """A ledger that has walked over the whole trace with weights of the start, without shares."""
+    return begun(trace, real=real, shares=False).on().ledger
 
 
 def walked(
@@ -112,7 +114,7 @@ def walked(
     *,
     real: bool = False,
     trained: bool = False,
-    training: Training | None = None,
+    training: Training | Trainings | None = None,
     shares: bool = True,
 ) -> Walk:
     """A walk over the whole trace; see `Ledger`."""
@@ -124,7 +126,7 @@ def begun(
     *,
     real: bool = False,
     trained: bool = False,
-    training: Training | None = None,
+    training: Training | Trainings | None = None,
     shares: bool = True,
 ) -> Walk:
     """A walk that has not gone anywhere yet."""
@@ -138,6 +140,7 @@ def begun(
         for node in trace.graph.nodes
         if isinstance(module_of(trace.model, node), (nn.Linear, nn.modules.conv._ConvNd))
     )
+    results: dict[fx.Node, Any] = {}
     ledger = Ledger(
         dropouts=dropouts,
         norms={site.node: site for site in trace.norms},
@@ -152,6 +155,7 @@ def begun(
         real=real,
         trained=trained,
         training=training,
+        results=results,
         weight_layers=weight_layers,
         layers_after={} if training is None else _layers_after(trace, weight_layers),
         measured=measured(trace, dropouts) if trained else {},
@@ -160,8 +164,19 @@ def begun(
             site.node for site in trace.norms if is_reestimated(module_of(trace.model, site.node))
         ),
     )
+    if isinstance(training, Trainings):
+        ledger.singles = tuple(_single(ledger, place, one) for place, one in enumerate(training.each))
     calls: dict[fx.Node, Call] = {}
-    return Walk(ledger, calls, shares, _walk(trace, ledger, calls, shares))
+    return Walk(ledger, calls, shares, _walk(trace, ledger, results, calls, shares))
+
+
+def _single(ledger: Ledger, place: int, training: Training | None) -> Ledger:
+    """What is known of one of several trainings; what is said of operations is said of the first."""
+    _ = ledger.tied  # that of all of them
+    own: dict[str, Any] = {name: {} for name in ("shifts", "fed", "noise_at")}
+    if place:
+        own |= {name: {} for name in ("fallbacks", "unknown", "approximate")}
+    return replace(ledger, training=training, results=OfOne(ledger.results, place), **own)
 
 
 def _layers_after(trace: Trace, weight_layers: Collection[fx.Node]) -> dict[fx.Node, int]:
@@ -184,9 +199,10 @@ def delta_at(site: NormSite, ledger: Ledger) -> float:
     return ledger.shifts[site.node][0] if site.node in ledger.shifts else 1.0
 
 
-def _walk(trace: Trace, ledger: Ledger, calls: dict[fx.Node, Call], shares: bool) -> Iterator[fx.Node]:
-    """Work out node by node; gives each norm when it is done."""
-    env = ledger.results
+def _walk(
+    trace: Trace, ledger: Ledger, env: dict[fx.Node, Any], calls: dict[fx.Node, Call], shares: bool
+) -> Iterator[fx.Node]:
+    """Work out node by node, into `env`, the results, and `calls`; gives each norm when it is done."""
     removals: dict[fx.Node, Any] = {}
     needed = _needed(trace, ledger)
     for node in trace.graph.nodes:
@@ -197,12 +213,14 @@ def _walk(trace: Trace, ledger: Ledger, calls: dict[fx.Node, Call], shares: bool
         if call is None:
             env[node] = _given(node, env, trace, ledger)
             continue
+        first = call.of(ledger.first) if shares else call
         if node in ledger.norms:
-            _record(call, ledger)
+            for one in ledger.singles or (ledger,):
+                _record(call.of(one), one)
             if shares:
-                _blame(call, removals)
+                _blame(first, removals)
         folded = constant_of(call)
-        result = _evaluate(call) if folded is None else folded
+        result = _worked_out(call) if folded is None else folded
         env[node], calls[node] = result, call
         if node in ledger.measured and isinstance(result, State):
             for changed in _recalibrated(node, calls, env, ledger):
@@ -211,7 +229,7 @@ def _walk(trace: Trace, ledger: Ledger, calls: dict[fx.Node, Call], shares: bool
             mean, variance = ledger.measured[node]
             env[node] = calibrated(env[node].on(1, len(mean)), mean, variance)
         if shares:
-            _follow(call, removals)
+            _follow(first, removals)
         if node in ledger.norms:
             yield node
 
@@ -283,6 +301,31 @@ def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledge
     return Call(node, name, args, kwargs, module, value, ledger)
 
 
+def _worked_out(call: Call) -> Any:
+    """What the operation makes of its arguments, for all trainings: at once where it takes them abreast."""
+    if not call.ledger.singles:
+        return _evaluate(call)
+    if _takes_several(call):
+        with suppress(Apart):
+            return _evaluate(call)
+    return abreast([_evaluate(call.of(one)) for one in call.ledger.singles])
+
+
+def _takes_several(call: Call) -> bool:
+    drops = call.node in call.ledger.sites or call.node in call.ledger.silent
+    apart = any(isinstance(call.ledger.results.get(node), Each) for node in call.node.all_input_nodes)
+    return not apart and (drops or takes_several(_transfer(call)))
+
+
+def _transfer(call: Call) -> Transfer | None:
+    """The rule of an operation; of a norm that the table does not have, that of its family."""
+    node, norms = call.node, call.ledger.norms
+    found = None if is_complex(node) or reads_complex(call) else transfer_of(call)
+    if found is None and node in norms:
+        return find_function("batch_norm" if "batch" in norms[node].spec.family else "layer_norm")
+    return found
+
+
 def _evaluate(call: Call) -> Any:
     """What the operation makes of its arguments' states."""
     node, ledger = call.node, call.ledger
@@ -307,9 +350,7 @@ def _evaluate(call: Call) -> Any:
     if node in ledger.silent:
         return call.x
     note_filter(call)
-    transfer = None if is_complex(node) or reads_complex(call) else transfer_of(call)
-    if transfer is None and node in ledger.norms:
-        transfer = find_function("batch_norm" if "batch" in ledger.norms[node].spec.family else "layer_norm")
+    transfer = _transfer(call)
     if transfer is None:
         # a draw has no data in it; where it makes a mask, the product with it is the dropout
         return constant(0.0, len(ledger.dropouts)) if is_random(node) else _without_rule(call)
@@ -499,6 +540,8 @@ def _without_rule(call: Call) -> Any:
 
     Complex numbers are worked out where something else is made of them.
     """
+    if call.ledger.singles:
+        raise Apart
     ledger, states = call.ledger, call.states()
     if is_complex(call.node):
         return _passed(call, states)

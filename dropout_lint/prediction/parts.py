@@ -37,6 +37,11 @@ def quotient(part: Array | float, whole: Array, otherwise: float = 0.0) -> Array
     return result
 
 
+def by_row(of: Array | float) -> Array | float:
+    """(G,) values as (1, G), so that they go with each row of (K, G) or (S, G) arrays; a number as it is."""
+    return of[..., None, :] if isinstance(of, np.ndarray) else of
+
+
 @dataclass(frozen=True)
 class Normals:
     """Normal values behind others: moments in train mode, (G,) or (K, G) for each component of a mask, and in
@@ -70,13 +75,13 @@ class Skewness:
 
     def pick(self, index: npt.NDArray[Any]) -> Skewness:
         """Groups `index`."""
-        return Skewness(self.train[:, index], self.data[:, index], self.test[index])
+        return Skewness(self.train[..., index], self.data[..., index], self.test[..., index])
 
     def components(self, index: Sequence[int]) -> Skewness:
         """Components `index`, repeats allowed."""
         rows = list(index)
-        return Skewness(self.train[rows], self.data[rows], self.test)
+        return Skewness(self.train[..., rows, :], self.data[..., rows, :], self.test)
 
     def times(self, sign: Array | float) -> Skewness:
         """That of the same values with other signs."""
-        return Skewness(self.train * sign, self.data * sign, self.test * sign)
+        return Skewness(self.train * by_row(sign), self.data * by_row(sign), self.test * sign)

@@ -11,6 +11,9 @@ none is pending; a dropped and a kept one after a dropout). Within a component t
 
 so the mixture gives ReLU(mask·x) = mask·ReLU(x) (Kim Prop. 1) without a special case, and works for functions
 that do not commute with a mask as well. A linear layer adds up many masks and leaves one normal component.
+
+What several trainings make of a tensor may stand in one state, abreast: its arrays then have the trainings as
+one more dimension, the first.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dropout_lint.prediction.parts import Normals, Skewness, quotient, replace
+from dropout_lint.prediction.parts import Normals, Skewness, by_row, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 
 LAGS = 8
@@ -164,6 +167,11 @@ class State:
         return replace(self, **values)
 
     @property
+    def abreast(self) -> bool:
+        """Whether it is what several trainings make of a tensor."""
+        return self.t_var.ndim > 1
+
+    @property
     def groups(self) -> int:
         """G."""
         return len(self.counts)
@@ -181,20 +189,20 @@ class State:
     @property
     def train_mean(self) -> Array:
         """(G,) mean in train mode."""
-        mean: Array = self.mean[0] if self.components == 1 else self.prob @ self.mean
+        mean: Array = self.mean[..., 0, :] if self.components == 1 else self.prob @ self.mean
         return mean
 
     @property
     def train_dev(self) -> Array:
         """(G,) signed spread of the channel means in train mode."""
-        dev: Array = self.dev[0] if self.components == 1 else self.prob @ self.dev
+        dev: Array = self.dev[..., 0, :] if self.components == 1 else self.prob @ self.dev
         return dev
 
     @property
     def train_var(self) -> Array:
         """(G,) variance of a channel over data, positions and masks in train mode."""
         if self.components == 1:
-            only: Array = self.var[0]
+            only: Array = self.var[..., 0, :]
             return only
         second = self.prob @ (self.var + self.mean**2 + self.dev**2)
         result: Array = second - self.train_mean**2 - self.train_dev**2
@@ -244,7 +252,7 @@ class State:
     def component_scale(self) -> Array:
         """(K, G) the data part's deviation in each component, against its mean over the components."""
         mean = self.prob @ self.sig
-        return quotient(self.sig, mean, 1.0)
+        return quotient(self.sig, mean[..., None, :], 1.0)
 
     @property
     def energy_slopes(self) -> tuple[Array, Array]:
@@ -317,10 +325,10 @@ class State:
         return replace(
             self,
             prob=np.ones(1),
-            mean=self.train_mean[None],
-            dev=self.train_dev[None],
-            sig=np.sqrt(self.data)[None],
-            var=np.maximum(self.train_var, 0.0)[None],
+            mean=self.train_mean[..., None, :],
+            dev=self.train_dev[..., None, :],
+            sig=np.sqrt(self.data)[..., None, :],
+            var=np.maximum(self.train_var, 0.0)[..., None, :],
             skew=None if self.skew is None else self._mixed(self.skew),
             sample_mask_slope=self._turned(),
             before_relu=None,
@@ -334,27 +342,28 @@ class State:
         """`sample_mask_slope` with the pending mask's own: what it does to the channels' means."""
         if self.mask != "sample":
             return self.sample_mask_slope
-        spread = np.sqrt(self.prob @ (self.mean - self.train_mean) ** 2)
+        spread = np.sqrt(self.prob @ (self.mean - self.train_mean[..., None, :]) ** 2)
         if not np.any(spread):
             return self.sample_mask_slope
         sample_mask_slope = self.sample_mask_slopes.copy()
-        turned = spread * np.sign(self.mean[-1] - self.mean[0])
-        sample_mask_slope[self.masked] += turned[self.masked[1]]
+        turned = spread * np.sign(self.mean[..., -1, :] - self.mean[..., 0, :])
+        row, channel = self.masked
+        sample_mask_slope[..., row, channel] += turned[..., channel]
         return sample_mask_slope
 
     def _mixed(self, skew: Skewness) -> Skewness:
         """Skewness of the whole mixture: Σ π_k (κ₃_k + 3·d_k·Var_k + d_k³), d_k = mean_k - mean."""
-        apart = self.mean - self.train_mean
+        apart = self.mean - self.train_mean[..., None, :]
         third = self.prob @ (skew.train * self.var**1.5 + 3 * apart * self.var + apart**3)
         train = third / np.maximum(self.train_var, 1e-30) ** 1.5
-        return Skewness(train[None], skew.test[None], skew.test)
+        return Skewness(train[..., None, :], skew.test[..., None, :], skew.test)
 
     def balanced(self) -> State:
         """The same with `noise` scaled so that its sum is what train mode has beyond the data part."""
         total = np.maximum(self.train_var - self.data, 0.0)
-        now = self.noise.sum(0)
+        now = self.noise.sum(-2)
         scale = quotient(total, now)
-        return replace(self, noise=self.noise * scale)
+        return replace(self, noise=self.noise * scale[..., None, :])
 
     def pick(self, index: npt.NDArray[Any], counts: Array) -> State:
         """Groups `index` (repeats allowed), with `counts` channels each."""
@@ -389,17 +398,17 @@ class State:
         return replace(
             self,
             counts=self.counts.sum(keepdims=True),
-            t_mean=np.array([t_mean]),
-            t_dev=np.sqrt(np.maximum([t_dev2], 0.0)),
-            t_var=np.array([self.t_var @ weight]),
-            mean=mean[:, None],
-            dev=np.sqrt(np.maximum(dev2, 0.0))[:, None],
-            sig=np.sqrt(self.sig**2 @ weight)[:, None],
-            var=(self.var @ weight)[:, None],
-            data=np.array([self.data @ weight]),
-            noise=noise[:, None],
-            shared_by_positions=shared[:, None],
-            shared_by_channels=old[:, None],
+            t_mean=t_mean[..., None],
+            t_dev=np.sqrt(np.maximum(t_dev2, 0.0))[..., None],
+            t_var=(self.t_var @ weight)[..., None],
+            mean=mean[..., None],
+            dev=np.sqrt(np.maximum(dev2, 0.0))[..., None],
+            sig=np.sqrt(self.sig**2 @ weight)[..., None],
+            var=(self.var @ weight)[..., None],
+            data=(self.data @ weight)[..., None],
+            noise=noise[..., None],
+            shared_by_positions=shared[..., None],
+            shared_by_channels=old[..., None],
             **MOMENTS_ALONE,
         )
 
@@ -414,22 +423,23 @@ class State:
     def scaled(self, factor: Array | float, shift: Array | float = 0.0) -> State:
         """`factor·x + shift`, per group."""
         square, plain = factor * factor, isinstance(shift, float) and shift == 0
+        rows, power = by_row(factor), by_row(square)
         return replace(
             self,
             t_mean=self.t_mean * factor + shift,
             t_dev=self.t_dev * factor,
             t_var=self.t_var * square,
-            mean=self.mean * factor + shift,
-            dev=self.dev * factor,
-            sig=self.sig * np.abs(factor),
-            var=self.var * square,
+            mean=self.mean * rows + by_row(shift),
+            dev=self.dev * rows,
+            sig=self.sig * np.abs(rows),
+            var=self.var * power,
             data=self.data * square,
-            noise=self.noise * square,
+            noise=self.noise * power,
             levels=self.levels if plain or not np.any(shift) else (),
             skew=None if self.skew is None else self.skew.times(np.sign(factor)),
             energy_slope=None if self.energy_slope is None else self.energy_slope * factor,
             t_energy_slope=None if self.t_energy_slope is None else self.t_energy_slope * factor,
-            sample_mask_slope=None if self.sample_mask_slope is None else self.sample_mask_slope * factor,
+            sample_mask_slope=None if self.sample_mask_slope is None else self.sample_mask_slope * rows,
             border_variance=None if self.border_variance is None else self.border_variance * square,
             t_border_variance=None if self.t_border_variance is None else self.t_border_variance * square,
             before_relu=None,

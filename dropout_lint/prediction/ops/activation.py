@@ -22,8 +22,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, Transfer, function, module, transfer_of
-from dropout_lint.prediction.parts import Normals, Skewness, quotient, replace
+from dropout_lint.prediction.abreast import everywhere
+from dropout_lint.prediction.ops.base import (
+    Call,
+    NoRule,
+    Parameter,
+    Transfer,
+    function,
+    module,
+    several,
+    transfer_of,
+)
+from dropout_lint.prediction.parts import Normals, Skewness, by_row, quotient, replace
 from dropout_lint.prediction.quadrature import (
     Array,
     MomentFunction,
@@ -67,15 +77,15 @@ class Passed(NamedTuple):
 def pointwise(x: State, moments: MomentFunction, *, homogeneous: bool = False) -> State:
     """f(x), f given by its moments on normal input; `homogeneous` where f(mx) = m·f(x) for all m ≥ 0."""
     energy_slope, t_energy_slope = x.energy_slopes
-    train = x.mean, x.dev, x.var, x.sig**2, energy_slope * x.component_scale
+    train = x.mean, x.dev, x.var, x.sig**2, by_row(energy_slope) * x.component_scale
     test = x.t_mean, x.t_dev, x.t_var, x.t_var, t_energy_slope
     if not homogeneous or x.dev.any() != x.t_dev.any():
         before, after = (_passed(moments, *each, x.energy_variance) for each in (train, test))
         return _after(x, before, after, homogeneous)
     pairs = zip(train, test, strict=True)  # a closed form takes both modes at once
-    mean, dev, var, signal, slope = (np.concatenate([of, t_of[None]]) for of, t_of in pairs)
+    mean, dev, var, signal, slope = (np.concatenate([of, t_of[..., None, :]], axis=-2) for of, t_of in pairs)
     both = _passed(moments, mean, dev, var, signal, slope, x.energy_variance)
-    before, after = (Passed(*(of[rows] for of in both)) for rows in (np.s_[:-1], -1))
+    before, after = (Passed(*(of[..., rows, :] for of in both)) for rows in (np.s_[:-1], -1))
     return _after(x, before, after, homogeneous)
 
 
@@ -122,14 +132,14 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
     before, after = (x.prob @ x.sig) ** 2, (x.prob @ sig) ** 2
     data = quotient(x.data * after, before)
     weight = x.counts * test.var
-    share = float((x.counts * test.first).sum() / weight.sum()) if weight.sum() > 0 else 1.0
+    share = quotient((x.counts * test.first).sum(-1), weight.sum(-1), 1.0)
     energy_slope, t_energy_slope = x.energy_slope, x.t_energy_slope
     if energy_slope is not None or x.energy_variance:
         energy_slope, t_energy_slope = x.prob @ train.energy_slope, test.energy_slope
     sample_mask_slope = (
         None
         if x.sample_mask_slope is None
-        else x.sample_mask_slopes * (x.prob @ (train.slope * x.component_scale))
+        else x.sample_mask_slopes * by_row(x.prob @ (train.slope * x.component_scale))
     )
     return replace(
         x,
@@ -146,7 +156,7 @@ def _after(x: State, train: Passed, test: Passed, homogeneous: bool) -> State:
         sample_mask_slope=sample_mask_slope,
         covariance_growth=_lift(x, train, test),
         levels=x.levels if homogeneous else (),
-        rho=share * x.rho + (1 - share) * x.rho**2,
+        rho=share[..., None] * x.rho + (1 - share[..., None]) * x.rho**2,
         channel_correlation=(share * x.channel_correlation**0.5 + (1 - share) * x.channel_correlation) ** 2,
         from_weight_layer=False,
         skew=None,
@@ -161,10 +171,10 @@ def _lift(x: State, train: Passed, test: Passed) -> Array:
     if x.components > 1:
         weight = x.prob[:, None]
         apart = np.divide(x.data, (x.prob @ x.sig) ** 2, out=np.ones_like(x.data), where=x.data > 0)
-        first = (weight * np.sqrt(train.first)).sum(0) ** 2 * apart
-        other = (weight * np.sqrt(rest)).sum(0) ** 2 * apart
+        first = (weight * np.sqrt(train.first)).sum(-2) ** 2 * apart
+        other = (weight * np.sqrt(rest)).sum(-2) ** 2 * apart
     else:
-        first, other = train.first[0], rest[0]
+        first, other = train.first[..., 0, :], rest[..., 0, :]
     came = quotient(x.t_var, x.data, 1.0)
     now = first + other * PAIR + (x.prob @ train.energy_slope) ** 2
     rest = np.maximum(test.data - test.first - test.energy_slope**2, 0.0)
@@ -198,6 +208,7 @@ def spread_moments(
 RELU = rectified()
 
 
+@several
 @module("ReLU")
 @function("relu")
 def relu(call: Call) -> State:
@@ -205,13 +216,13 @@ def relu(call: Call) -> State:
     x = call.x
     if x.before_relu is not None and (x.components == 1 or x.levels) and min(x.levels, default=0.0) >= 0:
         return x
-    if x.skew is not None and not np.any(x.dev) and not np.any(x.t_dev):
+    if x.skew is not None and everywhere(x, x.dev == 0) and everywhere(x, x.t_dev == 0):
         y = _skewed(x, x.skew)
     else:
         y = pointwise(x, RELU, homogeneous=True)
         if not call.ledger.weight_layers.issuperset(call.node.users):  # they leave no skewness
             test = rectified_skewness(x.t_mean, x.t_var)
-            skew = Skewness(rectified_skewness(x.mean, x.var), np.tile(test, (x.components, 1)), test)
+            skew = Skewness(rectified_skewness(x.mean, x.var), _in_each(x, test), test)
             y = replace(y, skew=skew)
     if x.components > 1 and not x.levels:
         return y
@@ -220,15 +231,18 @@ def relu(call: Call) -> State:
         kept = int(np.argmax(x.levels))
         flat = replace(
             x,
-            mean=x.mean[kept][None] / x.levels[kept],
-            dev=x.dev[kept][None] / x.levels[kept],
-            var=x.var[kept][None] / x.levels[kept] ** 2,
-            sig=x.sig[kept][None] / x.levels[kept],
+            mean=x.mean[..., [kept], :] / x.levels[kept],
+            dev=x.dev[..., [kept], :] / x.levels[kept],
+            var=x.var[..., [kept], :] / x.levels[kept] ** 2,
+            sig=x.sig[..., [kept], :] / x.levels[kept],
         )
-    under = Normals(
-        flat.mean[0], flat.dev[0], flat.var[0], flat.sig[0] ** 2, x.t_mean, x.t_dev, x.t_var, x.rho
-    )
-    return replace(y, before_relu=under)
+    mean, dev, var, sig = (of[..., 0, :] for of in (flat.mean, flat.dev, flat.var, flat.sig))
+    return replace(y, before_relu=Normals(mean, dev, var, sig**2, x.t_mean, x.t_dev, x.t_var, x.rho))
+
+
+def _in_each(x: State, test: Array) -> Array:
+    """(G,) test-mode values in each of the components."""
+    return np.repeat(test[..., None, :], x.components, axis=-2)
 
 
 def _skewed(x: State, skew: Skewness) -> State:
@@ -236,7 +250,7 @@ def _skewed(x: State, skew: Skewness) -> State:
     signal, noise = x.sig**2, np.maximum(x.var - x.sig**2, 0.0)
     mean, var, linear, total = skewed_rectified(x.mean, x.var, skew.train)
     t_mean, t_var, t_linear, test = skewed_rectified(x.t_mean, x.t_var, skew.test)
-    if np.all(np.abs(skew.train) * x.var**1.5 <= 1.01 * np.abs(skew.data) * x.sig**3 + 1e-9):
+    if everywhere(x, np.abs(skew.train) * x.var**1.5 <= 1.01 * np.abs(skew.data) * x.sig**3 + 1e-9):
         data, first = noisy_rectified(x.mean, signal, noise, skew.data)
     else:
         # a skip's noise is as one-sided as its data and goes along with it: what ReLU lets pass of either is
@@ -250,15 +264,11 @@ def _skewed(x: State, skew: Skewness) -> State:
         for a, v in ((linear, x.var), (t_linear, x.t_var))
     )
     energy_slope, t_energy_slope = x.energy_slopes
-    y = _after(
-        x,
-        Passed(mean, none, var, data, first, slope, slope * energy_slope),
-        Passed(
-            t_mean, none[0], t_var, t_var, np.minimum(t_linear**2, t_var), t_slope, t_slope * t_energy_slope
-        ),
-        homogeneous=True,
-    )
-    return replace(y, skew=Skewness(total, np.tile(test, (x.components, 1)), test))
+    before = Passed(mean, none, var, data, first, slope, slope * by_row(energy_slope))
+    t_first = np.minimum(t_linear**2, t_var)
+    after = Passed(t_mean, none[..., 0, :], t_var, t_var, t_first, t_slope, t_slope * t_energy_slope)
+    y = _after(x, before, after, homogeneous=True)
+    return replace(y, skew=Skewness(total, _in_each(x, test), test))
 
 
 MakeMoments = Callable[[Call], MomentFunction | None]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from dropout_lint.prediction.expected import Training
+from dropout_lint.prediction.abreast import of_one
+from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
 from dropout_lint.terms import Noise
@@ -29,6 +30,7 @@ class NoRule(Exception):
 
 
 Transfer = Callable[["Call"], Any]
+_SEVERAL: set[Transfer] = set()
 _FUNCTIONS: dict[str, Transfer] = {}
 _MODULES: dict[str, Transfer] = {}
 
@@ -62,6 +64,7 @@ class Ledger:
         real: weights have values.
         trained: running statistics are those of training.
         training: what weights without values are expected to become; None for those of the start.
+        singles: where it walks several trainings abreast, what is known of each; the first counts.
         weight_layers: nodes that are a linear layer or a convolution.
         layers_after: weight layers on the longest way from a node to the output.
         reestimated: norms whose running variance was taken with dropout off.
@@ -87,7 +90,8 @@ class Ledger:
     norms: Mapping[fx.Node, NormSite]
     real: bool
     trained: bool
-    training: Training | None = None
+    training: Training | Trainings | None = None
+    singles: tuple[Ledger, ...] = ()
     silent: frozenset[fx.Node] = frozenset()
     reestimated: frozenset[fx.Node] = frozenset()
     noisy: frozenset[fx.Node] = frozenset()
@@ -101,12 +105,17 @@ class Ledger:
     at_dropout: dict[fx.Node, State] = field(default_factory=dict)
     order: Mapping[fx.Node, int] = field(default_factory=dict)
     noise_at: dict[fx.Node, Array] = field(default_factory=dict)
-    results: dict[fx.Node, Any] = field(default_factory=dict)
+    results: Mapping[fx.Node, Any] = field(default_factory=dict)
     over: dict[int, str] = field(default_factory=dict)
     filters: dict[fx.Node, Any] = field(default_factory=dict)
     multiples: dict[fx.Node, tuple[float, fx.Node]] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Ledger:
+        """Itself, or what is known of the first of several trainings."""
+        return self.singles[0] if self.singles else self
 
     @cached_property
     def sites(self) -> Mapping[fx.Node, int]:
@@ -154,6 +163,26 @@ class Ledger:
         self.approximate[node] = self.approximate.get(node, frozenset()) | {name}
 
 
+class OfOne(Mapping[fx.Node, Any]):
+    """`Ledger.results` of one of several trainings."""
+
+    def __init__(self, of_all: Mapping[fx.Node, Any], place: int) -> None:
+        self._of_all, self._place = of_all, place
+        self._known: dict[int, tuple[Any, Any]] = {}
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        value = self._of_all[node]
+        if id(value) not in self._known:  # which stays alive with what is known of it
+            self._known[id(value)] = value, of_one(value, self._place)
+        return self._known[id(value)][1]
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._of_all)
+
+    def __len__(self) -> int:
+        return len(self._of_all)
+
+
 @dataclass(frozen=True)
 class Call:
     """One node of the graph with its arguments worked out.
@@ -199,6 +228,13 @@ class Call:
         if len(self.args) > position:
             return self.args[position]
         return self.kwargs.get(name, default)
+
+    def of(self, ledger: Ledger) -> Call:
+        """The same call for one of several trainings."""
+        if ledger is self.ledger:
+            return self
+        args, kwargs = fx.map_arg((self.node.args, dict(self.node.kwargs)), ledger.results.get)
+        return replace(self, args=args, kwargs=kwargs, ledger=ledger)
 
     def rough(self) -> None:
         """Say that the result is about right."""
@@ -292,6 +328,17 @@ def module(*names: str) -> Callable[[Transfer], Transfer]:
         return transfer
 
     return register
+
+
+def several(transfer: Transfer) -> Transfer:
+    """Register a transfer function that works out several trainings abreast (`prediction.abreast`)."""
+    _SEVERAL.add(transfer)
+    return transfer
+
+
+def takes_several(transfer: Transfer | None) -> bool:
+    """Whether a transfer function works out several trainings abreast."""
+    return transfer in _SEVERAL
 
 
 def function_name(target: Any) -> str:

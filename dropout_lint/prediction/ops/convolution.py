@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from dropout_lint.prediction.correlation import strided
-from dropout_lint.prediction.ops.base import Call, first_shape, function, module
+from dropout_lint.prediction.ops.base import Call, first_shape, function, module, several
 from dropout_lint.prediction.ops.kernel import Taps, by_dimension, taps_of
 from dropout_lint.prediction.ops.linear import learned_gain, tensor_of, with_values
 from dropout_lint.prediction.ops.linear_map import linear_map
@@ -79,6 +79,7 @@ def _convolution(  # noqa: PLR0917 - the arguments of torch's convolutions
     return replace(result, rho=strided(result.rho, step)) if step > 1 else result
 
 
+@several
 @module("_ConvNd", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 def convolution_module(call: Call) -> State:
     """A convolution layer, plain or transposed."""
@@ -89,6 +90,7 @@ def convolution_module(call: Call) -> State:
     )
 
 
+@several
 @function(*("conv1d", "conv2d", "conv3d"), *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
 def convolution_function(call: Call) -> State:
     """F.conv2d(x, weight, bias, stride, padding, dilation, groups), and F.conv_transpose2d, which has

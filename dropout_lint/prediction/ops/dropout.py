@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec
-from dropout_lint.prediction.parts import quotient, replace
+from dropout_lint.prediction.parts import by_row, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 from dropout_lint.terms import Noise
@@ -106,9 +106,9 @@ def _blended(y: State, x: State, relative: float, row: int) -> State:
     these are not even: each tensor's deviation from the mean that all share, times the spread of its weight.
     """
     y, x = y.collapse(), x.collapse()
-    added = relative * x.var[0]
+    added = relative * x.var[..., 0, :]
     centred = replace(x, mean=np.zeros_like(x.mean), dev=np.zeros_like(x.dev))
-    return with_noise(replace(y, var=y.var + added), centred, added, "sample", row)
+    return with_noise(replace(y, var=y.var + by_row(added)), centred, added, "sample", row)
 
 
 def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:
@@ -144,10 +144,10 @@ def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:
         with_noise(steady, x, added, over, row),
         data=x.data * middle**2,
         prob=prob[:, 0],
-        mean=x.mean[of] * column + shift,
-        dev=x.dev[of] * column,
-        sig=x.sig[of] * column,
-        var=x.var[of] * column**2 + fill,
+        mean=x.mean[..., of, :] * column + shift,
+        dev=x.dev[..., of, :] * column,
+        sig=x.sig[..., of, :] * column,
+        var=x.var[..., of, :] * column**2 + fill,
         mask=over,
         source=row,
         skew=x.skew and x.skew.components(of),
@@ -159,20 +159,20 @@ def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:
 def with_noise(y: State, x: State, added: Array, over: str, row: int) -> State:
     """`y` with (G,) noise `added` to what `row` makes, by a fresh mask of `x` that is shared over `over`."""
     if over != "element":
-        steady = x.mean[0] ** 2 + x.dev[0] ** 2 + x.sig[0] ** 2 * x.rho[-1]
-        second = x.mean[0] ** 2 + x.dev[0] ** 2 + x.var[0]
+        mean, dev, sig, var = (of[..., 0, :] for of in (x.mean, x.dev, x.sig, x.var))
+        steady = mean**2 + dev**2 + sig**2 * x.rho[..., -1:]
+        second = mean**2 + dev**2 + var
         share = quotient(steady, second)
     else:
         share = np.zeros_like(added)
     noise, shared = y.noise.copy(), y.shared_by_positions.copy()
     old, data_correlation = y.shared_by_channels.copy(), y.data_correlation.copy()
-    total = noise[row] + added
-    shared[row] = quotient(noise[row] * shared[row] + added * share, total)
-    old[row] = quotient(noise[row] * old[row], total)
-    if over == "sample":
-        old[row] = 1.0
-    data_correlation[row] = float(over == "sample")
-    noise[row] = total
+    here, before = np.s_[..., row, :], noise[..., row, :]
+    total = before + added
+    shared[here] = quotient(before * shared[here] + added * share, total)
+    old[here] = 1.0 if over == "sample" else quotient(before * old[here], total)
+    data_correlation[here] = float(over == "sample")
+    noise[here] = total
     return replace(
         y,
         noise=noise,

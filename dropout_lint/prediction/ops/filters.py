@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.ops.base import Call, NoRule, first_shape, function
 from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.kernel import by_dimension
@@ -219,7 +220,7 @@ def _of_root(call: Call, whole: Filter) -> State | None:
     moved |= {dim for dim, step in enumerate(whole.steps) if step != 1}
     if len(whole.taps) > MOST_TAPS or not isinstance(x, State) or not moved or moved & {0, x.axis}:
         return None
-    return _filtered(x, whole, max(moved), call.ledger.tied)
+    return _filtered(of_a_single(x), whole, max(moved), call.ledger.tied)
 
 
 def _filtered(x: State, whole: Filter, along: int, tied: Sources) -> State:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from dropout_lint.prediction.algebra import product
-from dropout_lint.prediction.ops.base import Call, Parameter, function, module
+from dropout_lint.prediction.ops.base import Call, Parameter, function, module, several
 from dropout_lint.prediction.ops.kernel import ONE_TAP
 from dropout_lint.prediction.ops.linear_map import linear_map
+from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State
 
 
-def learned_gain(call: Call, channels: float, taps: int) -> float:
+def learned_gain(call: Call, channels: float, taps: int) -> float | Array:
     """The gain that training is expected to give this layer; 1 for weights as they are."""
     training = call.ledger.training
     if training is None:
@@ -51,6 +52,7 @@ def _linear(call: Call, weight: torch.Tensor | None, bias: torch.Tensor | None) 
     )
 
 
+@several
 @module("Linear")
 def linear_module(call: Call) -> State:
     """y = Wx + b over the last dimension."""
@@ -58,6 +60,7 @@ def linear_module(call: Call) -> State:
     return _linear(call, getattr(call.module, "weight", None), getattr(call.module, "bias", None))
 
 
+@several
 @function("linear")
 def linear_function(call: Call) -> State:
     """F.linear(x, weight, bias)."""

@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dropout_lint.prediction.abreast import Apart, of_a_single, same_for_all
 from dropout_lint.prediction.correlation import between, mean_correlation
 from dropout_lint.prediction.expected import smoothed
 from dropout_lint.prediction.ops.dropout import Sources
@@ -63,7 +64,7 @@ def linear_map(  # noqa: PLR0917 - what layers of every kind have in common
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     tied: Sources | None = None,
-    learned: float = 1.0,
+    learned: float | Array = 1.0,
 ) -> State:
     """State of Σ w x + b; `weight` is (c_out, c_in / groups, T), or None where it has no values.
 
@@ -82,9 +83,10 @@ def linear_map(  # noqa: PLR0917 - what layers of every kind have in common
         t_border_variance=None,
     )
     if weight is None:
+        x = x if isinstance(learned, float) else same_for_all(x, len(learned))
         y = _expected(x, axis, c_in, c_out, groups, taps)
-        return y if learned == 1 else _trained(y, x, learned)
-    x = x.on(x.axis, c_in).per_channel()
+        return y if isinstance(learned, float) and learned == 1 else _trained(y, x, np.asarray(learned))
+    x = of_a_single(x).on(x.axis, c_in).per_channel()
     k, gain = x.components, x.trained_gain if len(taps.single) > 1 else x.trained_gain**POINT_GAIN
     active = np.flatnonzero(x.noise.any(1))  # dropouts that lie ahead; the others have nothing to be carried
     means, rows = _carried_rows(x, active)
@@ -237,18 +239,19 @@ def amplified(x: State, factor: Array, signal: Array, amplified_noise: Array | N
         return x
     more = (factor - 1) * signal
     amplified_noise = x.amplified_noise if amplified_noise is None else amplified_noise
-    noise = x.noise + (factor - 1) * amplified_noise
+    noise = x.noise + (factor - 1)[..., None, :] * amplified_noise
     data = np.maximum(x.data + more, 0.0)
     scale = quotient(data, x.data, 1.0)
-    var = x.var + more + (noise - x.noise).sum(0)
+    rows = scale[..., None, :]
+    var = x.var + more[..., None, :] + (noise - x.noise).sum(-2)[..., None, :]
     if x.components > 1:  # what a pending mask leaves of each
-        older, now = (np.delete(rows, x.source, axis=0).sum(0) for rows in (x.noise, noise))
-        louder = np.divide(now, older, out=np.ones_like(older), where=older > 0)
-        var = x.sig**2 * scale + np.maximum(x.var - x.sig**2, 0.0) * louder
+        older, now = (np.delete(rows, x.source, axis=-2).sum(-2) for rows in (x.noise, noise))
+        louder = np.divide(now, older, out=np.ones_like(now), where=older > 0)
+        var = x.sig**2 * rows + np.maximum(x.var - x.sig**2, 0.0) * louder[..., None, :]
     y = replace(
         x,
         t_var=np.where(more > 0, x.t_var + x.covariance_growths * more, x.t_var * scale),
-        sig=x.sig * np.sqrt(scale),
+        sig=x.sig * np.sqrt(rows),
         var=np.maximum(var, 0.0),
         data=data,
         noise=noise,
@@ -256,13 +259,13 @@ def amplified(x: State, factor: Array, signal: Array, amplified_noise: Array | N
     return y if x.components == 1 else y.balanced()
 
 
-def _overlap(x: State, fan_in: float, taps: Taps) -> float:
+def _overlap(x: State, fan_in: float, taps: Taps) -> Any:
     """tr C²/(tr C)² of the data part over the inputs of one output, channels and taps taken as separable."""
     among_taps = 1.0
     if taps.kernel_size:
         n = math.prod(taps.kernel_size)
         among_taps = mean_correlation(x.rho**2, taps.kernel_size) if n > 1 else 1.0
-    return float((1 / fan_in + (1 - 1 / fan_in) * x.channel_correlation) * among_taps)
+    return (1 / fan_in + (1 - 1 / fan_in) * x.channel_correlation) * among_taps
 
 
 def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Taps) -> State:  # noqa: PLR0917 - the same, without values
@@ -311,17 +314,21 @@ def _expected(x: State, axis: int, c_in: int, c_out: int, groups: int, taps: Tap
     )
 
 
-def _trained(y: State, x: State, learned: float) -> State:
+def _trained(y: State, x: State, learned: Array) -> State:
     """`y`, a layer's output for the input `x`, with weights that have learned to add up the data.
 
     Noise of masks that pass their first weight layer has no direction that these could know. The scale of
     the whole is left as it is: how far weights have grown, shapes do not tell. Nor do they tell that test
     mode raises what channels have in common, as it does behind a rectifier in the last layers.
     """
+    none = learned == 1  # the trainings that add up nothing more
+    if y.components > 1 and none.any():
+        raise Apart
     noise, amplifies = x.noise @ x.counts, x.amplified_noise @ x.counts
     part = quotient(amplifies, noise)
-    y = replace(y, covariance_growth=np.minimum(y.covariance_growths, x.withheld))
-    z = amplified(y, np.full(y.groups, learned), y.data, y.noise * part[:, None])
-    z = replace(z, rho=smoothed(z.rho, learned))
-    before, now = float(y.counts @ y.train_var), float(z.counts @ z.train_var)
-    return z.scaled(math.sqrt(before / now)) if now > 0 else z
+    assert y.covariance_growth is not None
+    growth = np.where(none, y.covariance_growth, np.minimum(y.covariance_growths, x.withheld))
+    z = replace(y, covariance_growth=growth, rho=smoothed(y.rho, learned))
+    z = amplified(z, learned * np.ones(y.groups), y.data, y.noise * part[..., None])
+    scale = np.sqrt(quotient(y.train_var @ y.counts, z.train_var @ z.counts, 1.0))
+    return z.scaled(scale[..., None])

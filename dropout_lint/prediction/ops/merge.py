@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from dropout_lint.prediction.algebra import add, concatenate, product
-from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, several
 from dropout_lint.prediction.ops.copies import sum_of_copies, sum_under_one_draw
 from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
@@ -61,6 +61,7 @@ LEAST_FITTED, MOST_FITTED = 0.25, 16.0
 """Bounds of a branch's amplification beyond what the layer before it had."""
 
 
+@several
 @function("add", "iadd", "radd", "sub", "isub", "subtract", "logaddexp")
 def addition(call: Call) -> State:
     """a ± b; a skip is one of these."""
@@ -111,6 +112,7 @@ def multiplication(call: Call) -> State:
     return whole if whole is not None else product(*pair_of(call))
 
 
+@several
 @function("cat", "concat", "concatenate", "hstack")
 def concatenation(call: Call) -> State:
     """torch.cat(tensors, dim)."""

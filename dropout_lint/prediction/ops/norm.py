@@ -20,10 +20,19 @@ import torch
 
 from dropout_lint.layers import NormSpec
 from dropout_lint.layers.signatures import NORMS
+from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.correlation import whitened
-from dropout_lint.prediction.ops.base import Call, Parameter, find_module, function, module
+from dropout_lint.prediction.ops.base import (
+    Call,
+    Parameter,
+    find_module,
+    function,
+    module,
+    several,
+    takes_several,
+)
 from dropout_lint.prediction.ops.linear_map import amplified
-from dropout_lint.prediction.parts import quotient, replace
+from dropout_lint.prediction.parts import by_row, quotient, replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import SEVERAL, State
 
@@ -227,7 +236,7 @@ def rescaled(  # noqa: PLR0917 - the symbols of the formula below
     growth = x.covariance_growth
     return replace(
         y,
-        mean=y.mean - centre * scale * gain + bias,
+        mean=y.mean - by_row(centre * scale * gain) + bias,
         t_mean=(x.t_mean - t_centre) * t_scale * gain + bias,
         t_dev=x.t_dev * t_scale * gain,
         t_energy_slope=None if x.t_energy_slope is None else x.t_energy_slope * t_scale * gain,
@@ -261,9 +270,9 @@ def batch_norm(  # noqa: PLR0917 - what a call of a batch norm is given
         centre, var, dev = stored_mean, stored_var, np.zeros_like(stored_mean)
     scale = 1 / np.sqrt(var + spec.eps)
     gain, shift = _affine(weight, bias, x.groups)
-    x = replace(x, dev=x.dev - dev, t_dev=x.t_dev - dev)
+    x = replace(x, dev=x.dev - by_row(dev), t_dev=x.t_dev - dev)
     y = rescaled(x, centre, scale, centre, scale, gain, shift)
-    return y if spec.frozen or not x.channel_spread else evened(y, x)
+    return y if spec.frozen or not np.any(x.channel_spread) else evened(y, x)
 
 
 def evened(y: State, x: State) -> State:
@@ -273,23 +282,23 @@ def evened(y: State, x: State) -> State:
     over g (log-normal, mean 1) of g·test/(g·data + noise) is below its value at g = 1: channels with a small
     signal lose more.
     """
-    width = math.log1p(x.channel_spread)
-    g = np.exp(math.sqrt(width) * _NODES - width / 2)[:, None]
+    width = np.log1p(x.channel_spread)[..., None]
+    g = np.exp(np.sqrt(width) * _NODES - width / 2)[..., None, :]
     noise = np.maximum(x.train_var - x.data, 0.0)
-    total = x.data + noise
-    channel = np.maximum(g * x.data + noise, 1e-300)
-    kept = _WEIGHTS @ (g * total / channel)  # of what the data cause, against all channels alike
-    added = _WEIGHTS @ (total / channel)  # the same for the noise
-    var = y.sig**2 * kept + np.maximum(y.var - y.sig**2, 0.0) * added
+    data, total = x.data[..., None], (x.data + noise)[..., None]
+    channel = np.maximum(g * data + noise[..., None], 1e-300)
+    kept = (g * total / channel) @ _WEIGHTS  # of what the data cause, against all channels alike
+    added = (total / channel) @ _WEIGHTS  # the same for the noise
+    var = y.sig**2 * by_row(kept) + np.maximum(y.var - y.sig**2, 0.0) * by_row(added)
     return replace(
         y,
         t_var=y.t_var * kept,
-        sig=y.sig * np.sqrt(kept),
+        sig=y.sig * np.sqrt(by_row(kept)),
         var=var,
         data=y.data * kept,
-        noise=y.noise * added,
+        noise=y.noise * by_row(added),
         rho=whitened(y.rho, x.kernel_size, x.channel_spread),
-        channel_spread=0.0,
+        channel_spread=np.zeros_like(x.channel_spread),
     )
 
 
@@ -305,15 +314,15 @@ def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
         centre = (
             np.zeros_like(mean)
             if spec.family in ("rms", "local-response")
-            else np.full_like(mean, mean @ share)
+            else np.zeros_like(mean) + (mean @ share)[..., None]
         )
-        return centre, np.full_like(mean, (var + dev**2 + (mean - centre) ** 2) @ share)
+        return centre, np.zeros_like(mean) + ((var + dev**2 + (mean - centre) ** 2) @ share)[..., None]
 
     centre, var = energy(x.train_mean, x.train_dev, x.train_var)
     t_centre, t_var = energy(x.t_mean, x.t_dev, x.t_var)
     gain, shift = _affine(weight, bias, x.groups)
     if spec.family == "instance":
-        x = replace(x, dev=x.dev - x.train_dev, t_dev=np.zeros_like(x.t_dev))
+        x = replace(x, dev=x.dev - by_row(x.train_dev), t_dev=np.zeros_like(x.t_dev))
     # a mask that all of the normalised values share is divided out again; one per element is not
     x = x.collapse()
     return rescaled(
@@ -321,6 +330,7 @@ def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
     )
 
 
+@several
 @module("_NormBase", "GroupNorm", "LayerNorm", "RMSNorm", "LocalResponseNorm")
 @function("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm")
 def norm(call: Call) -> State:
@@ -366,6 +376,7 @@ def _activated(call: Call, y: State) -> State:
     if transfer is None:
         call.rough()
         return y
+    y = y if takes_several(transfer) else of_a_single(y)
     result: State = transfer(replace(call, name=type(inner).__name__, args=(y,), kwargs={}, module=inner))
     return result
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
 from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
 from dropout_lint.prediction.ops.copies import masks_together
@@ -220,7 +221,7 @@ def as_one_function(call: Call) -> State | None:
         found = tree
     if found is None or len(set(found.rows.values())) > math.log2(MOST_DRAWS):
         return None
-    x = call.ledger.results[found.root]
+    x = of_a_single(call.ledger.results[found.root])
     if found.rows:
         return _over_draws(found, x, call.ledger)
     f = found.function({})

@@ -10,6 +10,7 @@ from torch import fx
 
 from dropout_lint.prediction.algebra import latest
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function_name
+from dropout_lint.prediction.parts import by_row
 from dropout_lint.prediction.state import State
 
 
@@ -83,16 +84,16 @@ def _pattern(x: State, axis: int) -> State:
     """
     if np.any(x.noise) or x.groups == 1 or x.axis == axis:
         return x
-    one, none = x.collapse().merged(), np.zeros(1)
-    more = one.t_dev**2
+    one = x.collapse().merged()
+    more, none = one.t_dev**2, np.zeros_like(one.t_dev)
     return one.changed(
         axis=axis,
         counts=np.ones(1),
         t_dev=none,
         t_var=one.t_var + more,
-        dev=none[None],
-        var=one.var + more,
-        sig=np.sqrt(one.data + more)[None],
+        dev=by_row(none),
+        var=one.var + by_row(more),
+        sig=np.sqrt(by_row(one.data + more)),
         data=one.data + more,
     )
 

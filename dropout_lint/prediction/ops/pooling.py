@@ -274,7 +274,7 @@ def through_centred(x: State, window: Sequence[int]) -> State:
     centre = float(x.counts @ x.train_mean / x.counts.sum())
 
     def apart(rho: Array) -> Array:
-        common = mean_correlation(rho, window)
+        common = float(mean_correlation(rho, window))
         return np.clip((rho - common) / max(1 - common, 1e-6), 0.0, 1.0)
 
     under = None if x.before_relu is None else replace(x.before_relu, rho=apart(x.before_relu.rho))

@@ -15,7 +15,7 @@ import torch
 
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.prediction.algebra import chosen, chosen_channels, concatenate, stretch
-from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module
+from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shape, function, module, several
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.maximum import maximum
 from dropout_lint.prediction.parts import replace
@@ -69,6 +69,7 @@ def _folded(x: State, axis: int, times: int, inner: bool) -> State:
     return replace(x.pick(index, np.ones(len(index))), axis=axis)
 
 
+@several
 @function(
     "view",
     "reshape",
@@ -100,6 +101,7 @@ def _moved(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int:
     return wide[rank] if before[axis] != 1 and rank < len(wide) else min(axis, max(len(after) - 1, 0))
 
 
+@several
 @function("permute", "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis", "mT", "T")
 def permuted(call: Call) -> State:
     """permute and transpose."""
