@@ -217,9 +217,9 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
     total = float(noise.sum())
     shares: dict[str, float] = {}
     if total > 0 and delta != 1:
-        for row in np.flatnonzero(noise > 0):
-            name = ledger.dropouts[row].name
-            shares[name] = shares.get(name, 0.0) + float(noise[row]) / total
+        for drop, part in zip(ledger.dropouts, (noise / total).tolist(), strict=True):
+            if part > 0:
+                shares[drop.name] = shares.get(drop.name, 0.0) + part
         if seen is not None:
             shares = seen.shares_beside(shares)
     return NormShift(
@@ -240,7 +240,8 @@ def _fed(site: NormSite, ledger: Ledger, shares: Mapping[str, float]) -> dict[st
     found: dict[str, tuple[float, float]] = {}
     if not shares or site.node not in ledger.fed or site.node in ledger.reestimated:
         return found
-    for drop, delta, share in zip(ledger.dropouts, *ledger.fed[site.node], strict=True):
+    deltas, parts = (values.tolist() for values in ledger.fed[site.node])
+    for drop, delta, part in zip(ledger.dropouts, deltas, parts, strict=True):
         if drop.name in shares and (drop.name not in found or delta < found[drop.name][0]):
-            found[drop.name] = float(delta), float(share)
+            found[drop.name] = delta, part
     return found

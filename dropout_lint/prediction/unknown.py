@@ -47,7 +47,7 @@ def causes_at(
         ledger.dropouts[row].node
         for ledger in ledgers
         if norm in ledger.noise_at and norm in trace.draws
-        for row in np.flatnonzero(ledger.noise_at[norm] > 0)
+        for row in np.flatnonzero(ledger.noise_at[norm] > 0).tolist()
     }
     told = list(_unaccounted(trace.draws.get(norm, ()), followed))
     return tuple(dict.fromkeys([*told, blind[norm]] if norm in blind else told))

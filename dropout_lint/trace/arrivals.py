@@ -50,6 +50,7 @@ def arrivals(
         }
         for draw, own in zip(sight.draws, known, strict=True)
     ]
+    counts = [{alike: _counts(own, alike) for alike in (None, True, False)} for own in known]
     judged = {site.node.target for site in dropouts if not site.sources} | {
         *FUNCTIONS,
         *RATIOS_INSIDE,
@@ -70,7 +71,7 @@ def arrivals(
                 if test_sight is None or twin is None
                 else _alike(draw, norm.node, test_sight, twin, judged)
             )
-            if _counts(known[place], alike):
+            if counts[place][alike]:
                 here.append(made[place][not known[place] or bool(around >> place & 1)])
         if here:
             found[norm.node] = tuple(here)
