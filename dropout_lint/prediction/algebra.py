@@ -67,29 +67,31 @@ def _repeated(x: State, like: State) -> State:
     )
 
 
-def _parts(a: State, b: State) -> tuple[Array, Array]:
-    """Test variance of one part over all channels, and of both."""
+def _parts(a: State, b: State) -> tuple[Array, Array, bool]:
+    """Test variance of each part over all channels, and whether there is any."""
     left, right = a.t_var @ a.counts, b.t_var @ b.counts
-    return left, left + right
+    return left, right, everywhere(a, left + right > 0)
 
 
 def _mixed_rho(a: State, b: State) -> Array:
-    left, total = _parts(a, b)
-    share = quotient(left, total, 1.0)[..., None]
-    result: Array = share * a.rho + (1 - share) * b.rho
+    left, right, some = _parts(a, b)
+    if not some:
+        return a.rho
+    result: Array = (a.rho * left[..., None] + b.rho * right[..., None]) / (left + right)[..., None]
     return result
 
 
-def _mixed_spread(a: State, b: State) -> dict[str, Array]:
+def _mixed_spread(a: State, b: State) -> dict[str, Any]:
     """Two parts whose covariances have random signs, so that squares add up.
 
     Channels of the two parts correlate as channels of one part do, by the root of
     the product of their `channel_correlation`s, squared. In a sum of a and b a channel's variance holds
     2·cov(a, b), which differs from channel to channel by 4·fg·channel_correlation.
     """
-    left, total = _parts(a, b)
-    f = quotient(left, total, 1.0)
-    g = 1 - f
+    left, right, some = _parts(a, b)
+    if not some:
+        return {"channel_correlation": a.channel_correlation, "channel_spread": a.channel_spread}
+    f, g = left / (left + right), right / (left + right)
     crossed = f * g * np.sqrt(a.channel_correlation * b.channel_correlation)
     return {
         "channel_correlation": f**2 * a.channel_correlation + g**2 * b.channel_correlation + 2 * crossed,

@@ -85,8 +85,8 @@ def whitened(rho: Array, window: tuple[int, ...], channel_spread: float | Array)
         return rho
     lags, spread = rho.shape[-1], np.asarray(channel_spread)[..., None]
     steps = (0, *(2**j for j in range(lags)))
-    covariances = _at(rho, *_places(sides, lags, steps)).reshape(*rho.shape[:-1], len(steps), -1)
-    traces = (covariances @ covariances[..., 0, :, None])[..., 0]
+    covariances = _at(rho, *_places(sides, lags, steps)).reshape(-1, len(steps), math.prod(sides) ** 2)
+    traces = np.array([each @ each[0] for each in covariances]).reshape(*rho.shape[:-1], -1)
     result: Array = np.clip(rho * (1 + spread) - spread * traces[..., 1:] / traces[..., :1], rho**2, rho)
     return result
 

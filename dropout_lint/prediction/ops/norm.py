@@ -275,6 +275,12 @@ def batch_norm(  # noqa: PLR0917 - what a call of a batch norm is given
     return y if spec.frozen or not np.any(x.channel_spread) else evened(y, x)
 
 
+def _mean(of: Array) -> Array:
+    """Over the nodes, the first dimension."""
+    result: Array = (_WEIGHTS @ of.reshape(len(of), -1)).reshape(of.shape[1:])
+    return result
+
+
 def evened(y: State, x: State) -> State:
     """Batch norm divides each channel by its own variance, and channels differ (`State.channel_spread`).
 
@@ -283,12 +289,12 @@ def evened(y: State, x: State) -> State:
     signal lose more.
     """
     width = np.log1p(x.channel_spread)[..., None]
-    g = np.exp(np.sqrt(width) * _NODES - width / 2)[..., None, :]
+    g = np.exp(np.multiply.outer(_NODES, np.sqrt(width)) - width / 2)
     noise = np.maximum(x.train_var - x.data, 0.0)
-    data, total = x.data[..., None], (x.data + noise)[..., None]
-    channel = np.maximum(g * data + noise[..., None], 1e-300)
-    kept = (g * total / channel) @ _WEIGHTS  # of what the data cause, against all channels alike
-    added = (total / channel) @ _WEIGHTS  # the same for the noise
+    total = x.data + noise
+    channel = np.maximum(g * x.data + noise, 1e-300)
+    kept = _mean(g * total / channel)  # of what the data cause, against all channels alike
+    added = _mean(total / channel)  # the same for the noise
     var = y.sig**2 * by_row(kept) + np.maximum(y.var - y.sig**2, 0.0) * by_row(added)
     return replace(
         y,
