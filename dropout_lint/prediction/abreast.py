@@ -4,12 +4,13 @@ functions of moments is worked out once for all of them, since numpy carries the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import fx
 
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import PER_GROUP, PER_GROUP_OR_NONE, State
@@ -39,35 +40,68 @@ def _parts(x: State) -> Iterator[tuple[str, Any]]:
     return ((name, part) for name in PARTS if (part := getattr(x, name)) is not None)
 
 
-def of_one(value: Any, place: int) -> Any:
-    """What one of the trainings makes of a value."""
-    if isinstance(value, State) and value.abreast:
-        own = {name: array[place] for name in ARRAYS if (array := getattr(value, name)) is not None}
-        parts = {
-            name: replace(part, **{field: array[place] for field, array in vars(part).items()})
-            for name, part in _parts(value)
-        }
-        return replace(value, **own, **parts)
-    if isinstance(value, Each):
-        return value.values[place]
-    if isinstance(value, (tuple, list)):
-        return type(value)(of_one(item, place) for item in value)
-    if isinstance(value, dict):
-        return {key: of_one(item, place) for key, item in value.items()}
-    return value
+def _of_one(x: State, place: int) -> State:
+    """What one of the trainings makes of a tensor."""
+    own = {name: array[place] for name in ARRAYS if (array := getattr(x, name)) is not None}
+    parts = {
+        name: replace(part, **{field: array[place] for field, array in vars(part).items()})
+        for name, part in _parts(x)
+    }
+    return replace(x, **own, **parts)
 
 
-def abreast(values: Sequence[Any]) -> Any:
-    """The values of all trainings as one, or as they are where they have no common form."""
-    first = values[0]
+class OfOne(Mapping[fx.Node, Any]):
+    """What one of the trainings makes of each node."""
+
+    def __init__(self, of_all: Mapping[fx.Node, Any], place: int) -> None:
+        self._of_all, self._place = of_all, place
+        self._taken: dict[int, tuple[State, State]] = {}
+        self._wholes: dict[int, State] = {}
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        return self._of(self._of_all[node])
+
+    def _of(self, value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(self._of(item) for item in value)
+        if isinstance(value, dict):
+            return {key: self._of(item) for key, item in value.items()}
+        if isinstance(value, Each):
+            return value.values[self._place]
+        if not isinstance(value, State) or not value.abreast:
+            return value
+        if id(value) not in self._taken:  # which stays alive with what is taken from it
+            taken = _of_one(value, self._place)
+            self._taken[id(value)], self._wholes[id(taken)] = (value, taken), value
+        return self._taken[id(value)][1]
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._of_all)
+
+    def __len__(self) -> int:
+        return len(self._of_all)
+
+    def whole(self, value: Any) -> State | None:
+        """What all trainings make of a tensor, of which this was taken; None for anything else."""
+        return self._wholes.get(id(value))
+
+
+def abreast(values: Sequence[Any], taken: Sequence[OfOne]) -> Any:
+    """The values of all trainings as one, or as they are where they have no common form.
+
+    `taken`: by training, what the values were worked out from; what is passed on as it was stays one.
+    """
+    first, whole = values[0], taken[0].whole(values[0])
     if all(value is first for value in values):
         return first
+    if whole is not None and all(one.whole(own) is whole for own, one in zip(values, taken, strict=True)):
+        return whole
     if isinstance(first, State):
         return _stacked(values) if all(_alike(first, value) for value in values) else Each(tuple(values))
     if isinstance(first, (tuple, list)) and all(
         type(value) is type(first) and len(value) == len(first) for value in values
     ):
-        return type(first)(abreast(items) for items in zip(*values, strict=True))
+        return tuple(abreast(items, taken) for items in zip(*values, strict=True))
     return Each(tuple(values))
 
 

@@ -17,13 +17,12 @@ from torch import fx, nn
 from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
-from dropout_lint.prediction.abreast import Apart, Each, abreast
+from dropout_lint.prediction.abreast import Apart, Each, OfOne, abreast
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
 from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
 from dropout_lint.prediction.ops.base import (
     NoRule,
-    OfOne,
     Transfer,
     first_shape,
     takes_several,
@@ -308,7 +307,9 @@ def _worked_out(call: Call) -> Any:
     if _takes_several(call):
         with suppress(Apart):
             return _evaluate(call)
-    return abreast([_evaluate(call.of(one)) for one in call.ledger.singles])
+    singles = call.ledger.singles
+    taken = [one.results for one in singles if isinstance(one.results, OfOne)]
+    return abreast([_evaluate(call.of(one)) for one in singles], taken)
 
 
 def _takes_several(call: Call) -> bool:

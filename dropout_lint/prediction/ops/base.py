@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from dropout_lint.prediction.abreast import of_one
 from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
@@ -161,26 +160,6 @@ class Ledger:
         """Say that what is known of a node is about right."""
         self.fallbacks[name] = self.fallbacks.get(name, 0) + 1
         self.approximate[node] = self.approximate.get(node, frozenset()) | {name}
-
-
-class OfOne(Mapping[fx.Node, Any]):
-    """`Ledger.results` of one of several trainings."""
-
-    def __init__(self, of_all: Mapping[fx.Node, Any], place: int) -> None:
-        self._of_all, self._place = of_all, place
-        self._known: dict[int, tuple[Any, Any]] = {}
-
-    def __getitem__(self, node: fx.Node) -> Any:
-        value = self._of_all[node]
-        if id(value) not in self._known:  # which stays alive with what is known of it
-            self._known[id(value)] = value, of_one(value, self._place)
-        return self._known[id(value)][1]
-
-    def __iter__(self) -> Iterator[fx.Node]:
-        return iter(self._of_all)
-
-    def __len__(self) -> int:
-        return len(self._of_all)
 
 
 @dataclass(frozen=True)
