@@ -18,7 +18,7 @@ from dropout_lint.prediction.state import PER_GROUP, PER_GROUP_OR_NONE, State
 ARRAYS = (
     *PER_GROUP,
     *(name for name in PER_GROUP_OR_NONE if name != "sources"),
-    *("rho", "data_correlation", "channel_correlation", "channel_spread"),
+    *("rho", "data_correlation", "channel_correlation", "channel_spread", "withheld"),
 )
 """What training changes in a `State`; the rest tells where values lie, and which mask is pending."""
 PARTS = ("skew", "before_relu")

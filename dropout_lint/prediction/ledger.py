@@ -17,7 +17,7 @@ from torch import fx, nn
 from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
-from dropout_lint.prediction.abreast import Apart, Each, OfOne, abreast
+from dropout_lint.prediction.abreast import Apart, Each, OfOne, abreast, everywhere
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
 from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
@@ -379,8 +379,10 @@ def _dropped_before(row: int, x: State, ledger: Ledger) -> bool:
     others = [
         r for r, site in enumerate(ledger.dropouts) if r != row and not sources.isdisjoint(site.sources)
     ]
-    before = (x.noise * (1 - x.shared_by_channels))[others].sum(0)
-    return bool(before @ x.counts > MOST_DROPPED_BEFORE * (x.train_var @ x.counts))
+    if not others:
+        return False
+    before = (x.noise * (1 - x.shared_by_channels))[..., others, :].sum(-2)
+    return everywhere(x, before @ x.counts > MOST_DROPPED_BEFORE * (x.train_var @ x.counts))
 
 
 def _moves_whole_batches(call: Call, x: State) -> bool:

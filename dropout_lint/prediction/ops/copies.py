@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, fx
 
+from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.algebra import add
 from dropout_lint.prediction.ops.base import Call, Ledger, function_name
 from dropout_lint.prediction.ops.operands import both, stacked
@@ -131,7 +132,7 @@ def _summed(
 
 def alike(a: State, b: State, sign: float) -> State:
     """a + b, which but for noise of their own go along with one another, in opposite ways if `sign` is -1."""
-    a, b = align(a.collapse(), b.collapse())
+    a, b = align(of_a_single(a).collapse(), of_a_single(b).collapse())
     y = add(a, b)
 
     def together(left: Array, right: Array) -> Array:
@@ -167,8 +168,8 @@ def sum_under_one_draw(call: Call, factor: float) -> State | None:
         return None
     one, other = (mask / mask.mean() for mask in masks)
     covariance = float((one * other).mean()) - 1
-    b = b.scaled(factor)
-    rows, (a, b) = [a.source, b.source], align(a.collapse(), b.collapse())
+    b = of_a_single(b).scaled(factor)
+    rows, (a, b) = [a.source, b.source], align(of_a_single(a).collapse(), b.collapse())
     y = add(a, b)
     common, noise = covariance * a.train_mean * b.train_mean, y.noise.copy()
     noise[rows] = np.maximum(noise[rows] + common, 0.0)

@@ -327,8 +327,9 @@ def _trained(y: State, x: State, learned: Array) -> State:
     noise, amplifies = x.noise @ x.counts, x.amplified_noise @ x.counts
     part = quotient(amplifies, noise)
     assert y.covariance_growth is not None
-    growth = np.where(none, y.covariance_growth, np.minimum(y.covariance_growths, x.withheld))
-    z = replace(y, covariance_growth=growth, rho=smoothed(y.rho, learned))
+    most = np.asarray(x.withheld)[..., None]
+    growth = np.where(none, y.covariance_growth, np.minimum(y.covariance_growths, most))
+    z = replace(y, covariance_growth=growth, rho=np.where(none, y.rho, smoothed(y.rho, learned)))
     z = amplified(z, learned * np.ones(y.groups), y.data, y.noise * part[..., None])
     scale = np.sqrt(quotient(y.train_var @ y.counts, z.train_var @ z.counts, 1.0))
     return z.scaled(scale[..., None])

@@ -243,7 +243,7 @@ def rescaled(  # noqa: PLR0917 - the symbols of the formula below
         t_var=x.t_var * (t_scale * gain) ** 2,
         levels=(),
         covariance_growth=None if growth is None else growth * grown,
-        withheld=x.withheld * float(x.counts @ grown) / x.channels,
+        withheld=x.withheld * (grown @ x.counts) / x.channels,
     )
 
 
