@@ -80,6 +80,7 @@ class Ledger:
         results: what has been worked out so far, by node.
         over: what a draw of the masks that were met is shared over (`State.mask`), by the dropout's row.
         filters: node → what it is a filter of (`filters.Filter`), of calls that move positions about.
+        turning: norms whose weights turn some channels about.
         multiples: sum of a tensor's copies → how many times that tensor it is in test mode (`copies`).
         unknown: node → why its noise is not known, from all on the way to it.
         approximate: node → the operations on the way to it whose moments are about right.
@@ -107,6 +108,7 @@ class Ledger:
     results: Mapping[fx.Node, Any] = field(default_factory=dict)
     over: dict[int, str] = field(default_factory=dict)
     filters: dict[fx.Node, Any] = field(default_factory=dict)
+    turning: set[fx.Node] = field(default_factory=set)
     multiples: dict[fx.Node, tuple[float, fx.Node]] = field(default_factory=dict)
     unknown: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
     approximate: dict[fx.Node, frozenset[str]] = field(default_factory=dict)

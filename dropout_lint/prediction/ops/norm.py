@@ -13,6 +13,7 @@ it was.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -330,7 +331,7 @@ def self_norm(x: State, spec: NormSpec, weight: Any, bias: Any) -> State:
     if spec.family == "instance":
         x = replace(x, dev=x.dev - by_row(x.train_dev), t_dev=np.zeros_like(x.t_dev))
     # a mask that all of the normalised values share is divided out again; one per element is not
-    x = x.collapse()
+    x = x if x.mask == "element" else x.collapse()
     return rescaled(
         x, centre, 1 / np.sqrt(var + spec.eps), t_centre, 1 / np.sqrt(t_var + spec.eps), gain, shift
     )
@@ -355,6 +356,9 @@ def norm(call: Call) -> State:
         weight = call.arg(2, "weight")
         bias = call.arg(3, "bias")
         running = (None, None)
+    gain = values(weight)
+    if gain is not None and (gain < 0).any():
+        call.ledger.turning.add(call.node)
     spec = site.spec if site is not None else None
     if spec is None:
         family = {"batch_norm": "batch", "instance_norm": "instance", "rms_norm": "rms"}.get(
@@ -371,6 +375,28 @@ def norm(call: Call) -> State:
     else:
         y = self_norm(x, spec, weight, bias)
     return _activated(call, y)
+
+
+def before_norm(call: Call, largest: Callable[[State], State]) -> State | None:
+    """The largest values of what a norm has made, by way of those before it: a rectifier's long tail, which
+    decides about them, is seen there and not in the moments behind. None where no norm has made them, or one
+    that turns channels about.
+    """
+    source = call.node.all_input_nodes[0]
+    if source not in call.ledger.norms or source in call.ledger.turning:
+        return None
+    x, y = call.ledger.results.get(source.all_input_nodes[0]), call.x
+    if not isinstance(x, State) or x.groups != y.groups or not np.array_equal(x.counts, y.counts):
+        return None
+    scale, t_scale = np.sqrt(quotient(y.train_var, x.train_var)), np.sqrt(quotient(y.t_var, x.t_var))
+    whole = largest(x)
+    moved = replace(
+        whole,
+        dev=whole.dev - (x.train_dev - quotient(y.train_dev, scale)),
+        t_dev=whole.t_dev - (x.t_dev - quotient(y.t_dev, t_scale)),
+    )
+    centre, t_centre = x.train_mean - quotient(y.train_mean, scale), x.t_mean - quotient(y.t_mean, t_scale)
+    return rescaled(moved, centre, scale, t_centre, t_scale, 1.0, 0.0)
 
 
 def _activated(call: Call, y: State) -> State:

@@ -126,6 +126,7 @@ def normalised(a: State, dims: tuple[int, ...], *, centred: bool = False, first:
         levels=(),
         **MOMENTS_ALONE,
         from_weight_layer=False,
+        withheld=a.withheld / (test**2 * float(a.prob @ column[:, 0]) ** 2),
     ).balanced()
 
 

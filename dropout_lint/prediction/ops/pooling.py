@@ -21,12 +21,13 @@ import numpy as np
 
 from dropout_lint.prediction.correlation import mean_correlation, strided
 from dropout_lint.prediction.ops.activation import FUNCTIONS, LOGARITHMS, pointwise
-from dropout_lint.prediction.ops.base import Call, function, module
+from dropout_lint.prediction.ops.base import Call, NoRule, function, module
 from dropout_lint.prediction.ops.copies import over_stack
 from dropout_lint.prediction.ops.dropout import Sources, noise_pair
 from dropout_lint.prediction.ops.few_values import MOST_SAMPLED, corrected
 from dropout_lint.prediction.ops.kernel import by_dimension
-from dropout_lint.prediction.ops.maximum import largest_channel, maximum
+from dropout_lint.prediction.ops.maximum import largest_channel, maximum, rectified_parts
+from dropout_lint.prediction.ops.norm import before_norm
 from dropout_lint.prediction.ops.pairs import larger
 from dropout_lint.prediction.ops.powers import root, through
 from dropout_lint.prediction.ops.sampled import by_samples
@@ -115,7 +116,11 @@ def average_pool(call: Call) -> State:
 def max_pool(call: Call) -> Any:
     """Maximum pooling, adaptive and fractional ones included."""
     window, stride = _window(call)
-    result = maximum(call.x, window, stride, call.ledger.tied)
+
+    def largest(x: State) -> State:
+        return maximum(x, window, stride, call.ledger.tied)
+
+    result = before_norm(call, largest) or largest(call.x)
     return (result, call.state(0)) if isinstance(call.value, (tuple, list)) else result
 
 
@@ -223,12 +228,21 @@ def max_over(call: Call) -> Any:
         return larger(call)
     least = call.name.endswith("min")
     dims, keepdim = _reduced(call)
-    x = call.x.scaled(-1.0) if least else call.x
+    x = call.x
     window = _positions(call, x, dims)
-    y = maximum(x, window, 1, call.ledger.tied) if math.prod(window) > 1 else x
+
+    def over_positions(x: State) -> State:
+        if math.prod(window) <= 1:
+            return x
+        if least and rectified_parts(x) is not None:  # all but never anything but 0
+            raise NoRule
+        found = maximum(x.scaled(-1.0) if least else x, window, 1, call.ledger.tied)
+        return found.scaled(-1.0) if least else found
+
+    y = before_norm(call, over_positions) or over_positions(x)
     if x.axis in dims:
-        y = largest_channel(y)
-    y = _without(y.scaled(-1.0) if least else y, dims, keepdim)
+        y = largest_channel(y.scaled(-1.0)).scaled(-1.0) if least else largest_channel(y)
+    y = _without(y, dims, keepdim)
     return (y, call.state(0)) if isinstance(call.value, (tuple, list)) else y
 
 
