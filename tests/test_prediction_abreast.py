@@ -15,7 +15,7 @@ from dropout_lint.inputs.example import Inputs
 from dropout_lint.prediction.expected import STRONG, TYPICAL, WEAK, Trainings
 from dropout_lint.prediction.ledger import walked
 from dropout_lint.trace import Trace, trace
-from fixtures import densenet, preresnet
+from fixtures import densenet, preresnet, resnetv1
 
 EACH = (TYPICAL, WEAK, STRONG, None)
 STEPS = [*CARRY, *CARRY, *NOISE, *ASIDE, "norm"]
@@ -50,6 +50,7 @@ def test_of_random_operations(seed):
     [
         preresnet.build(position="P4", depth=20),
         preresnet.build(position="P2", depth=20),
+        resnetv1.build(position="P2"),
         densenet.build(),
     ],
     ids=lambda model: type(model).__name__,

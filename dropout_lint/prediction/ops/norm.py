@@ -43,6 +43,9 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 MOST_GAIN = 6.0
 """Largest amplification that is carried on to a weight layer without a norm behind it."""
 
+ROUNDING = 1e-12
+"""Of two numbers that differ by no more than this part, the difference is none."""
+
 FLOOR = 0.02
 """Least share of a norm's measured variance that is left to the signal."""
 
@@ -271,9 +274,16 @@ def batch_norm(  # noqa: PLR0917 - what a call of a batch norm is given
         centre, var, dev = stored_mean, stored_var, np.zeros_like(stored_mean)
     scale = 1 / np.sqrt(var + spec.eps)
     gain, shift = _affine(weight, bias, x.groups)
-    x = replace(x, dev=x.dev - by_row(dev), t_dev=x.t_dev - dev)
+    x = replace(x, dev=_beyond(x.dev, by_row(dev)), t_dev=_beyond(x.t_dev, dev))
     y = rescaled(x, centre, scale, centre, scale, gain, shift)
     return y if spec.frozen or not np.any(x.channel_spread) else evened(y, x)
+
+
+def _beyond(of: Array, dev: Any) -> Array:
+    """`of` less `dev`; 0 where rounding alone is left, since values without a spread go other ways."""
+    left = of - dev
+    result: Array = np.where(np.abs(left) > ROUNDING * np.abs(of), left, 0.0)
+    return result
 
 
 def _mean(of: Array) -> Array:
