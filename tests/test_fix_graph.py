@@ -17,6 +17,7 @@ import dropout_lint as dl
 from dropout_lint.analysis import Options, analyse, analyse_trace
 from dropout_lint.errors import UsageError
 from dropout_lint.fixes.graph.fix import fix_graph
+from dropout_lint.fixes.plan.info import plan
 from dropout_lint.fixes.plan.steps import Fixed
 from dropout_lint.inputs.example import Inputs
 from dropout_lint.loading.resolving import resolve
@@ -457,11 +458,17 @@ def test_one_of_two_that_stays_goes_where_both_belong() -> None:
     assert "last goes where both belong, and one dropout is enough there" in titles[1]
 
 
-def test_a_ratio_is_not_lowered_for_what_the_other_steps_have_gained() -> None:
-    """The first dropout's share of the shift is small: once the second has moved, next to nothing is left."""
-    layers = [nn.Linear(64, 64), nn.Dropout(0.3), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 8)]
-    model = nn.Sequential(nn.Dropout(0.06), *layers)
-    assert [item.action for item in fix_graph(analyse_trace(of(model, 32, 64))).applied] == ["move"]
+def test_a_ratio_is_not_lowered_for_what_the_other_steps_do() -> None:
+    """As in tabular models: once the dropout before the norm has moved, the one on the embeddings is fine."""
+    layers = [nn.Linear(17, 32), nn.ReLU(), nn.Dropout(0.2), nn.BatchNorm1d(32)]
+    layers += [nn.Linear(32, 16), nn.ReLU(), nn.Dropout(0.2), nn.BatchNorm1d(16), nn.Linear(16, 2)]
+    analysis = analyse_trace(of(nn.Sequential(nn.Dropout(0.1), *layers), 32, 17))
+    assert {item.dropout.name for item in analysis.findings if item.dropout is not None} == {"0", "3", "7"}
+    fixed = fix_graph(analysis)
+    assert [(item.dropout, item.action) for item in fixed.applied] == [("3", "move"), ("7", "move")]
+    assert "0" not in {item.dropout for item in fixed.skipped}
+    promises = [plan(analysis)[id(item)].title for item in analysis.findings]
+    assert sum("the fixes of the other findings answer it" in title for title in promises) == 1
 
 
 def test_a_dropout_does_not_pass_those_of_other_blocks() -> None:

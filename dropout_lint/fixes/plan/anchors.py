@@ -284,8 +284,8 @@ def skip_dropouts(flow: Ancestry, node: fx.Node) -> fx.Node:
 def own_anchor(flow: Ancestry, node: fx.Node) -> Anchor | None:
     """For a dropout directly before a norm (case a): behind that norm and its activation (case b).
 
-    Weight layers, global pooling or concatenations have to follow: trained weights add up what the data have
-    in common, and average the noise (Li et al. 2019, Eq. 10).
+    Weight layers have to follow: trained, they add up what the data have in common, and average the noise
+    (Li et al. 2019, Eq. 10).
     """
     norm: fx.Node | None = None
     while len(node.users) == 1:
@@ -303,15 +303,31 @@ def own_anchor(flow: Ancestry, node: fx.Node) -> Anchor | None:
 
 
 def _weighed(flow: Ancestry, node: fx.Node) -> bool:
-    """Whether what a node makes is read by weight layers, pooling and concatenations alone, on plain ways."""
-    readers = [user for user in node.users if user.op == "output" or returns_tensor(user)]
-    return bool(readers) and all(
-        flow.is_weight(user)
-        or flow.is_pool(user)
-        or flow.is_concat(user)
-        or (len(flow.tensors(user)) == 1 and not flow.is_norm(user) and _weighed(flow, user))
-        for user in readers
-    )
+    """Whether what a node makes comes to norms by way of weight layers alone.
+
+    Not where a skip carries it beside the branch that reads it (P0), where it only gates, or is handed out.
+    """
+    kinds = _readers(flow, node)
+    through = Kind.WEIGHT in kinds or (Kind.ADD in kinds and Kind.MULTIPLY not in kinds)
+    fork = Kind.WEIGHT in kinds and Kind.ADD in kinds
+    handed_on = bool(flow.below(node, flow.weights)) or bool(flow.below(node, flow.pools))
+    return through and handed_on and not fork and Kind.PLAIN not in kinds and not _fed(flow, node)
+
+
+def _readers(flow: Ancestry, node: fx.Node) -> set[Kind]:
+    """What reads a value: weight layers, pooling and concatenations; adds; gates; plain is all else."""
+    kinds: set[Kind] = set()
+    for user in node.users:
+        if flow.is_weight(user) or flow.is_pool(user) or flow.is_concat(user):
+            kinds.add(Kind.WEIGHT)
+        elif user.op == "output" or flow.is_norm(user):
+            kinds.add(Kind.PLAIN)
+        elif len(flow.sides(user)) > 1:
+            kinds.add(Kind.ADD)
+        elif returns_tensor(user):
+            gates = len(flow.tensors(user)) > 1
+            kinds |= {Kind.MULTIPLY if flow.is_gate(user) else Kind.PLAIN} if gates else _readers(flow, user)
+    return kinds
 
 
 def _fed(flow: Ancestry, node: fx.Node) -> set[fx.Node]:

@@ -22,6 +22,8 @@ from dropout_lint.trace.traced import DropoutSite
 PREDICT_LIMIT = 1500
 UNPLANNED = "nothing is planned in passing for a model as large: see what `dropout-lint fix` makes of it"
 
+ANSWERED = "nothing has to be done about it: the fixes of the other findings answer it"
+
 
 def asked(findings: Sequence[Finding], least: Severity, selected: Sequence[str] = ()) -> list[Finding]:
     """What a fix is to answer: what fails a run, and what was selected by its code or name."""
@@ -117,6 +119,9 @@ def _promised(plan: Plan, wanted: Sequence[Finding], by: Way) -> dict[int, Promi
             )
         elif (skipped := left.get((site.name, finding.rule.code))) is not None:
             found[id(finding)] = Promise(applicability="manual", strategy=None, title=skipped.advice)
+        elif plan.steps:
+            delta = None if finding.norm is None else deltas.get(finding.norm.name)
+            found[id(finding)] = Promise("automatic", None, ANSWERED, delta_after=delta, by=by)
     return found
 
 

@@ -160,11 +160,9 @@ class Planner:
         for _ in range(ROUNDS):
             worst = _worst(before.values()), _worst(outcome.deltas.values())
             worse = nearness(worst[1]) < min(nearness(worst[0]), self.threshold) - WORTH
-            found: dict[fx.Node, str] = {}
+            found = self._lowered_for_nothing(outcome)
             for step in outcome.steps:
-                case = self.cases[step.site.node]
-                names = {item.norm.node.name for item in case.places if item.norm is not None}
-                known = [name for name in names if name in before and name in outcome.deltas]
+                known = self._known(step, before, outcome.deltas)
                 if step.action == "repair" or not (known or worse):
                     continue
                 old, new = (_worst(deltas[name] for name in known) for deltas in (before, outcome.deltas))
@@ -179,6 +177,26 @@ class Planner:
             too_little |= found
             outcome = self._less(outcome, set(found))
         return outcome, too_little
+
+    def _lowered_for_nothing(self, outcome: Outcome) -> dict[fx.Node, str]:
+        """Ratios that are lowered though the other steps bring the norms in question to the threshold."""
+        lowered = [step for step in outcome.steps if step.action == "reduce"]
+        if not lowered or len(lowered) == len(outcome.steps):
+            return {}
+        without = self.trials.deltas([step for step in outcome.steps if step.action != "reduce"])
+        found = {}
+        for step in lowered:
+            known = self._known(step, without, outcome.deltas)
+            old, new = (_worst(deltas[name] for name in known) for deltas in (without, outcome.deltas))
+            if known and nearness(old) >= self.threshold:
+                found[step.site.node] = not_worth_it(old, new)
+        return found
+
+    def _known(self, step: Step, *deltas: Mapping[str, float]) -> list[str]:
+        """The norms that the findings about a dropout speak of and that have a Δ, before and after."""
+        places = self.cases[step.site.node].places
+        names = dict.fromkeys(item.norm.node.name for item in places if item.norm is not None)
+        return [name for name in names if all(name in known for known in deltas)]
 
     def _and_again(self, outcome: Outcome) -> Outcome:
         """With what a fix of the model that the steps lead to would do about what they leave."""
@@ -250,7 +268,7 @@ class Planner:
             if step is not None and step.settles:
                 codes = tuple(code for found, code in self._open(outcome.steps) if found is node)
                 reason = BETTER_OFF if reason is None else f"{MILDER}; {reason}"
-            elif node not in still and node not in too_little:
+            elif node not in still:
                 continue
             if codes:
                 left.append((case, codes, reason))

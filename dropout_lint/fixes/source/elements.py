@@ -154,7 +154,7 @@ def insert_element(
         name: its name where the elements have names.
     """
     if isinstance(anchor, cst.SimpleStatementLine):
-        statement = _like(anchor, new, name)
+        statement = like(anchor, new, name)
         (edits.insert_after if after else edits.insert_before)(anchor, statement)
         return
     list_edit(edits, anchor).added[anchor, after] = (new, name)
@@ -193,9 +193,23 @@ def _element_like(like: cst.CSTNode, new: cst.BaseExpression, name: str) -> cst.
     return cst.Element(new)
 
 
-def _like(statement: cst.SimpleStatementLine, new: cst.BaseExpression, name: str) -> cst.SimpleStatementLine:
-    """The statement `layers.append(…)` or `add_module("…", …)` with another layer."""
+def adding_statement(source: SourceFile, element: cst.CSTNode) -> cst.SimpleStatementLine | None:
+    """The statement that adds an element and nothing else: `append(…)`, `add_module("…", …)`, `+= […]`."""
+    if isinstance(element, cst.SimpleStatementLine):
+        return element
+    holder = source.parent(element)
+    adds = source.parent(holder) if isinstance(holder, cst.List) and len(holder.elements) == 1 else None
+    return source.statement(element) if isinstance(adds, cst.AugAssign) else None
+
+
+def like(statement: cst.SimpleStatementLine, new: cst.BaseExpression, name: str) -> cst.SimpleStatementLine:
+    """The statement `layers.append(…)`, `add_module("…", …)` or `layers += […]` with another layer."""
     (small,) = statement.body
+    if isinstance(small, cst.AugAssign):
+        assert isinstance(small.value, cst.List)
+        return cst.SimpleStatementLine(
+            [small.with_changes(value=small.value.with_changes(elements=[cst.Element(new)]))]
+        )
     call = small.value if isinstance(small, cst.Expr) else None
     if isinstance(call, cst.Tuple) and len(call.elements) == 1:
         call = call.elements[0].value  # `add_module("…", …),`, as in the first DenseNets

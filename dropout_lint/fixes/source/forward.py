@@ -189,6 +189,16 @@ def guard_of(source: SourceFile, statement: Statement) -> cst.If | None:
     return None
 
 
+def own_guards(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression]:
+    """What the `if`s ask that hold nothing but the statement of a node, which others may stand behind."""
+    statement: Statement | None = source.statement(node)
+    tests: list[cst.BaseExpression] = []
+    while statement is not None and (guard := guard_of(source, statement)) is not None:
+        tests.append(guard.test)
+        statement = guard
+    return tests
+
+
 def choice_between(source: SourceFile, statement: Statement | None, call: cst.Call) -> cst.If | None:
     """The `if` whose branches are alike without the drop: `y = drop(x)` and `y = x`."""
     block = None if statement is None else source.parent(statement)
@@ -282,7 +292,7 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
         return
     target = whole_target(statement, value)
     if target is not None and (dropout.statement is not None or dropout.guarded or dropout.new):
-        edits.insert_after(_freed(source, statement, dropout), dropout.on(target))
+        edits.insert_after(freed(source, statement, dropout.whole), dropout.on(target))
     elif not dropout.guarded:
         _nest(edits, value, dropout)
     elif len(statement.body) > 1:
@@ -291,10 +301,10 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
         _unnest(edits, statement, value, target or temporary_name(source, statement, dropout), dropout)
 
 
-def _freed(source: SourceFile, statement: Statement, dropout: Call) -> Statement:
-    """A statement, or the `if`s of its own around it that the dropout did not stand under before."""
+def freed(source: SourceFile, statement: Statement, whole: cst.CSTNode) -> Statement:
+    """A statement, or the `if`s of its own around it that a dropout (`whole`) did not stand under before."""
     above: set[cst.CSTNode] = set()
-    holder: cst.CSTNode | None = dropout.whole
+    holder: cst.CSTNode | None = whole
     while holder is not None:
         above.add(holder)
         holder = source.parent(holder)

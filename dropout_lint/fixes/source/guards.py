@@ -53,6 +53,20 @@ def loops(source: SourceFile, node: cst.CSTNode) -> list[cst.CSTNode]:
     return found
 
 
+def may_be_skipped(source: SourceFile, node: cst.CSTNode, call: cst.CSTNode) -> list[cst.BaseExpression]:
+    """What has to hold for a node and not for a call before it: its conditions, and no `return` between."""
+    found = lost_conditions(source, node, call)
+    function = source.function(node)
+    first, last = source.range_of(call).end.line, source.range_of(node).start.line
+    leaving = [] if function is None else nodes_in(function, cst.Return, cst.Continue, cst.Break)
+    for item in leaving:
+        if first < source.range_of(item).start.line < last:
+            here = conditions(source, node)
+            tests = lost_conditions(source, item, call)
+            found += [negated(test) for test in tests if not any(test.deep_equals(known) for known in here)]
+    return found
+
+
 def run_together(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> bool:
     """Whether two nodes of one function run as often: under the same conditions, in the same loops."""
     same = source.function(node) is source.function(other) and loops(source, node) == loops(source, other)

@@ -13,6 +13,8 @@ from torch import fx
 from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Anchor
 from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.forward import own_guards
+from dropout_lint.fixes.source.guards import may_be_skipped
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.graph.ancestry import returns_tensor
@@ -105,13 +107,42 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
     user, old_holder = anchor.users[0], holder_of(sources, site)
     if _ends(sources, anchor, site):
         with suppress(CannotExpress):  # then before its reader
-            return _output_place(sources, anchor)
+            return _always(sources, _output_place(sources, anchor), site)
     joined = (
         len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
     )
     if joined or user.op == "output" or _several_readers(anchor):
-        return _output_place(sources, anchor)
-    return _input_place(sources, user, old_holder)
+        return _always(sources, _output_place(sources, anchor), site)
+    place = _input_place(sources, user, old_holder)
+    try:
+        return _always(sources, place, site)
+    except CannotExpress:
+        with suppress(CannotExpress):
+            return _always(sources, _output_place(sources, anchor), site)
+        raise
+
+
+def _always(sources: Sources, place: New, site: DropoutSite) -> New:
+    """A place, where it is come to whenever the dropout was.
+
+    Raises:
+        CannotExpress: it has a condition of its own, or a `return` is between.
+    """
+    inside = place.form in ("before", "end")
+    try:
+        source, call = sources.construction(site.module or "") if inside else sources.call(site.node)
+    except CannotExpress:
+        return place  # where it was is not told by one line
+    if source is not place.source or source.function(call) is not source.function(place.node):
+        return place
+    tests = may_be_skipped(source, place.node, call)
+    if place.form in ("output", "end"):
+        tests = [test for test in tests if not any(test is own for own in own_guards(source, place.node))]
+    if tests:
+        raise CannotExpress(
+            f"it would be left out unless `{source.code(tests[0])}`, which it does not ask for now", BY_HAND
+        )
+    return place
 
 
 def new_places(sources: Sources, anchors: Sequence[tuple[Anchor, DropoutSite]]) -> list[New]:
@@ -209,7 +240,7 @@ def _output_place(sources: Sources, anchor: Anchor) -> New:
                 raise CannotExpress(f"the place is in the middle of {holder or 'the model'}", BY_HAND)
         source, call = sources.construction(str(producer.target))
         return New(("end", source.path, call), "end", source, call, producer, holder, holder)
-    if producer.op in ("call_module", "call_function"):
+    if producer.op in ("call_module", "call_function", "call_method"):
         source, call = sources.call(producer)
         return New(("output", source.path, call), "output", source, call, producer, None, owner)
     location: Location | None = producer.meta.get("call")

@@ -11,6 +11,7 @@ from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor, elements
 from dropout_lint.fixes.source.errors import CannotExpress
+from dropout_lint.fixes.source.forward import freed
 from dropout_lint.fixes.source.places import BY_HAND, New, Old, old_key
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     name = old_name if same and not old_name.isdigit() else "dropout"
     if place.form == "end":
         if form != "other" and children[-1] == key:
-            elements.insert_element(edits, element, new, after=True, name=name)
+            _append(edits, old, element, new, name)
         else:
             _wrap(expression, old, edits, _parameterless(expression, old, holder, key), new)
         return
@@ -63,6 +64,16 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     if same and previous == old_name:
         previous = children[children.index(key) - 2]
     _wrap(expression, old, edits, _parameterless(expression, old, holder, previous), new)
+
+
+def _append(edits: Edits, old: Old, element: cst.CSTNode, new: cst.BaseExpression, name: str) -> None:
+    """Put a dropout behind the last element, and behind an `if` for that, where it had none."""
+    adding = elements.adding_statement(edits.source, element)
+    outer = None if adding is None else freed(edits.source, adding, old.call)
+    if adding is None or outer is None or outer is adding:
+        elements.insert_element(edits, element, new, after=True, name=name)
+    else:
+        edits.insert_after(outer, elements.like(adding, new, name))
 
 
 def _wrap(expression: Expression, old: Old, edits: Edits, call: cst.Call, new: cst.BaseExpression) -> None:

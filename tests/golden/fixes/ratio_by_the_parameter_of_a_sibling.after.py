@@ -19,12 +19,13 @@ class Body(nn.Module):
 class Head(nn.Module):
     def __init__(self, p, c=8):
         super().__init__()
-        self.fc = nn.Linear(c, 2)
+        self.conv = nn.Conv2d(c, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 2)
         self.dropout = nn.Dropout(p)
 
     def forward(self, x):
-        x = self.dropout(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.dropout(self.bn(self.conv(x)).relu()).mean((2, 3)))
 
 
 class Net(nn.Module):

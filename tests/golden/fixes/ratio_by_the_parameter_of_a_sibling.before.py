@@ -20,10 +20,12 @@ class Body(nn.Module):
 class Head(nn.Module):
     def __init__(self, p, c=8):
         super().__init__()
-        self.fc = nn.Linear(c, 2)
+        self.conv = nn.Conv2d(c, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 2)
 
     def forward(self, x):
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.bn(self.conv(x)).relu().mean((2, 3)))
 
 
 class Net(nn.Module):
