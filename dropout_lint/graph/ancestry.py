@@ -38,7 +38,7 @@ class Ancestry:
         dropouts: the dropouts that are nodes of their own.
         weighing: those of them that drop an attention's weights, which have no other place.
         placed: all others.
-        joins, weights, pools, shifting, gates: the nodes of a kind, in their order.
+        joins, weights, pools, shifting, gates, resizes: the nodes of a kind, in their order.
         memory: what was worked out about a join, or about all of them, by whoever asks for it again.
         wrappers: qualified names of the modules whose `forward` does nothing but drop.
     """
@@ -70,6 +70,7 @@ class Ancestry:
         self.pools = self._of_kind(Kind.POOL)
         self.shifting = self._of_kind(Kind.SHIFTING_NORM)
         self.gates = self._of_kind(Kind.MULTIPLY)
+        self.resizes = self._of_kind(Kind.RESIZE)
         self.weight_mask = sum(1 << self.index[node] for node in self.weights)
         self.activation_mask = ~sum(1 << self.index[node] for node in self.nodes if node.op == "get_attr")
         self.memory: dict[object, object] = {}

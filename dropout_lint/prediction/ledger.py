@@ -376,11 +376,11 @@ which a second mask of that draw is not independent.
 def _dropped_before(row: int, x: State, ledger: Ledger) -> bool:
     """Whether a mask by hand drops what an earlier mask of the same draws has dropped."""
     sources = set(ledger.dropouts[row].sources)
+    if not sources:
+        return False
     others = [
         r for r, site in enumerate(ledger.dropouts) if r != row and not sources.isdisjoint(site.sources)
     ]
-    if not others:
-        return False
     before = (x.noise * (1 - x.shared_by_channels))[..., others, :].sum(-2)
     return everywhere(x, before @ x.counts > MOST_DROPPED_BEFORE * (x.train_var @ x.counts))
 

@@ -375,11 +375,8 @@ def _decoded(flow: Ancestry, node: fx.Node, end: fx.Node) -> bool:
 
     Noise on the features of an encoder, which nobody asked of the image that is made of them, stays there.
     """
-    wider = (other for other in flow.below(node, flow.nodes) if flow.reaches(other, end))
-    return any(
-        Kind.RESIZE in flow.kind(other) and _positions(other) > _positions(flow.source(other))
-        for other in wider
-    )
+    between = (other for other in flow.below(node, flow.resizes) if flow.reaches(other, end))
+    return any(_positions(other) > _positions(flow.source(other)) for other in between)
 
 
 def _positions(node: fx.Node | None) -> int:
