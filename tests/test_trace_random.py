@@ -88,6 +88,7 @@ def test_noise_that_goes_nowhere_is_none(aside: str) -> None:
 @example(["mapped", "numpy_mask"])
 @example(["linear", "shape_of_noise", "distribution"])
 @example(["overwritten", "mapped"])
+@example(["distribution", "mask_without_a_scale"])
 def test_a_norm_that_noise_reaches_is_never_harmless(names: list[str]) -> None:
     check(names)
 

@@ -77,7 +77,8 @@ def constant_number(value: Any) -> float | None:
         result = work.of(value)
     except Exception:  # made of data, or by an operation that needs its operands' shapes
         return None
-    return None if work.sources or isinstance(result, str) else float(result)
+    known = isinstance(result, (int, float)) or (isinstance(result, Tensor) and result.numel() == 1)
+    return float(result) if known and not work.sources else None
 
 
 class _Work:
