@@ -279,3 +279,46 @@ def test_what_is_left_for_one_reason_is_one_line(project: Path) -> None:
     told = run_in(project, "fix", "net.py:Net").stderr
     assert told.count("by hand:") == 1
     assert "left heads.0.1, heads.1.1 (DL101): a layer behind heads.0.2 would move the index" in told
+
+
+def test_a_class_that_the_project_names_as_a_dropout_is_moved_as_it_is(project: Path) -> None:
+    (project / "net.py").write_text(
+        textwrap.dedent(
+            """\
+            import torch
+            from torch import nn
+
+
+            class SpatialDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training or self.p == 0:
+                        return x
+                    mask = x.new_empty(x.size(0), x.size(1), 1).bernoulli_(1 - self.p)
+                    return x * mask / (1 - self.p)
+
+
+            class Net(nn.Module):
+                def __init__(self, p=0.25):
+                    super().__init__()
+                    self.conv, self.bn, self.fc = nn.Conv1d(4, 16, 5), nn.BatchNorm1d(16), nn.Linear(16, 3)
+                    self.sdrop = SpatialDropout(p)
+
+                def forward(self, x):
+                    return self.fc(torch.relu(self.bn(self.sdrop(self.conv(x)))).mean(-1))
+
+
+            example_inputs = (torch.randn(8, 4, 50),)
+            """
+        )
+    )
+    assert "name a class that does nothing else in" in run_in(project, "fix", "net.py:Net").stderr
+    (project / "pyproject.toml").write_text(
+        '[tool.dropout-lint.dropouts]\nSpatialDropout = { noise = "channel", p = "p" }\n'
+    )
+    done = run_in(project, "fix", "net.py:Net", "--write")
+    assert done.returncode == 0 and "self.fc(self.sdrop(torch.relu(self.bn(self.conv(x))))" in done.stdout
+    assert "Dropout1d" not in done.stdout

@@ -46,11 +46,13 @@ def rank_of(finding: Finding) -> int | None:
 def kind_for(site: DropoutSite, rank: int | None) -> str | None:
     """The class that drops whole channels of an input of `rank` dimensions, or elements of a vector's.
 
-    None where that is what the dropout does already.
+    None where that is what the dropout does already, or a class of somebody's own, which knows its input.
     """
     if rank is None or not site.spec.noise.channelwise:
         return None
     kind = class_name(site.spec)
+    if kind is None and rank in RANKS:
+        return None
     if site.spec.noise.mask.keeps_moments:
         return "AlphaDropout" if rank < 3 else None
     wanted = RANKS.get(rank, "Dropout" if rank < 3 else None)

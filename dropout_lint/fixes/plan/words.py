@@ -151,7 +151,8 @@ def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
         )
     return (
         "its mask is written by hand, and what scales the values may stand elsewhere",
-        "write `nn.Dropout` in its place, and fix again",
+        "write `nn.Dropout` in its place, or name a class that does nothing else in "
+        "`[tool.dropout-lint.dropouts]`, and fix again",
     )
 
 

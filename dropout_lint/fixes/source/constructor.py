@@ -105,11 +105,12 @@ def without_inplace(call: cst.Call) -> cst.Call:
     return call.with_changes(args=kept)
 
 
-def rename_class(call: cst.Call, kind: str) -> cst.Call:
-    """`nn.Dropout2d(p)` → `nn.Dropout(p)`."""
+def rename_class(edits: Edits, call: cst.Call, kind: str) -> cst.Call:
+    """`nn.Dropout2d(p)` → `nn.Dropout(p)`; a bare name that the file does not import is written in full."""
     if isinstance(call.func, cst.Attribute):
         return call.with_changes(func=call.func.with_changes(attr=cst.Name(kind)))
-    return call.with_changes(func=cst.Name(kind))
+    known = kind in imported(edits.source)
+    return call.with_changes(func=cst.parse_expression(kind if known else f"{nn_prefix(edits)}.{kind}"))
 
 
 def nn_prefix(edits: Edits) -> str:

@@ -390,7 +390,7 @@ class Expression:
         if step.kind is not None and step.kind != spec.kind:
             kind = step.kind
             self.sources.check_static(step.site.module, call)
-            edits.change(call, lambda updated: constructor.rename_class(updated, kind))
+            edits.change(call, lambda updated: constructor.rename_class(edits, updated, kind))
         if step.value is not None:
             self._lower(step, edits, call)
         if spec.inplace:

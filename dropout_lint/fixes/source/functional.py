@@ -70,7 +70,7 @@ def repair(expression: Expression, step: Step) -> None:
         edits = expression.of(source)
         if step.kind is not None:
             kind = step.kind
-            edits.change(call, lambda updated: constructor.rename_class(updated, kind))
+            edits.change(call, lambda updated: constructor.rename_class(edits, updated, kind))
         edits.change(call, constructor.without_inplace)
         return
     source, call = expression.sources.call(site.node)
@@ -118,7 +118,9 @@ def hoist(expression: Expression, step: Step, call: cst.Call) -> None:
                 f"`{source.code(made)}` takes its ratio from inside forward",
                 "construct the dropout in __init__ by hand",
             )
-    new_made = made if step.kind is None else constructor.rename_class(made, step.kind)
+    new_made = made
+    if step.kind is not None:
+        new_made = constructor.rename_class(expression.of(source), made, step.kind)
     _attribute_for(expression, step, call, constructor.without_inplace(new_made))
 
 

@@ -33,7 +33,7 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
         if step.value is not None and isinstance(new, cst.Call):
             new = constructor.lower_ratio(new, step.value)
         if step.kind is not None and isinstance(new, cst.Call):
-            new = constructor.rename_class(new, step.kind)
+            new = constructor.rename_class(edits, new, step.kind)
     else:
         scope = expression.rates.scope(place.source, place.node, str(place.graph.target))
         new = expression.made_anew(step, old, scope, edits)
