@@ -89,14 +89,16 @@ class Record(msgspec.Struct, frozen=True):
         found = []
         done = {title.rpartition(" [")[0] or title for title in self.did}
         promised = [finding for finding in self.asked if finding.by == "dropout-lint fix"]
+        left = {(dropout, code) for dropout, code in self.left}
         for finding in promised:
-            if finding.title not in done:
+            answered = finding.strategy is None and (finding.dropout, finding.code) not in left
+            if finding.title not in done and not answered:
                 found.append(f"{finding.dropout} ({finding.code}): promised “{finding.title}”, not done")
             elif finding.norm and finding.delta_after is not None:
                 now = self.predicted.get(finding.norm)
                 if now is None or abs(now - finding.delta_after) > SAME:
                     found.append(f"{finding.norm}: promised Δ {finding.delta_after!r}, now {now!r}")
-        titles = {finding.title for finding in promised}
+        titles = {finding.title for finding in promised if finding.strategy is not None}
         found += [f"not promised: {title}" for title in sorted(done - titles)]
         return tuple(found)
 
