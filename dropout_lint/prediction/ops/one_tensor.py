@@ -14,7 +14,6 @@ E[m²] = 1/k.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -31,7 +30,7 @@ from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, poin
 from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
 from dropout_lint.prediction.ops.copies import masks_together
 from dropout_lint.prediction.ops.dropout import Draw, draws, with_noise
-from dropout_lint.prediction.ops.operands import inputs, stacked
+from dropout_lint.prediction.ops.operands import OVER_STACK, inputs, stacked
 from dropout_lint.prediction.ops.powers import below_rectifier, through
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
@@ -56,13 +55,6 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     "min": torch.minimum,
 }
 """Operations that are followed, beside the activations."""
-_OVER_STACK: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
-    "sum": lambda parts: functools.reduce(torch.add, parts),
-    "mean": lambda parts: functools.reduce(torch.add, parts) / len(parts),
-    "amax": lambda parts: functools.reduce(torch.maximum, parts),
-    "amin": lambda parts: functools.reduce(torch.minimum, parts),
-}
-"""The same over the new dimension of a `torch.stack`."""
 _STEPS = frozenset({"sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"})
 """Functions whose values are a few numbers, which no normal stands for."""
 DEEP = 64
@@ -130,7 +122,7 @@ class Tree:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), at)
             return operation(*args, **{name: value for name, value in kwargs.items() if name != "inplace"})
         parts = [at(parent) for parent in self.parents[node]]
-        over_stack = _OVER_STACK.get(function_name(node.target))
+        over_stack = OVER_STACK.get(function_name(node.target))
         if over_stack is not None and node not in self.rows:
             return over_stack(parts)
         x = parts[0] * self.scales.get(node, 1.0)
@@ -327,21 +319,22 @@ def _drawn_together(rows: Sequence[int], ledger: Ledger) -> list[tuple[float, di
     factors = torch.stack([mask * (mean / mask.mean()) for mask, mean in zip(masks, means, strict=True)])
     values, counts = torch.unique(factors, dim=1, return_counts=True)
     if len(counts) > MOST_TOGETHER:
-        values, counts = factors.view(len(rows), MOST_TOGETHER, -1).mean(2), torch.ones(MOST_TOGETHER)
+        stretches = factors.tensor_split(MOST_TOGETHER, dim=1)
+        values, counts = torch.stack([one.mean(1) for one in stretches], 1), torch.ones(MOST_TOGETHER)
     probabilities = (counts / counts.sum()).tolist()
-    each_row = {
-        row: {
-            factor: Draw(
-                sum(p for p, other in zip(probabilities, column, strict=True) if other == factor), factor
-            )
-            for factor in dict.fromkeys(column)
-        }
-        for row, column in zip(rows, values.tolist(), strict=True)
-    }
+    each = [_of_factors(column, probabilities) for column in values.tolist()]
     return [
-        (p, {row: each_row[row][factor] for row, factor in zip(rows, column, strict=True)})
-        for p, column in zip(probabilities, values.T.tolist(), strict=True)
+        (probability, {row: drawn[factor] for row, drawn, factor in zip(rows, each, column, strict=True)})
+        for probability, column in zip(probabilities, values.T.tolist(), strict=True)
     ]
+
+
+def _of_factors(factors: Sequence[float], probabilities: Sequence[float]) -> dict[float, Draw]:
+    """A mask's draws, one for each of its factors."""
+    total = dict.fromkeys(factors, 0.0)
+    for factor, probability in zip(factors, probabilities, strict=True):
+        total[factor] += probability
+    return {factor: Draw(probability, factor) for factor, probability in total.items()}
 
 
 def _levels(

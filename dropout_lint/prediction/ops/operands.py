@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from dropout_lint.prediction.algebra import latest
 from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function_name
@@ -23,8 +25,13 @@ MOVES = ("roll", "flip", "chunk", "split", "tensor_split", "getitem", "narrow", 
          "gather", "unbind", "fliplr", "flipud", "rot90", "unflatten")  # fmt: skip
 
 
-OVER_STACK = ("sum", "mean", "amax", "amin")
-"""Reductions that are followed over the new dimension of a stack."""
+OVER_STACK: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "sum": lambda parts: functools.reduce(torch.add, parts),
+    "mean": lambda parts: functools.reduce(torch.add, parts) / len(parts),
+    "amax": lambda parts: functools.reduce(torch.maximum, parts),
+    "amin": lambda parts: functools.reduce(torch.minimum, parts),
+}
+"""What reductions over the new dimension of a `torch.stack` make of its tensors."""
 
 
 def _moves(node: fx.Node, root: fx.Node, seen: set[fx.Node]) -> tuple[str, ...] | None:
