@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.algebra import add
 from dropout_lint.prediction.ops.base import Call, Ledger, function_name
-from dropout_lint.prediction.ops.operands import both, stacked
+from dropout_lint.prediction.ops.operands import stacked
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, State, align
@@ -158,9 +158,8 @@ def alike(a: State, b: State, sign: float) -> State:
 # --- masks that share their draws -------------------------------------------------------------------------
 
 
-def sum_under_one_draw(call: Call, factor: float) -> State | None:
-    """a + factor·b for products of independent tensors and masks of the same draws; None of others."""
-    a, b = both(call)
+def sum_under_one_draw(call: Call, a: State, b: State) -> State | None:
+    """a + b for products of independent tensors and masks of the same draws; None of others."""
     if a.source < 0 or b.source < 0 or a.source == b.source or not a.levels or not b.levels:
         return None
     masks = masks_together([a.source, b.source], call.ledger)
@@ -168,8 +167,7 @@ def sum_under_one_draw(call: Call, factor: float) -> State | None:
         return None
     one, other = (mask / mask.mean() for mask in masks)
     covariance = float((one * other).mean()) - 1
-    b = of_a_single(b).scaled(factor)
-    rows, (a, b) = [a.source, b.source], align(of_a_single(a).collapse(), b.collapse())
+    rows, (a, b) = [a.source, b.source], align(of_a_single(a).collapse(), of_a_single(b).collapse())
     y = add(a, b)
     common, noise = covariance * a.train_mean * b.train_mean, y.noise.copy()
     noise[rows] = np.maximum(noise[rows] + common, 0.0)

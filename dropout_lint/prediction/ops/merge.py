@@ -11,7 +11,14 @@ from dropout_lint.prediction.ops.base import Call, NoRule, Parameter, first_shap
 from dropout_lint.prediction.ops.copies import sum_of_copies, sum_under_one_draw
 from dropout_lint.prediction.ops.filters import sum_of_positions
 from dropout_lint.prediction.ops.linear_map import amplified
-from dropout_lint.prediction.ops.operands import broadcast, is_constant, operands, pair_of
+from dropout_lint.prediction.ops.operands import (
+    both,
+    broadcast,
+    is_constant,
+    operands,
+    pair_of,
+    under_one_mask,
+)
 from dropout_lint.prediction.ops.pairs import self_normalised
 from dropout_lint.prediction.ops.together import over_few
 from dropout_lint.prediction.quadrature import Array
@@ -72,17 +79,18 @@ def addition(call: Call) -> State:
         call.node.args[1] if len(call.node.args) > 1 else None,
     )
     if left is right and left is not None:
-        return pair_of(call)[0].scaled(1.0 + sign)
+        return both(call)[0].scaled(1.0 + sign)
     factor = sign * float(alpha if isinstance(alpha, (int, float)) else 1.0)
     of_positions = sum_of_positions(call, factor)
     if of_positions is not None:
         return of_positions
-    a, b = pair_of(call)
+    a, b = both(call)
     if factor != 1:
         b = b.scaled(factor)
-    together = sum_of_copies(call, a, b, factor) or sum_under_one_draw(call, factor)
+    together = sum_of_copies(call, a, b, factor) or sum_under_one_draw(call, a, b)
     if together is not None:
         return together
+    a, b = under_one_mask(call, a, b)
     agreement = AGREEMENT if call.ledger.trained else 0.0
     if call.node in call.ledger.measured:
         a, b = fitted_branches(a, b, call.ledger.measured[call.node][1], agreement)

@@ -117,7 +117,11 @@ def both(call: Call) -> tuple[State, State]:
 
 def pair_of(call: Call) -> tuple[State, State]:
     """The same, with one mask pending, if any."""
-    a, b = both(call)
+    return under_one_mask(call, *both(call))
+
+
+def under_one_mask(call: Call, a: State, b: State) -> tuple[State, State]:
+    """The operands with one mask pending, if any."""
     if a.components > 1 and b.components > 1 and not same_mask(call, a, b):
         a, b = latest(a, b)
     return a, b

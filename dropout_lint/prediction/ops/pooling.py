@@ -14,7 +14,7 @@ by its own rule, one after the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,17 +231,19 @@ def max_over(call: Call) -> Any:
     x = call.x
     window = _positions(call, x, dims)
 
+    def extreme(x: State, largest: Callable[[State], State]) -> State:
+        return largest(x.scaled(-1.0)).scaled(-1.0) if least else largest(x)
+
     def over_positions(x: State) -> State:
         if math.prod(window) <= 1:
             return x
         if least and rectified_parts(x) is not None:  # all but never anything but 0
             raise NoRule
-        found = maximum(x.scaled(-1.0) if least else x, window, 1, call.ledger.tied)
-        return found.scaled(-1.0) if least else found
+        return extreme(x, lambda of: maximum(of, window, 1, call.ledger.tied))
 
     y = before_norm(call, over_positions) or over_positions(x)
     if x.axis in dims:
-        y = largest_channel(y.scaled(-1.0)).scaled(-1.0) if least else largest_channel(y)
+        y = extreme(y, largest_channel)
     y = _without(y, dims, keepdim)
     return (y, call.state(0)) if isinstance(call.value, (tuple, list)) else y
 
