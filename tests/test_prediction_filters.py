@@ -42,6 +42,7 @@ FILTERS: dict[str, Filter] = {
     "narrowed": lambda h: h.narrow(2, 2, 10) - h.narrow(2, 0, 10),
     "second differences": lambda h: h[..., 2:] - 2 * h[..., 1:-1] + h[..., :-2],
     "a mean less its centre": lambda h: F.avg_pool1d(h, 3, 1, 1, False, False) - h,
+    "half as a tensor": lambda h: torch.full((), 0.5) * h[..., 1:] - h[..., :-1] / torch.tensor(2.0),
     "less its mean": lambda h: h - h.mean(2, keepdim=True),
 }
 
@@ -52,6 +53,17 @@ FILTERS: dict[str, Filter] = {
 def test_a_filter_over_positions(name: str, drop: nn.Module, layer: bool) -> None:
     torch.manual_seed(0)
     net, x = Filtered(drop, FILTERS[name], layer), sequence()
+    truth = brute_force.measured(net, x, passes=3)["bn"]
+    assert brute_force.deltas(net, x[:32])["bn"] == pytest.approx(truth, abs=0.06)
+
+
+def test_a_number_over_a_tensor_is_no_filter_of_it() -> None:
+    def inverse(h: Tensor) -> Tensor:
+        over = 2 / (1 + h.relu())
+        return over[..., 1:] - over[..., :-1]
+
+    torch.manual_seed(0)
+    net, x = Filtered(nn.Dropout(0.4), inverse, layer=False), sequence()
     truth = brute_force.measured(net, x, passes=3)["bn"]
     assert brute_force.deltas(net, x[:32])["bn"] == pytest.approx(truth, abs=0.06)
 

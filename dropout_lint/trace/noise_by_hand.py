@@ -188,12 +188,15 @@ def _dropping_in_test(
 
 def _by_number(node: fx.Node) -> float | None:
     """The number that a node multiplies by, None where it does something else."""
-    numbers = [number for value in node.args if (number := constant_number(value))]
-    if node.op == "call_module" or len(node.args) != 2 or len(numbers) != 1:
+    if node.op == "call_module" or len(node.args) != 2:
         return None
-    number = numbers[0]
-    by = {"mul": number, "rmul": number, "imul": number, "truediv": 1 / number, "div": 1 / number}
-    return by.get(function_name(node))
+    before, behind = (constant_number(value) or None for value in node.args)
+    name = function_name(node)
+    if (before is None) == (behind is None):
+        return None
+    if name in ("mul", "rmul", "imul"):
+        return before or behind
+    return 1 / behind if name in ("truediv", "div") and behind is not None else None
 
 
 def _scale_beside(product: fx.Node, data: fx.Node, spec: DropoutSpec, tolerance: float) -> fx.Node | None:

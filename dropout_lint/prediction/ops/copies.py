@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
 
 from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.algebra import add
-from dropout_lint.prediction.ops.base import Call, Ledger, function_name
-from dropout_lint.prediction.ops.operands import stacked
+from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, function_name
+from dropout_lint.prediction.ops.operands import scaling, stacked
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import MOMENTS_ALONE, State, align
 from dropout_lint.trace.draws import is_random
-from dropout_lint.trace.quantiles import constant_number, multiplied
+from dropout_lint.trace.quantiles import multiplied
 
 DEEP = 40
 """How many operations back two tensors are compared."""
-_SCALES = frozenset({"mul", "imul", "rmul", "multiply"})
-_QUOTIENTS = frozenset({"div", "truediv", "idiv", "itruediv", "true_divide", "divide"})
 _SUMS = frozenset({"add", "iadd", "radd"})
 
 Multiple = tuple[float, fx.Node]
@@ -55,18 +54,19 @@ def _step(node: fx.Node, ledger: Ledger) -> Multiple | None:
         site = ledger.dropouts[ledger.sites[node]] if node in ledger.sites else None
         place, scale = (0, 1.0) if site is None else (site.operand, site.spec.scale)
         return (scale, node.all_input_nodes[place]) if node.all_input_nodes else None
-    if node.op not in ("call_function", "call_method") or len(node.args) != 2:
-        return None
-    name, (left, right) = function_name(node.target), node.args
-    for of, number in ((left, constant_number(right)), (right, constant_number(left))):
-        if number is None or not isinstance(of, fx.Node):
-            continue
-        if name in _SUMS and number == 0:
-            return 1.0, of
-        if name in _SCALES:
-            return number, of
-        return (1 / number, of) if name in _QUOTIENTS and of is left and number else None
-    return None
+    if function_name(node.target) not in _SUMS:
+        return scaling(node, ledger)
+    left = [value for value in node.args if not _is_nothing(value, ledger)]
+    alone = left[0] if len(left) == 1 and len(node.args) == 2 else None
+    return (1.0, alone) if isinstance(alone, fx.Node) else None
+
+
+def _is_nothing(value: Any, ledger: Ledger) -> bool:
+    """Whether what is added is 0, or zeros."""
+    known = ledger.results.get(value) if isinstance(value, fx.Node) else value
+    if isinstance(known, Parameter):
+        return known.known and not bool(known.tensor.any())
+    return isinstance(known, (int, float)) and known == 0
 
 
 def same_in_test(one: fx.Node, other: fx.Node, ledger: Ledger, deep: int = DEEP) -> bool:

@@ -23,6 +23,7 @@ from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.ops.base import Call, NoRule, first_shape, function
 from dropout_lint.prediction.ops.dropout import Sources
 from dropout_lint.prediction.ops.kernel import by_dimension
+from dropout_lint.prediction.ops.operands import QUOTIENTS, SCALES, scaling
 from dropout_lint.prediction.ops.resampling import rho_at
 from dropout_lint.prediction.parts import quotient, replace
 from dropout_lint.prediction.state import State
@@ -142,10 +143,8 @@ def _padded(call: Call, rank: int) -> Filter | None:
 
 def _scaled(call: Call, rank: int) -> Filter | None:
     """A tensor times a number, or over one."""
-    numbers = [value for value in call.args if isinstance(value, (int, float))]
-    if len(numbers) != 1 or len(call.args) != 2 or not numbers[0]:
-        return None
-    return _of(call, {(0,) * rank: 1 / numbers[0] if "div" in call.name else float(numbers[0])})
+    found = scaling(call.node, call.ledger)
+    return None if found is None or not found[0] else _of(call, {(0,) * rank: found[0]}, of=found[1])
 
 
 def _option(call: Call, place: int, name: str, default: Any = None) -> Any:
@@ -165,9 +164,9 @@ def _at(rank: int, dim: int, offset: int) -> Offset:
     return tuple(offset if place == dim % rank else 0 for place in range(rank))
 
 
-def _of(call: Call, taps: Taps, steps: Offset | None = None) -> Filter:
-    """What a call makes of its first argument, itself a filter of something or not."""
-    source, rank = call.node.all_input_nodes[0], len(call.in_shape)
+def _of(call: Call, taps: Taps, steps: Offset | None = None, *, of: fx.Node | None = None) -> Filter:
+    """What a call makes of its first tensor, or of another one, itself a filter of something or not."""
+    source, rank = of or call.node.all_input_nodes[0], len(call.shape)
     before = call.ledger.filters.get(source) or Filter.none(source, rank)
     return before.after(taps, steps or (1,) * rank)
 
@@ -178,7 +177,7 @@ _MADE: Mapping[str, Callable[[Call, int], Filter | None]] = {
     "roll": _rolled,
     "diff": _differenced,
     "pad": _padded,
-    **dict.fromkeys(("mul", "rmul", "multiply", "div", "truediv"), _scaled),
+    **dict.fromkeys((*SCALES, *QUOTIENTS), _scaled),
     **dict.fromkeys((f"{kind}{dims}d" for kind in ("AvgPool", "avg_pool") for dims in "123"), _pooled),
     "neg": lambda call, rank: _of(call, {(0,) * rank: -1.0}),
 }
@@ -187,7 +186,8 @@ _MADE: Mapping[str, Callable[[Call, int], Filter | None]] = {
 def note_filter(call: Call) -> None:
     """Remember what a call that moves positions about is a filter of."""
     made = _MADE.get(call.name)
-    if made is None or first_shape(call.value) is None or len(call.in_shape) != len(call.shape):
+    ranks = {len(first_shape(node.meta.get("value")) or ()) for node in call.node.all_input_nodes}
+    if made is None or first_shape(call.value) is None or len(call.shape) not in ranks:
         return
     found = made(call, len(call.shape))
     if found is not None and len(found.taps) <= MOST_TAPS:

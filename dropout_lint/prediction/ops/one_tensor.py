@@ -27,10 +27,10 @@ from torch import Tensor, fx
 
 from dropout_lint.prediction.abreast import of_a_single
 from dropout_lint.prediction.ops.activation import FUNCTIONS, PARAMETRISED, pointwise
-from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
+from dropout_lint.prediction.ops.base import Call, Ledger, first_shape, function_name
 from dropout_lint.prediction.ops.copies import masks_together
 from dropout_lint.prediction.ops.dropout import Draw, draws, with_noise
-from dropout_lint.prediction.ops.operands import OVER_STACK, inputs, stacked
+from dropout_lint.prediction.ops.operands import OVER_STACK, inputs, one_number, stacked
 from dropout_lint.prediction.ops.powers import below_rectifier, through
 from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.quadrature import moments_by_quadrature
@@ -154,19 +154,11 @@ def _parents(node: fx.Node, ledger: Ledger) -> list[fx.Node] | None:
     if any(isinstance(value, (int, float)) and value < -HUGE for value in node.args):  # leaves positions out
         return None
     if _operation(node) is not None:
-        sources = [source for source in inputs(node) if _one_number(source, ledger) is None]
+        sources = [source for source in inputs(node) if one_number(source, ledger) is None]
         shape = first_shape(node.meta.get("value"))
         same = all(first_shape(source.meta.get("value")) == shape for source in sources)
         return sources if same and sources else None
     return stacked(node)
-
-
-def _one_number(node: fx.Node, ledger: Ledger) -> Tensor | None:
-    """The value of a constant of one number, None of anything else."""
-    value = ledger.results.get(node)
-    if not isinstance(value, Parameter) or not value.known or value.tensor.numel() != 1:
-        return None
-    return value.tensor.detach().reshape(())
 
 
 def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
@@ -190,7 +182,7 @@ def _trees(node: fx.Node, ledger: Ledger) -> Iterator[Tree]:
         if latest in ledger.sites:
             rows[latest] = ledger.sites[latest]
         ways[latest] = parents
-        constants |= {n: v for n in inputs(latest) if (v := _one_number(n, ledger)) is not None}
+        constants |= {n: v for n in inputs(latest) if (v := one_number(n, ledger)) is not None}
         left = (left - {latest}) | set(parents)
 
 
@@ -200,7 +192,7 @@ def as_one_function(call: Call) -> State | None:
     Without a dropout on the way, of the nearest such tensor that takes more than a few values; with one, of
     the farthest, whose values are the most normal.
     """
-    several = sum(_one_number(node, call.ledger) is None for node in inputs(call.node)) > 1
+    several = sum(one_number(node, call.ledger) is None for node in inputs(call.node)) > 1
     if not several and stacked(call.node) is None:
         return None
     found: Tree | None = None

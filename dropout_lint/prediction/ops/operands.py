@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from dropout_lint.prediction.algebra import latest
-from dropout_lint.prediction.ops.base import Call, Parameter, first_shape, function_name
+from dropout_lint.prediction.ops.base import Call, Ledger, Parameter, first_shape, function_name
 from dropout_lint.prediction.parts import by_row
 from dropout_lint.prediction.state import State
 
@@ -25,6 +25,8 @@ MOVES = ("roll", "flip", "chunk", "split", "tensor_split", "getitem", "narrow", 
          "gather", "unbind", "fliplr", "flipud", "rot90", "unflatten")  # fmt: skip
 
 
+SCALES = frozenset({"mul", "imul", "rmul", "multiply"})
+QUOTIENTS = frozenset({"div", "truediv", "idiv", "itruediv", "true_divide", "divide"})
 OVER_STACK: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
     "sum": lambda parts: functools.reduce(torch.add, parts),
     "mean": lambda parts: functools.reduce(torch.add, parts) / len(parts),
@@ -67,6 +69,35 @@ def same_mask(call: Call, a: State, b: State) -> bool:
 
 def is_constant(value: Any) -> bool:
     return isinstance(value, (int, float, Parameter)) and not isinstance(value, bool)
+
+
+def one_number(node: fx.Node, ledger: Ledger) -> Tensor | None:
+    """The value of a constant of one number, None of anything else."""
+    value = ledger.results.get(node)
+    if not isinstance(value, Parameter) or not value.known or value.tensor.numel() != 1:
+        return None
+    return value.tensor.detach().reshape(())
+
+
+def _number(value: Any, ledger: Ledger) -> float | None:
+    """A number that is given as such, or worked out, or as a tensor that holds it alone."""
+    if isinstance(value, fx.Node):
+        tensor = one_number(value, ledger)
+        value = ledger.results.get(value) if tensor is None else tensor.item()
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def scaling(node: fx.Node, ledger: Ledger) -> tuple[float, fx.Node] | None:
+    """The number that a node multiplies by, and what: `2 * x`, `x / n`; None where it does something else."""
+    if node.op not in ("call_function", "call_method") or len(node.args) != 2:
+        return None
+    left, right = node.args
+    name, before, behind = function_name(node.target), _number(left, ledger), _number(right, ledger)
+    if name in SCALES and isinstance(left, fx.Node) and behind is not None:
+        return behind, left
+    if name in SCALES and isinstance(right, fx.Node) and before is not None:
+        return before, right
+    return (1 / behind, left) if name in QUOTIENTS and isinstance(left, fx.Node) and behind else None
 
 
 def operands(call: Call) -> tuple[Any, Any]:
