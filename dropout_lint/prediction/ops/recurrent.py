@@ -52,22 +52,27 @@ def _filtered(x: State, forget: float, tied: Sources, steps: int) -> State:
     return replace(y, shared_by_positions=np.where(y.noise > 0, shared + (1 - shared) * alike, shared))
 
 
-def _settled(seen: State, back: State | None, m: Any, call: Call) -> State:
+def _settled(seen: State, back: State | None, call: Call) -> State:
     """The hidden state, settled over time, from Wx (`seen`) and Uh (`back`) of one gate.
 
     f and z keep about ½ of what was before, so h is a running mean of the inputs, in which loose noise fades
     and the data, alike from step to step, add up. A plain RNN has no more than what is fed back.
     """
-
-    total = seen if back is None else add(seen, back)
-    kind = _kind(m)
+    total, kind = seen if back is None else add(seen, back), _kind(call)
     if kind == "rnn":
-        return pointwise(total, RELU if _rectifies(m) else TANH, homogeneous=_rectifies(m))
+        return _plain(total, call)
     gate = pointwise(total, SIGMOID)
     forget = float(gate.t_mean @ gate.counts / gate.counts.sum())
     fresh_part = product(gate, _new(seen, back, gate, kind))
-    held = _filtered(fresh_part, forget, call.ledger.tied, _steps(m, call))
+    held = _filtered(fresh_part, forget, call.ledger.tied, _steps(call))
     return product(gate, pointwise(held, TANH)) if kind == "lstm" else held
+
+
+def _plain(total: State, call: Call) -> State:
+    """The hidden state of a plain RNN."""
+    m = call.module
+    rectifies = str(getattr(m, "nonlinearity", getattr(m, "mode", ""))).lower().endswith("relu")
+    return pointwise(total, RELU if rectifies else TANH, homogeneous=rectifies)
 
 
 def _new(seen: State, back: State | None, gate: State, kind: str) -> State:
@@ -77,90 +82,89 @@ def _new(seen: State, back: State | None, gate: State, kind: str) -> State:
     return pointwise(add(seen, product(gate, back) if kind == "gru" else back), TANH)
 
 
-def recurrent_layers(x: State, m: Any, call: Call, axis: int) -> State:
-    """Layer by layer, with the dropout between; weights at their initialiser's moments."""
-    hidden = int(m.hidden_size)
-    width = hidden * (2 if getattr(m, "bidirectional", False) else 1)
-    for layer in range(int(getattr(m, "num_layers", 1))):
-        if layer:
-            for row, site in call.ledger.sources(call.node):
-                x = drop(x, site.spec, row)
-        seen = _seen(x, hidden, call, axis)
-        y, gain = _settled(seen, None, m, call), learned_gain(call, hidden, 1)
-        for _ in range(STEPS):
-            back = linear_map(y, axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
-            y = _settled(seen, back, m, call)
-        x = replace(y, counts=np.array([float(width)]))
-    return x
-
-
-def _kind(m: Any) -> str:
-    name = type(m).__name__.lower()
+def _kind(call: Call) -> str:
+    name = type(call.module).__name__.lower()
     return next((kind for kind in ("lstm", "gru") if kind in name), "rnn")
 
 
-def _rectifies(m: Any) -> bool:
-    return str(getattr(m, "nonlinearity", getattr(m, "mode", ""))).lower().endswith("relu")
-
-
-def _steps(m: Any, call: Call) -> int:
+def _steps(call: Call) -> int:
     """Length of the sequences."""
-    place = -2 if getattr(m, "batch_first", False) else 0
+    place = -2 if getattr(call.module, "batch_first", False) else 0
     return call.in_shape[place] if len(call.in_shape) > 1 else 1
 
 
-def _seen(x: State, hidden: int, call: Call, axis: int) -> State:
+def _size(call: Call) -> int:
+    m: Any = call.module
+    return int(m.hidden_size)
+
+
+def _input(call: Call) -> State:
+    """What is read, step by step; a whole sequence that is dropped leaves the gates' means behind."""
+    m: Any = call.module
+    if call.x.mask == "sample":
+        call.rough()
+    return call.x.on(max(len(call.in_shape) - 1, 0), int(m.input_size)).merged()
+
+
+def _seen(x: State, call: Call) -> State:
     """Wx of one gate; torch's recurrent weights go by the hidden size."""
-    if not x.sample_wide:
-        x = x.collapse()
+    x, hidden = x if x.sample_wide else x.collapse(), _size(call)
     gain = learned_gain(call, x.channels, 1)
-    seen = linear_map(x, axis, x.channels, hidden, 1, ONE_TAP, None, None, learned=gain)
+    seen = linear_map(x, x.axis, x.channels, hidden, 1, ONE_TAP, None, None, learned=gain)
     return seen.scaled(math.sqrt(x.channels / hidden))
 
 
-def recurrent_cell(x: State, before: State, held: State, m: Any, call: Call) -> tuple[State, State]:
-    """One step from the hidden state `before` and, of an LSTM, the cell state `held`: both after it."""
-    kind, hidden, axis = _kind(m), int(m.hidden_size), x.axis
-    seen = _seen(x, hidden, call, axis)
-    back = None
-    if np.any(before.t_var) or np.any(before.var):
-        fed, gain = before.on(axis, hidden).merged().collapse(), learned_gain(call, hidden, 1)
-        back = linear_map(fed, axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
-    total = seen if back is None else add(seen, back)
-    if kind == "rnn":
-        h = pointwise(total, RELU if _rectifies(m) else TANH, homogeneous=_rectifies(m))
-        return h, h
-    gate = pointwise(total, SIGMOID)
-    rest = (held if kind == "lstm" else before).on(axis, hidden).merged()
-    now = product(gate, _new(seen, back, gate, kind))
-    if np.any(rest.t_var) or np.any(rest.var):
-        now = add(now.collapse(), product(gate, rest.collapse()).collapse())
-    return (product(gate, pointwise(now, TANH)), now) if kind == "lstm" else (now, now)
+def _fed_back(h: State, call: Call) -> State:
+    """Uh of one gate."""
+    hidden, gain = _size(call), learned_gain(call, _size(call), 1)
+    return linear_map(h, h.axis, hidden, hidden, 1, ONE_TAP, None, None, learned=gain)
 
 
 @module("RNNBase")
 def recurrent(call: Call) -> Any:
     """LSTM, GRU and RNN layers: their initialiser's weights, or what training makes of them."""
-    m: Any = call.module
-    axis = max(len(call.in_shape) - 1, 0)
-    if call.x.mask == "sample":
-        call.rough()  # a whole sequence that is dropped leaves the gates' means behind
-    y = recurrent_layers(call.x.on(axis, int(m.input_size)).merged(), m, call, axis)
-    return _like(call.value, y)
+    m, x = call.module, _input(call)
+    width = _size(call) * (2 if getattr(m, "bidirectional", False) else 1)
+    for layer in range(int(getattr(m, "num_layers", 1))):
+        if layer:
+            for row, site in call.ledger.sources(call.node):
+                x = drop(x, site.spec, row)
+        seen = _seen(x, call)
+        y = _settled(seen, None, call)
+        for _ in range(STEPS):
+            y = _settled(seen, _fed_back(y, call), call)
+        x = replace(y, counts=np.array([float(width)]))
+    return _like(call.value, x)
 
 
 @module("RNNCellBase")
 def cell(call: Call) -> Any:
     """LSTM, GRU and RNN cells: one step from the state that they are given, or from 0."""
-    m: Any = call.module
-    axis = max(len(call.in_shape) - 1, 0)
-    if call.x.mask == "sample":
-        call.rough()
-    given = call.arg(1, "hx")
+    x, given = _input(call), call.arg(1, "hx")
     parts = given if isinstance(given, tuple) else (given, given)
-    before, held = (call.state(0.0 if part is None else part) for part in parts)
-    h, c = recurrent_cell(call.x.on(axis, int(m.input_size)).merged(), before, held, m, call)
+    states = (call.state(0.0 if part is None else part) for part in parts)
+    before, held = (state.on(x.axis, _size(call)).merged().collapse() for state in states)
+    h, c = _one_step(x, before, held, call)
     return (h, c) if isinstance(call.value, (tuple, list)) else h
+
+
+def _one_step(x: State, before: State, held: State, call: Call) -> tuple[State, State]:
+    """The hidden state and, of an LSTM, the cell state, from those before."""
+    kind, seen = _kind(call), _seen(x, call)
+    back = None if _is_zero(before) else _fed_back(before, call)
+    total = seen if back is None else add(seen, back)
+    if kind == "rnn":
+        plain = _plain(total, call)
+        return plain, plain
+    gate, rest = pointwise(total, SIGMOID), held if kind == "lstm" else before
+    now = product(gate, _new(seen, back, gate, kind))
+    if not _is_zero(rest):
+        now = add(now.collapse(), product(gate, rest).collapse())
+    return (product(gate, pointwise(now, TANH)), now) if kind == "lstm" else (now, now)
+
+
+def _is_zero(x: State) -> bool:
+    return not np.any(x.t_var) and not np.any(x.var)
 
 
 def _like(value: Any, state: State) -> Any:
