@@ -36,6 +36,11 @@ def nearness(delta: float) -> float:
     return 1 / delta if delta > 1 else delta
 
 
+def shift_ratio(delta: float) -> float:
+    """max(Δ, 1/Δ) (Li et al. 2019, Sec. 4); 1 is no shift."""
+    return max(delta, 1 / delta)
+
+
 def worst_of(deltas: Iterable[float]) -> float | None:
     """The Δ that is farthest from 1, None of none."""
     return min(deltas, key=nearness, default=None)

@@ -139,6 +139,22 @@ def test_without_a_prediction_the_facts_about_delta_are_unknown() -> None:
 # residual branches --------------------------------------------------------------------------------------
 
 
+def test_the_channels_that_a_dropout_feeds_count_above_1_as_well() -> None:
+    """A mask without a scale: its own part of the concat has more variance in test mode than in training."""
+
+    def forward(model: Any, x: Tensor) -> Tensor:
+        kept = (torch.rand_like(x) < 0.5).float() if model.training else torch.ones_like(x)
+        out: Tensor = model.bn(torch.cat([x * kept, model.drop(x)], 1))
+        return out
+
+    surveyed = look(forward, torch.randn(8, 8, 6, 6), drop=nn.Dropout(0.1), bn=nn.BatchNorm2d(16))
+    facts = {place.dropout.name: place.facts for place in surveyed.placements}
+    by_hand = next(found for name, found in facts.items() if name != "drop")
+    assert by_hand.delta is not None and by_hand.fed_delta is not None and by_hand.own_delta is not None
+    assert by_hand.fed_delta > by_hand.delta > 1
+    assert by_hand.own_delta > 1
+
+
 def residual(branch: Callable[[nn.Module, Tensor], Tensor], **layers: nn.Module) -> Survey:
     return look(
         lambda m, x: m.fc(torch.relu(m.bn(x + branch(m, x))).mean((2, 3))),

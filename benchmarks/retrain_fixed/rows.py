@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from dropout_lint.terms import nearness
 from dropout_lint.words import severity_of_shift
 
 from .subjects import Subject
@@ -51,7 +52,7 @@ def mean(values: Sequence[float]) -> Mean:
 
 def farthest(deltas: Sequence[float | None]) -> float:
     """The Δ that is farthest from 1, as a ratio; above 1 it counts as its inverse."""
-    return min((min(d, 1 / d) for d in deltas if d), default=1.0)
+    return min((nearness(d) for d in deltas if d), default=1.0)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropout_lint.errors import MeasureError
 from dropout_lint.measurement.predicted import predicted_deltas
+from dropout_lint.terms import shift_ratio
 
 if TYPE_CHECKING:
     from dropout_lint.measurement.shift import Shift
@@ -59,7 +60,7 @@ def plot(
         )
     deltas = predicted_deltas(predicted)
     pairs = [
-        (place, max(deltas[name], 1 / deltas[name]))
+        (place, shift_ratio(deltas[name]))
         for place, name in zip(places, names, strict=True)
         if deltas.get(name, 0) > 0
     ]
@@ -92,5 +93,5 @@ def _line(axes: Any, pairs: Sequence[tuple[int, float]], **style: object) -> Non
 def _ratio_bounds(interval: tuple[float, float] | None) -> tuple[float, float]:
     """The range of max(Δ, 1/Δ) while Δ runs over the interval."""
     low, high = interval or (1.0, 1.0)
-    ends = [max(end, 1 / end) for end in (max(low, 1e-6), max(high, 1e-6))]
+    ends = [shift_ratio(max(end, 1e-6)) for end in (low, high)]
     return (1.0 if low <= 1 <= high else min(ends)), max(ends)

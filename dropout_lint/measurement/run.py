@@ -25,6 +25,7 @@ from dropout_lint.measurement.record import Listened
 from dropout_lint.measurement.session import Passes, Progress, Session
 from dropout_lint.measurement.shift import NormMeasurement, Shift
 from dropout_lint.measurement.switches import FunctionalDropouts, functional_switches, module_switches
+from dropout_lint.terms import shift_ratio
 
 TOLERANCE = 0.01
 
@@ -292,7 +293,7 @@ def _stale(norms: list[Listened], measured: list[NormMeasurement], stored: froze
             if not 0.5 <= ratio <= 2:
                 off[norm.name] = ratio
     if off:
-        worst = max(off, key=lambda name: max(off[name], 1 / max(off[name], 1e-30)))
+        worst = max(off, key=lambda name: shift_ratio(max(off[name], 1e-30)))
         yield (
             f"the stored variance of {len(off)} norms is more than a factor 2 from what train mode shows"
             f" (worst: {worst}, {off[worst]:.3g} times): the batches do not look like the training data, or"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dropout_lint.guard.arguments import check_whole
 from dropout_lint.measurement.plot import plot
+from dropout_lint.terms import shift_ratio
 from dropout_lint.words import sparkline
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class NormMeasurement:
     @property
     def shift_ratio(self) -> float:
         """max(Δ, 1/Δ) (Li et al. 2019, Sec. 4); 1 is no shift."""
-        return max(self.delta, 1 / self.delta)
+        return shift_ratio(self.delta)
 
     @property
     def interval(self) -> tuple[float, float] | None:

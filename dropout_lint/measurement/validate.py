@@ -13,6 +13,7 @@ from dropout_lint.measurement.predicted import predicted_deltas
 from dropout_lint.measurement.ranks import Ranks
 from dropout_lint.measurement.run import measure
 from dropout_lint.measurement.shift import Shift
+from dropout_lint.terms import shift_ratio
 
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import Prediction
@@ -39,7 +40,7 @@ class NormComparison:
     @property
     def shift_ratio(self) -> float:
         """max(Δ, 1/Δ) before the fix; 1 where it was not measured."""
-        return 1.0 if self.before is None else max(self.before, 1 / self.before)
+        return 1.0 if self.before is None else shift_ratio(self.before)
 
     @property
     def error(self) -> float | None:

@@ -20,7 +20,7 @@ from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.probe import AT_MOST, Seen, probe
 from dropout_lint.prediction.shifts import NormShift, Prediction
 from dropout_lint.prediction.unknown import blind_norms, causes_at, with_unknowns
-from dropout_lint.terms import NOT_FINITE, Basis
+from dropout_lint.terms import NOT_FINITE, Basis, nearness
 from dropout_lint.trace.traced import NormSite, Trace
 
 
@@ -242,6 +242,7 @@ def _fed(site: NormSite, ledger: Ledger, shares: Mapping[str, float]) -> dict[st
         return found
     deltas, parts = (values.tolist() for values in ledger.fed[site.node])
     for drop, delta, part in zip(ledger.dropouts, deltas, parts, strict=True):
-        if drop.name in shares and (drop.name not in found or delta < found[drop.name][0]):
+        most = found.get(drop.name)
+        if drop.name in shares and (most is None or nearness(delta) < nearness(most[0])):
             found[drop.name] = delta, part
     return found

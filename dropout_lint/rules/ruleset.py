@@ -330,8 +330,9 @@ def _shift(facts: Facts, threshold: float) -> str:
     low, high = facts.delta_low, facts.delta_high
     interval = None if low is None or high is None else (low, high)
     text = f"Δ = {with_interval(facts.delta, interval)}"
-    if facts.delta is not None and facts.fed_delta is not None and facts.delta - facts.fed_delta >= APART:
-        return f"{text}, {facts.fed_delta:.2f} on the channels that it feeds"
+    fed = facts.fed_delta
+    if facts.delta is not None and fed is not None and abs(facts.delta - fed) >= APART:
+        return f"{text}, {fed:.2f} on the channels that it feeds"
     ends = interval or (0.0, 0.0)
     reaches = ends[0] < 1 < ends[1] or max(nearness(end) for end in ends) >= threshold
     unsure = facts.delta is not None and nearness(facts.delta) < threshold and reaches

@@ -48,7 +48,7 @@ class Facts:
         delta_low: lower end of the interval that Δ lies in nine times in ten, where only shapes are known.
         delta_high: its upper end.
         delta_initial: Δ with the weights of the start; None with a trained checkpoint.
-        share: this dropout's share of the shortfall 1 − Δ there.
+        share: this dropout's share of the shortfall 1 − Δ there, or of what Δ is above 1.
         fed_delta: with no weight layer between, Δ on the channels that this dropout feeds: its own part of a
             concat; otherwise delta.
         own_delta: Δ that this share alone would leave there, delta^share: dropouts in series multiply. With

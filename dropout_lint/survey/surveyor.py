@@ -20,6 +20,7 @@ from dropout_lint.survey.initialisation import is_plain
 from dropout_lint.survey.placements import Placement, Survey
 from dropout_lint.survey.positions import position_in_branch
 from dropout_lint.survey.reach import Reach, Way
+from dropout_lint.terms import nearness
 from dropout_lint.trace.traced import DropoutSite, NormSite, Trace, UnusedDropout, module_of, shape_of
 
 SAME_MEAN = 0.02
@@ -262,8 +263,8 @@ class Surveyor:
         own = delta**share if shift.shares else None
         if weights == 0 and site.name in shift.fed and own is not None:
             fed, part = shift.fed[site.name]
-            if fed < delta:
-                delta, own = fed, min(own, max(fed, 0.0) ** part)
+            if nearness(fed) < nearness(delta):
+                delta, own = fed, min(own, max(fed, 0.0) ** part, key=nearness)
         return {**of_shift(shift), "share": share, "fed_delta": delta, "own_delta": own}
 
 

@@ -12,7 +12,7 @@ from dropout_lint.fixes.plan.steps import OWN_PLACE, Action, Anchor, Step
 from dropout_lint.rules.findings import Finding
 from dropout_lint.terms import nearness
 from dropout_lint.trace.traced import DropoutSite
-from dropout_lint.words import count, listed, severity_of_shift
+from dropout_lint.words import count, listed, numbered, severity_of_shift
 
 PLACES = {
     "P6": "after the branch's last norm and before its last weight layer; Kim et al. 2023, Guideline 1",
@@ -90,9 +90,9 @@ def taken_place(anchor: Anchor, sites: Sequence[DropoutSite]) -> str:
             f"{_before(anchor)}) is for one dropout"
         )
     names = list(dict.fromkeys(site.name for site in sites))
-    shown = names if len(names) < 5 else [*names[:3], f"{len(names) - 3} more"]
+    shown = listed(names) if len(names) < 5 else numbered(names, 3)
     return (
-        f"{listed(shown)} have weight layers between them, and their place ({anchor.place}, before "
+        f"{shown} have weight layers between them, and their place ({anchor.place}, before "
         f"{_before(anchor)}) is for one dropout"
     )
 
