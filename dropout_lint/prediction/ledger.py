@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from dropout_lint.graph.operations import Kind, name_of, named
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
-from dropout_lint.prediction.abreast import Apart, Each, OfOne, abreast, everywhere
+from dropout_lint.prediction.abreast import OfOne
+from dropout_lint.prediction.at_norms import blame, note_removals, record
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
+from dropout_lint.prediction.evaluation import worked_out
 from dropout_lint.prediction.expected import Training, Trainings
-from dropout_lint.prediction.ops import Call, Ledger, Parameter, find_function, function_name
+from dropout_lint.prediction.ops import Call, Ledger, Parameter, function_name
 from dropout_lint.prediction.ops.base import (
-    NoRule,
-    Transfer,
     first_shape,
-    takes_several,
-    transfer_of,
 )
-from dropout_lint.prediction.ops.dropout import drop
-from dropout_lint.prediction.ops.filters import note_filter
-from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.norm import calibrated
-from dropout_lint.prediction.ops.one_tensor import as_one_function
-from dropout_lint.prediction.ops.sampled import by_samples, constant_of
-from dropout_lint.prediction.ops.samples import Unrunnable
-from dropout_lint.prediction.ops.together import is_complex, reads_complex
-from dropout_lint.prediction.parts import quotient, replace
-from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.removal import Removal, follow
+from dropout_lint.prediction.ops.sampled import constant_of
+from dropout_lint.prediction.parts import replace
 from dropout_lint.prediction.state import LAGS, State, constant, fresh
-from dropout_lint.trace.draws import is_random
-from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, given_for, module_of
+from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo, Trace, module_of
 
 DECAY = 5.0
 """Assumed correlation of an input's values at a distance of r times its size, e^{-DECAY·r}; as in natural
@@ -52,14 +37,10 @@ INPUT_ENERGY_VARIANCE = 0.4
 keep, by trained weights or not (Wainwright & Simoncelli 2000, scale mixtures of Gaussians).
 """
 FILLS = ("zeros", "ones", "full", "empty", "rand", "randn", "tensor")
-RAISE = "DROPOUT_LINT_RAISE"
-"""Where this variable is set, as the tests do, a fault in a transfer function ends the prediction."""
 SHAPE_ALONE = frozenset(
     {*(f"{name}_like" for name in FILLS), *(f"new_{name}" for name in FILLS), "size", "dim", "numel"}
 )
 """Operations that read a tensor's shape and none of its values."""
-LEAST_CAUSE = 0.01
-"""Least part of a dropout's noise that counts as its share, even where its removal would lower Δ."""
 INPUT_CHANNEL_CORRELATION = 0.8
 """Assumed squared correlation between an image's colour channels."""
 MOST_COLOURS = 4
@@ -97,8 +78,8 @@ class Walk:
                 _carry(node, self.ledger)
                 first = call.of(self.ledger.first)
                 if node in self.ledger.norms:
-                    _blame(first, removals)
-                _follow(first, removals)
+                    blame(first, removals)
+                note_removals(first, removals)
         self.shares = True
         return self
 
@@ -215,20 +196,20 @@ def _walk(
         first = call.of(ledger.first) if shares else call
         if node in ledger.norms:
             for one in ledger.singles or (ledger,):
-                _record(call.of(one), one)
+                record(call.of(one), one)
             if shares:
-                _blame(first, removals)
+                blame(first, removals)
         folded = constant_of(call)
-        result = _worked_out(call) if folded is None else folded
+        result = worked_out(call) if folded is None else folded
         env[node], calls[node] = result, call
         if node in ledger.measured and isinstance(result, State):
             for changed in _recalibrated(node, calls, env, ledger):
                 if shares:
-                    _follow(calls[changed], removals)
+                    note_removals(calls[changed], removals)
             mean, variance = ledger.measured[node]
             env[node] = calibrated(env[node].on(1, len(mean)), mean, variance)
         if shares:
-            _follow(first, removals)
+            note_removals(first, removals)
         if node in ledger.norms:
             yield node
 
@@ -300,114 +281,6 @@ def _call(node: fx.Node, env: Mapping[fx.Node, Any], trace: Trace, ledger: Ledge
     return Call(node, name, args, kwargs, module, value, ledger)
 
 
-def _worked_out(call: Call) -> Any:
-    """What the operation makes of its arguments, for all trainings: at once where it takes them abreast."""
-    if not call.ledger.singles:
-        return _evaluate(call)
-    if _takes_several(call):
-        with suppress(Apart):
-            return _evaluate(call)
-    singles = call.ledger.singles
-    taken = [one.results for one in singles if isinstance(one.results, OfOne)]
-    return abreast([_evaluate(call.of(one)) for one in singles], taken)
-
-
-def _takes_several(call: Call) -> bool:
-    drops = call.node in call.ledger.sites or call.node in call.ledger.silent
-    apart = any(isinstance(call.ledger.results.get(node), Each) for node in call.node.all_input_nodes)
-    return not apart and (drops or takes_several(_transfer(call)))
-
-
-def _transfer(call: Call) -> Transfer | None:
-    """The rule of an operation; of a norm that the table does not have, that of its family."""
-    node, norms = call.node, call.ledger.norms
-    found = None if is_complex(node) or reads_complex(call) else transfer_of(call)
-    if found is None and node in norms:
-        return find_function("batch_norm" if "batch" in norms[node].spec.family else "layer_norm")
-    return found
-
-
-def _evaluate(call: Call) -> Any:
-    """What the operation makes of its arguments' states."""
-    node, ledger = call.node, call.ledger
-    if node in ledger.sites:
-        row = ledger.sites[node]
-        site = ledger.dropouts[row]
-        x, spec = _dropped(call, site), site.spec.at(call.shape)
-        ledger.at_dropout[node] = x
-        over = spec.shared_over(x.axis, call.shape)
-        if over is None:
-            _say(
-                ledger.unknown,
-                node,
-                f"{_line(call)}{call.name} (its mask is shared by samples, or by some positions)",
-            )
-        elif _dropped_before(row, x, ledger):
-            _say(ledger.unknown, node, f"{_line(call)}{call.name} (its mask has dropped this before)")
-        elif _moves_whole_batches(call, x):
-            _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
-        ledger.meet(row, over or "element")
-        return drop(x, spec, row, over or "element")
-    if node in ledger.silent:
-        return call.x
-    note_filter(call)
-    transfer = _transfer(call)
-    if transfer is None:
-        # a draw has no data in it; where it makes a mask, the product with it is the dropout
-        return constant(0.0, len(ledger.dropouts)) if is_random(node) else _without_rule(call)
-    try:
-        whole = as_one_function(call)
-        return transfer(call) if whole is None else whole
-    except NoRule:
-        return _without_rule(call)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        # a fault of the rule: it must not end a user's prediction, nor pass for a figure
-        if os.environ.get(RAISE):
-            raise
-        return _without_rule(call)
-
-
-MOST_DROPPED_BEFORE = 0.05
-"""Least part of a variance that the same draw has caused before, and no weights have turned about since, of
-which a second mask of that draw is not independent.
-"""
-
-
-def _dropped_before(row: int, x: State, ledger: Ledger) -> bool:
-    """Whether a mask by hand drops what an earlier mask of the same draws has dropped."""
-    sources = set(ledger.dropouts[row].sources)
-    if not sources:
-        return False
-    others = [
-        r for r, site in enumerate(ledger.dropouts) if r != row and not sources.isdisjoint(site.sources)
-    ]
-    before = (x.noise * (1 - x.shared_by_channels))[..., others, :].sum(-2)
-    return everywhere(x, before @ x.counts > MOST_DROPPED_BEFORE * (x.train_var @ x.counts))
-
-
-def _moves_whole_batches(call: Call, x: State) -> bool:
-    """Whether a dropout drops entries of a vector that all samples share, and that is not only multiplied:
-    added, its noise moves the mean of a batch, which is no variance within it (`_within_batches`).
-    """
-    long = sum(size > 1 for size in call.shape)
-    fixed = not x.t_var.any() and not x.var.any()
-    scales = all(Kind.MULTIPLY in named(name_of(user)) for user in call.node.users)
-    return long <= 1 and fixed and not scales
-
-
-def _line(call: Call) -> str:
-    place = call.node.meta.get("call")
-    return f"{Path(place.file).name}:{place.line} " if place is not None else ""
-
-
-def _dropped(call: Call, site: DropoutSite) -> State:
-    """What a dropout drops: its input, of a mask that is written by hand the other factor."""
-    if not site.operand:
-        return call.x
-    given = given_for(call.node.all_input_nodes[site.operand], call.node, call.args, call.kwargs)
-    return call.x if given is None else call.state(given)
-
-
 def _part(node: fx.Node, env: Mapping[fx.Node, Any], value: Any) -> Any:
     """`value`, or what was worked out for a container or object inside another."""
     name = function_name(node.target)
@@ -464,70 +337,6 @@ def _input(value: Any, rows: int) -> Any:
     return replace(state, channel_correlation=INPUT_CHANNEL_CORRELATION) if colours else state
 
 
-def _follow(call: Call, removals: dict[fx.Node, Any]) -> None:
-    """Note what removals change at the result of a node, where several dropouts are to be told apart."""
-    ledger = call.ledger
-    if len(ledger.dropouts) <= 1 or not ledger.shifting:
-        return
-    try:
-        removal = follow(call, ledger.results[call.node], removals, ledger.results)
-    except (ArithmeticError, IndexError, TypeError, ValueError):  # as with a transfer function: Δ stands
-        if os.environ.get(RAISE):
-            raise
-        ledger.rough(call.node, f"shares at {call.name}")
-        return
-    if removal:
-        removals[call.node] = removal
-
-
-def _record(call: Call, ledger: Ledger) -> None:
-    """Note a norm's Δ, and the noise that each dropout makes there."""
-    x = call.x
-    ledger.noise_at[call.node] = noise = x.noise @ x.counts
-    ledger.shifts[call.node] = (_within_batches(x, ledger).delta, noise)
-
-
-def _blame(call: Call, removals: Mapping[fx.Node, Any]) -> None:
-    """Note how much the removal of each dropout would raise a norm's Δ, up to a common factor."""
-    x, ledger = call.x, call.ledger
-    delta, noise = ledger.shifts[call.node]
-    ledger.fed[call.node] = _on_fed_channels(_within_batches(x, ledger))
-    removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
-    if isinstance(removal, Removal) and removal.seen.state is x:
-        least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)
-        raised = removal.raised if delta < 1 else noise
-        causes = np.where(noise > 0, np.maximum(raised, least), 0.0)
-        ledger.shifts[call.node] = (delta, causes)
-
-
-def _within_batches(x: State, ledger: Ledger) -> State:
-    """`x` as a norm sees it that normalises by the batch: a mask that whole batches share moves the mean of a
-    batch, which is no variance within it.
-    """
-    rows = ledger.batch_wide
-    if not rows:
-        return x
-    if x.components > 1 and x.source in rows:
-        between = x.prob @ ((x.mean - x.train_mean) ** 2 + (x.dev - x.train_dev) ** 2)
-    else:
-        between = (x.sample_mask_slopes[rows] ** 2).sum(0)
-    x = x.collapse()
-    return replace(x, var=np.maximum(x.var - between, 0.0))
-
-
-def _on_fed_channels(x: State) -> tuple[Array, Array]:
-    """(S,) Δ on the channels that each dropout's noise reaches, and its share of the noise there.
-
-    Beside a concat's other parts a dropout's own channels are few, whatever it does to them.
-    """
-    train = x.train_var
-    reached = ((x.noise > LEAST_CAUSE * train) & (train > 0)) * x.counts
-    total = reached @ train
-    delta = quotient(reached @ x.t_var, total, 1.0)
-    noise, all_noise = (reached * x.noise).sum(1), reached @ x.noise.sum(0)
-    return delta, quotient(noise, all_noise)
-
-
 def _carry(node: fx.Node, ledger: Ledger) -> None:
     """What is said of a node's inputs holds of the node as well, if it takes values from them."""
     if function_name(node.target) in SHAPE_ALONE or isinstance(node.meta.get("value"), (int, torch.Size)):
@@ -536,47 +345,3 @@ def _carry(node: fx.Node, ledger: Ledger) -> None:
         of_all = frozenset[str]().union(*(said.get(source, ()) for source in node.all_input_nodes))
         if of_all:
             said[node] = said.get(node, of_all) | of_all
-
-
-def _without_rule(call: Call) -> Any:
-    """An operation without a rule is run on samples; where that fails, the noise behind it is unknown.
-
-    Complex numbers are worked out where something else is made of them.
-    """
-    if call.ledger.singles:
-        raise Apart
-    ledger, states = call.ledger, call.states()
-    if is_complex(call.node):
-        return _passed(call, states)
-    known = code(call)
-    if known is not None:
-        return known
-    try:
-        return by_samples(call)
-    except Unrunnable as error:
-        if call.node in ledger.noisy and not _is_clean(call):
-            _say(ledger.unknown, call.node, f"{_line(call)}{call.name} ({error})")
-        return _passed(call, states)
-
-
-def _is_clean(call: Call) -> bool:
-    """Whether all that a call reads was worked out and holds no noise: dropped values may be overwritten."""
-    given = [call.ledger.results.get(node) for node in call.node.all_input_nodes]
-    return bool(given) and all(isinstance(value, State) and not value.noise.any() for value in given)
-
-
-def _say(said: dict[fx.Node, frozenset[str]], node: fx.Node, what: str) -> None:
-    said[node] = said.get(node, frozenset()) | {what}
-
-
-def _passed(call: Call, states: Sequence[State]) -> Any:
-    """The moments of the loudest argument, in the result's shape."""
-    if not states:
-        rows = len(call.ledger.dropouts)
-        return constant(0.0, rows) if not isinstance(call.value, (tuple, list)) else call.value
-    x = max(states, key=lambda s: float(s.noise.sum())).collapse()
-    shape = call.shape
-    if shape and not (x.axis < len(shape) and shape[x.axis] == x.channels):
-        axis = min(max(x.axis, 0), len(shape) - 1)
-        x = x.on(axis, shape[axis])
-    return tuple(x for _ in call.value) if isinstance(call.value, (tuple, list)) else x

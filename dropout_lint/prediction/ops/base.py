@@ -28,6 +28,8 @@ class NoRule(Exception):
     """A transfer function does not know what it was given: the operation is run on samples instead."""
 
 
+RAISE = "DROPOUT_LINT_RAISE"
+"""Where this variable is set, as the tests do, a fault in a transfer function ends the prediction."""
 Transfer = Callable[["Call"], Any]
 _SEVERAL: set[Transfer] = set()
 _FUNCTIONS: dict[str, Transfer] = {}
