@@ -1,47 +1,50 @@
 """Layer, RMS or group norm between a dropout and a batch norm: Δ of trained networks, expected and measured.
 
-    python -m benchmarks.per_sample_norms        six minutes of one core
+    python -m benchmarks.per_sample_norms        six minutes of one core, and what was trained is kept
 
 Such a norm divides by what it sees, in either mode, so it makes what dropout leaves of the data in training
 as loud as all of it is in test mode. Weights and pools behind it add up the data and not the noise: Δ is
-above 1. Each network learns what a random function makes of smooth sequences, or of vectors; then Δ is
-measured as in `benchmarks.prediction`. No constant of the prediction was chosen by these networks.
+above 1. Each network learns what a random function makes of sequences, or of vectors; it is trained, measured
+and judged as in `benchmarks.prediction`. No constant of the prediction was chosen by these networks.
 
 It writes benchmarks/results/per-sample-norms.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import dropout_lint as dl
-
-from .prediction.settings import Data
-from .prediction.truth import behind, measured
+from .prediction.judged import Judged, judge
+from .prediction.settings import Data, Network, settings
 
 PAGE = Path(__file__).parent / "results" / "per-sample-norms.md"
-ROWS, STEPS, BATCH = 3000, 500, 64
-LENGTH, FEATURES, WIDTH = 10, 16, 32
+CACHE = Path(__file__).parent / "prediction" / "cache" / "per-sample-norms"
+ROWS, LENGTH, FEATURES, WIDTH = 3000, 10, 16, 32
 
 
 def sequences() -> Data:
     """(N, L, C) walks that forget where they were, and which of three random readings of each is largest."""
-    steps = torch.randn(ROWS, LENGTH, FEATURES)
+    draw = torch.Generator().manual_seed(5)
+    steps = torch.randn(ROWS, LENGTH, FEATURES, generator=draw)
     for place in range(1, LENGTH):
         steps[:, place] = 0.7 * steps[:, place - 1] + 0.714 * steps[:, place]
-    readings = steps @ torch.randn(FEATURES, 3)
+    readings = steps @ torch.randn(FEATURES, 3, generator=draw)
     return Data((steps,), (readings.mean(1) + readings[:, :5].amax(1) / 2).argmax(1))
 
 
 def vectors() -> Data:
     """(N, C) normals, and the class that a random network of two layers gives each."""
-    x = torch.randn(ROWS, FEATURES)
-    return Data((x,), (torch.tanh(x @ torch.randn(FEATURES, 64)) @ torch.randn(64, 5)).argmax(1))
+    draw = torch.Generator().manual_seed(5)
+    x, first, last = (
+        torch.randn(*sizes, generator=draw) for sizes in ((ROWS, FEATURES), (FEATURES, 64), (64, 5))
+    )
+    return Data((x,), (torch.tanh(x @ first) @ last).argmax(1))
 
 
 class Plain(nn.Module):
@@ -139,66 +142,70 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(4, channels)
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
-    "layer norm, p = 0.2": (lambda: Plain(0.2), vectors),
-    "layer norm, p = 0.5": (lambda: Plain(0.5), vectors),
-    "RMS norm, p = 0.3": (lambda: Plain(0.3, nn.RMSNorm), vectors),
-    "group norm, p = 0.3": (lambda: Plain(0.3, group_norm), vectors),
-    "encoder, post-norm, p = 0.2": (lambda: Encoder(0.2, first=False), sequences),
-    "encoder, pre-norm, p = 0.2": (lambda: Encoder(0.2, first=True), sequences),
-    "Conformer, p = 0.1": (lambda: Conformer(0.1), sequences),
-    "Conformer, p = 0.2": (lambda: Conformer(0.2), sequences),
-    "Conformer, p = 0.4": (lambda: Conformer(0.4), sequences),
-}
+def _network(
+    name: str, build: Callable[[float], nn.Module], data: Callable[[], Data], *ratios: float
+) -> Network:
+    """Eleven epochs of AdamW."""
+    return Network(
+        name,
+        "a norm of each sample before a batch norm",
+        lambda _, p: build(p),
+        data,
+        "adamw",
+        rate=2e-3,
+        epochs=11,
+        settings=tuple(("Dropout", p) for p in ratios),
+        decay=0.01,
+        seen=4 * ROWS,
+    )
 
 
-def rows() -> Iterator[tuple[str, str, float, float, tuple[float, float], float, float]]:
-    """Network, norm, Δ measured when trained, expected, its interval, from the checkpoint, of the start."""
-    for name, (build, data) in NETWORKS.items():
-        torch.manual_seed(0)
-        model, known = build(), data()
-        few = tuple(x[:BATCH] for x in known.inputs)
-        expected = {shift.norm: shift for shift in dl.lint(model, few).predictions}
-        optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
-        for _ in range(STEPS):
-            inputs, labels = known.rows(torch.randint(ROWS, (BATCH,)))
-            optimiser.zero_grad()
-            F.cross_entropy(model(*inputs), labels).backward()
-            optimiser.step()
-        truth, _ = measured(model, known, behind(model, known), 4 * ROWS)
-        trained = {shift.norm: shift for shift in dl.lint(model, few).predictions}
-        for norm, delta in truth.items():
-            shift, after = expected[norm], trained[norm].delta
-            assert shift.delta is not None and shift.interval is not None
-            assert shift.delta_initial is not None and after is not None
-            yield name, norm, delta, shift.delta, shift.interval, after, shift.delta_initial
+NETWORKS = (
+    _network("layer norm", Plain, vectors, 0.2, 0.5),
+    _network("RMS norm", lambda p: Plain(p, nn.RMSNorm), vectors, 0.3),
+    _network("group norm", lambda p: Plain(p, group_norm), vectors, 0.3),
+    _network("encoder, post-norm", lambda p: Encoder(p, first=False), sequences, 0.2),
+    _network("encoder, pre-norm", lambda p: Encoder(p, first=True), sequences, 0.2),
+    _network("Conformer", Conformer, sequences, 0.1, 0.2, 0.4),
+)
 
 
-def main() -> None:
-    """Train, measure, and write the page."""
-    torch.set_num_threads(1)
-    lines, off, inside = list[str](), list[float](), list[bool]()
-    for name, norm, truth, delta, (low, high), after, start in rows():
-        off.append(abs(delta - truth))
-        inside.append(low <= truth <= high)
-        figures = f"{truth:.2f} | {delta:.2f} ({low:.2f}–{high:.2f}) | {after:.2f} | {start:.2f}"
-        line = f"| {name} | `{norm}` | {figures} |"
-        print(line, flush=True)
-        lines.append(line)
-    text = f"""# A norm of each sample before a batch norm
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and measure what the cache lacks, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps trained networks")
+    cache = parser.parse_args(argv).cache
+    rows = [row for setting in settings(NETWORKS) for row in judge(setting, cache)]
+    expected = [row for row in rows if row.basis == "weights"]
+    of: dict[tuple[str, str], dict[str, Judged]] = {}
+    for row in rows:
+        of.setdefault((f"{row.network}, p = {row.p:g}", row.norm), {})[row.basis] = row
+    PAGE.write_text(
+        f"""# A norm of each sample before a batch norm
 
 `python -m benchmarks.per_sample_norms`, torch {torch.__version__}.
 
 Layer, RMS and group norm make what dropout leaves of the data as loud as it was. What follows adds up the
 data and not the noise, so that a batch norm behind sees more variance in test mode than in training: Δ is
-above 1. Networks learn for {STEPS} steps; no constant of the prediction was chosen by them. Mean error of
-what is expected from untrained weights: {sum(off) / len(off):.3f}; in the interval: {sum(inside)} of
-{len(inside)}.
+above 1. No constant of the prediction was chosen by these networks. Mean error of what is expected from
+untrained weights: {sum(row.error for row in expected) / len(expected):.3f}; in the interval:
+{sum(row.low <= row.true <= row.high for row in expected)} of {len(expected)}.
 
-| network | batch norm | Δ measured, trained | expected after training | from the checkpoint | of the start |
-|---|---|---|---|---|---|
+| network | batch norm | Δ, trained | expected | from the checkpoint | of the start | predicted |
+|---|---|---|---|---|---|---|
 """
-    PAGE.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+        + "".join(f"| {name} | `{norm}` | {_figures(found)} |\n" for (name, norm), found in of.items()),
+        encoding="utf-8",
+    )
+
+
+def _figures(found: dict[str, Judged]) -> str:
+    """The cells of one norm, by basis."""
+    known, expected, start = found["checkpoint"], found["weights"], found["initial"]
+    trained = f"{known.true:.2f} | {expected.predicted:.2f} ({expected.low:.2f}–{expected.high:.2f})"
+    return f"{trained} | {known.predicted:.2f} | {start.true:.2f} | {start.predicted:.2f}"
 
 
 if __name__ == "__main__":
