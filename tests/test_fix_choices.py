@@ -255,3 +255,33 @@ def test_a_dense_layer_keeps_both_of_its_dropouts() -> None:
     }
     assert worst(fixed.after) > worst(fixed.before)
     assert not fix_graph(analyse(fixed.model, Inputs((torch.randn(4, 6, 8, 8),)))).applied
+
+
+class BesideAMaskByHand(nn.Module):
+    """Two blocks that drop before their norm; what the second drops is written by hand, and stays."""
+
+    def __init__(self, p: float, by_hand: float) -> None:
+        super().__init__()
+        self.conv1, self.drop, self.bn1 = nn.Conv2d(3, 16, 3, padding=1), nn.Dropout(p), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.fc, self.p = nn.Linear(16, 4), by_hand
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv2(self.bn1(self.drop(self.conv1(x))).relu())
+        if self.training:
+            y = y * torch.empty_like(y).bernoulli_(1 - self.p) / (1 - self.p)
+        return self.fc(self.bn2(y).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("p", "by_hand", "moved"),
+    [(0.3, 0.3, False), (0.5, 0.1, True), (0.1, 0.3, True)],
+    ids=["the worst norm that it shifts stays", "that one comes nearer", "it hardly shifts that one"],
+)
+def test_a_dropout_moves_where_the_worst_norm_that_it_shifts_comes_nearer(
+    p: float, by_hand: float, moved: bool
+) -> None:
+    fixed = fix_graph(analyse_trace(of(BesideAMaskByHand(p, by_hand), 4, 3, 12, 12)))
+    assert [item.action for item in fixed.applied] == ["move"] * moved
+    left = {item.dropout: item.reason for item in fixed.skipped}["drop"]
+    assert left.startswith("bn2, the worst norm that its noise shifts, would stay at Δ 0.6") is not moved

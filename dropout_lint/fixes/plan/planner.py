@@ -25,6 +25,7 @@ from dropout_lint.fixes.plan.words import (
     BETTER_OFF,
     MILDER,
     advice_for,
+    held_by_others,
     not_worth_it,
     nothing_would,
     titled,
@@ -154,7 +155,9 @@ class Planner:
         return outcome
 
     def _without_what_gains_little(self, outcome: Outcome) -> tuple[Outcome, dict[fx.Node, str]]:
-        """Take back what does not bring the worst norm of its findings nearer, and say so."""
+        """Take back what does not bring the worst norm of its findings nearer, or of those that the noise of
+        its dropout shifts by itself, and say so.
+        """
         too_little: dict[fx.Node, str] = {}
         before = self.trials.deltas(())
         for _ in range(ROUNDS):
@@ -165,11 +168,12 @@ class Planner:
                 known = self._known(step, before, outcome.deltas)
                 if step.action == "repair" or not (known or worse):
                     continue
-                old, new = (_worst(deltas[name] for name in known) for deltas in (before, outcome.deltas))
-                if nearness(old) < self.threshold and nearness(new) < min(
-                    nearness(old) + WORTH, self.threshold
-                ):
-                    found[step.site.node] = not_worth_it(old, new)
+                reached = self._reached(step, outcome.deltas)
+                if (gain := self._too_little(known, before, outcome.deltas)) is not None:
+                    found[step.site.node] = not_worth_it(*gain)
+                elif (gain := self._too_little(reached, before, outcome.deltas)) is not None:
+                    norm = min(reached, key=lambda name: nearness(outcome.deltas[name]))
+                    found[step.site.node] = held_by_others(reached[norm], *gain)
                 elif worse:
                     found[step.site.node] = not_worth_it(*worst)
             if not found:
@@ -191,6 +195,25 @@ class Planner:
             if known and nearness(old) >= self.threshold:
                 found[step.site.node] = not_worth_it(old, new)
         return found
+
+    def _too_little(
+        self, names: Iterable[str], before: Mapping[str, float], after: Mapping[str, float]
+    ) -> tuple[float, float] | None:
+        """The worst Δ of some norms before and after, where it counts and does not come nearer by enough."""
+        old, new = (_worst(deltas[name] for name in names) for deltas in (before, after))
+        enough = min(nearness(old) + WORTH, self.threshold)
+        return (old, new) if nearness(old) < self.threshold and nearness(new) < enough else None
+
+    def _reached(self, step: Step, after: Mapping[str, float]) -> dict[str, str]:
+        """The norms, by node, that a dropout alone would shift beyond the threshold where it is now."""
+        return {
+            shift.node: shift.norm
+            for shift in self.before.prediction.norms
+            if shift.shifts
+            and shift.delta is not None
+            and shift.node in after
+            and nearness(shift.delta) ** shift.shares.get(step.site.name, 0.0) < self.threshold
+        }
 
     def _known(self, step: Step, *deltas: Mapping[str, float]) -> list[str]:
         """The norms that the findings about a dropout speak of and that have a Δ, before and after."""

@@ -132,6 +132,14 @@ def not_worth_it(before: float, after: float) -> str:
     )
 
 
+def held_by_others(norm: str, before: float, after: float) -> str:
+    """Why a move is not made that helps the norm it was found at, and not the worst that its noise shifts."""
+    return (
+        f"{norm}, the worst norm that its noise shifts, would stay at Δ {before:.2f} → {after:.2f}, for what "
+        "else is in front of it"
+    )
+
+
 def _advice_for_rooted(site: DropoutSite) -> tuple[str, str]:
     """The same for a dropout that no step can take out."""
     if site.inside:
