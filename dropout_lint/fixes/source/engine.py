@@ -25,6 +25,7 @@ from dropout_lint.fixes.source.express import Expression
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.places import holder_of, new_place, old_key
 from dropout_lint.fixes.source.prover import Original, Proof, Prover, Question, shared
+from dropout_lint.fixes.source.readers import reader_notes
 from dropout_lint.fixes.source.users import other_users
 from dropout_lint.fixes.source.write import Change, write_all
 from dropout_lint.fixes.training import named_by
@@ -255,7 +256,7 @@ class _Search:
                 self.notes.append(
                     "a constructor stays, since other lines of its class still use the dropout (DL406)"
                 )
-            self.notes += expression.notes
+            self.notes += [*expression.notes, *reader_notes(self.flow, plan.steps)]
             self.notes += [f"{item} does nothing any more" for item in dead if not item.stored]
             if expression.uout.needs_us:
                 self.notes.append(NEEDS_US)

@@ -28,7 +28,6 @@ from dropout_lint.fixes.source.places import (
     users_at,
 )
 from dropout_lint.fixes.source.rates import Rates, Scope
-from dropout_lint.fixes.source.readers import reader_notes
 from dropout_lint.fixes.source.siblings import (
     Method,
     check_siblings,
@@ -133,7 +132,6 @@ class Expression:
         for edits in self.edits.values():
             erasing.pass_on(edits)
         leftovers.take_away_unused(self)
-        self.notes += reader_notes(self.steps)
         return {path: edits for path, edits in self.edits.items() if edits}
 
     def stays(self, site: DropoutSite) -> bool:

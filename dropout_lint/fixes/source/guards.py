@@ -58,8 +58,7 @@ def may_be_skipped(source: SourceFile, node: cst.CSTNode, call: cst.CSTNode) -> 
     found = lost_conditions(source, node, call)
     function = source.function(node)
     first, last = source.range_of(call).end.line, source.range_of(node).start.line
-    leaving = [] if function is None else nodes_in(function, cst.Return, cst.Continue, cst.Break)
-    for item in leaving:
+    for item in () if function is None else source.leaving(function):
         if first < source.range_of(item).start.line < last:
             here = conditions(source, node)
             tests = lost_conditions(source, item, call)

@@ -12,8 +12,6 @@ from dropout_lint.fixes.source.guards import read_names
 from dropout_lint.fixes.source.scopes import Binder
 from dropout_lint.fixes.source.syntax import SourceFile, Statement, nodes_in
 
-LEAVES = cst.Break, cst.Continue, cst.Return
-
 
 @dataclass(frozen=True)
 class Hoist:
@@ -45,7 +43,7 @@ def hoisted(source: SourceFile, call: cst.Call) -> Hoist | None:
     loop = None if block is None else source.parent(block)
     if line is None or not isinstance(block, cst.IndentedBlock) or not isinstance(loop, cst.For):
         return None
-    if loop.orelse is not None or block.body[-1] is not statement or nodes_in(loop, *LEAVES):
+    if loop.orelse is not None or block.body[-1] is not statement or source.leaving(loop):
         return None
     name = forward.whole_target(line, forward.choice_of(source, call))
     bound = Binder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import libcst as cst
@@ -20,41 +21,47 @@ def is_foreign(path: str) -> bool:
     return path.startswith("<") or is_installed(path)
 
 
-def own_path(location: Location | None) -> str:
-    """The file of a location.
-
-    Raises:
-        CannotExpress: the location is unknown, or in a file that is not the user's.
-    """
-    if location is None:
-        raise CannotExpress(
-            "the line that makes it is not known",
-            "use `dropout_lint.fix(model, inputs)`",
-        )
-    path = str(Path(location.file).resolve())
-    if is_foreign(path) or not Path(path).is_file():
-        name = Path(location.file).name
-        raise CannotExpress(
-            f"it is made in {name}, an installed package, which is never edited",
-            "use `dropout_lint.fix(model, inputs)`, or subclass the block with the change",
-        )
-    return path
+def own_file(name: str) -> str | None:
+    """The path of a file that may be edited; None where an installed package has it, or it is none."""
+    path = str(Path(name).resolve())
+    return None if is_foreign(path) or not Path(path).is_file() else path
 
 
 class Sources:
-    """The user's files, parsed once each."""
+    """The user's files, looked up and parsed once each."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.files: dict[str, SourceFile] = {}
+        self._own_file = cache(own_file)
 
-    def file(self, location: Location | None) -> SourceFile:
+    def own_path(self, location: Location | None) -> str:
         """The file of a location.
 
         Raises:
             CannotExpress: the location is unknown, or in a file that is not the user's.
         """
-        path = own_path(location)
+        if location is None:
+            raise CannotExpress(
+                "the line that makes it is not known",
+                "use `dropout_lint.fix(model, inputs)`",
+            )
+        path = self._own_file(location.file)
+        if path is None:
+            name = Path(location.file).name
+            raise CannotExpress(
+                f"it is made in {name}, an installed package, which is never edited",
+                "use `dropout_lint.fix(model, inputs)`, or subclass the block with the change",
+            )
+        return path
+
+    def file(self, location: Location | None) -> SourceFile:
+        """The file of a location, parsed.
+
+        Raises:
+            CannotExpress: the location is unknown, or in a file that is not the user's.
+        """
+        path = self.own_path(location)
         if path not in self.files:
             self.files[path] = SourceFile(Path(path))
         return self.files[path]
@@ -68,7 +75,7 @@ class Sources:
         first: CannotExpress | None = None
         for place in dict.fromkeys([made or site.node.meta.get("call"), site.node.meta.get("call")]):
             try:
-                own_path(place)
+                self.own_path(place)
             except CannotExpress as error:
                 first = first or error
             else:

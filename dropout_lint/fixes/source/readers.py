@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import fx
 
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.plan.words import target_name
-from dropout_lint.graph.ancestry import returns_tensor
+from dropout_lint.graph.ancestry import Ancestry, returns_tensor
 from dropout_lint.words import numbered
 
 
-def reader_notes(steps: Sequence[Step]) -> list[str]:
+def reader_notes(flow: Ancestry, steps: Sequence[Step]) -> list[str]:
     """Notes on the dropouts that move away from something that read their output."""
     lost: dict[str, list[str]] = {}
     for step in steps:
         if step.anchor is None or step.action not in ("move", "merge"):
             continue
-        for node in lost_readers(step):
+        for node in lost_readers(flow, step):
             lost.setdefault(step.site.name, []).append(
                 "the output" if node.op == "output" else target_name(node)
             )
@@ -32,40 +32,30 @@ def reader_notes(steps: Sequence[Step]) -> list[str]:
     ]
 
 
-def lost_readers(step: Step) -> list[fx.Node]:
+def lost_readers(flow: Ancestry, step: Step) -> list[fx.Node]:
     """The first nodes on each way from a dropout that neither lead to its new place nor come from there.
 
     What lies between the old place and the new one is meant to lose the noise; these lose it besides.
     """
     assert step.anchor is not None
-    into = step.into.node if step.into is not None else None
-    between = {step.site.node, *_reached([step.anchor.producer], lambda node: node.all_input_nodes)}
-    seen = _reached([*step.anchor.users, *([into] if into is not None else [])], _users)
-    found: dict[fx.Node, None] = {}
-    for node in _reached([step.site.node], _users):
-        if node not in between:
-            continue
-        for user in node.users:
-            if user not in between and user not in seen and _reads(user):
-                found[user] = None
+    site, producer = step.site.node, step.anchor.producer
+    there = [*step.anchor.users, *([] if step.into is None else [step.into.node])]
+    between = [
+        node
+        for node in flow.nodes[flow.index[site] : flow.index[producer] + 1]
+        if flow.reaches(site, node) and flow.reaches(node, producer)
+    ]
+    found = {
+        user: None
+        for node in between or [site]
+        for user in node.users
+        if _reads(user)
+        and not flow.reaches(user, producer)
+        and not any(flow.reaches(place, user) for place in there)
+    }
     return list(found)
 
 
 def _reads(node: fx.Node) -> bool:
     """Whether a node makes a tensor of what it reads, or hands it out; a shape carries no noise."""
     return node.op == "output" or returns_tensor(node)
-
-
-def _reached(nodes: Iterable[fx.Node], onwards: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
-    """Some nodes and all that are reached from them, one step being `onwards`."""
-    found, waiting = set(nodes), list(nodes)
-    while waiting:
-        for node in onwards(waiting.pop()):
-            if node not in found:
-                found.add(node)
-                waiting.append(node)
-    return found
-
-
-def _users(node: fx.Node) -> Iterable[fx.Node]:
-    return node.users

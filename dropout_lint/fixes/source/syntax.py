@@ -69,6 +69,7 @@ class SourceFile:
         self.module = self.wrapper.module
         self._positions = self.wrapper.resolve(PositionProvider)
         self._parents = dict(_held_in(self.module))
+        self._leaving: dict[cst.CSTNode, list[cst.CSTNode]] = {}
 
     # walking
 
@@ -101,6 +102,12 @@ class SourceFile:
         """The class that holds a node."""
         holder = self.up(node, cst.ClassDef)
         return holder if isinstance(holder, cst.ClassDef) else None
+
+    def leaving(self, tree: cst.CSTNode) -> list[cst.CSTNode]:
+        """What leaves a function or a loop early in a part of the file, in order."""
+        if tree not in self._leaving:
+            self._leaving[tree] = nodes_in(tree, cst.Return, cst.Continue, cst.Break)
+        return self._leaving[tree]
 
     def code(self, node: cst.CSTNode) -> str:
         """Source text of a node."""
