@@ -13,6 +13,11 @@ from dropout_lint.fixes.source.syntax import SourceFile, Statement
 from dropout_lint.fixes.source.vendor import UoutHome
 
 Change = Callable[[Any], Any]
+OPPOSITES: dict[type[cst.BaseCompOp], type[cst.BaseCompOp]] = {
+    one: other
+    for pair in ((cst.Is, cst.IsNot), (cst.Equal, cst.NotEqual), (cst.In, cst.NotIn))
+    for one, other in (pair, pair[::-1])
+}
 PRAGMA = re.compile(r"#\s*(noqa|type:|pragma|pylint|fmt:|ruff:|mypy:|nosec)")
 
 
@@ -276,9 +281,9 @@ def negated(test: cst.BaseExpression) -> cst.BaseExpression:
         return test.expression
     if isinstance(test, cst.Comparison) and len(test.comparisons) == 1:
         (target,) = test.comparisons
-        turned = cst.IsNot() if isinstance(target.operator, cst.Is) else cst.Is()
-        if isinstance(target.operator, (cst.Is, cst.IsNot)):
-            return test.with_changes(comparisons=[target.with_changes(operator=turned)])
+        turned = OPPOSITES.get(type(target.operator))
+        if turned is not None:
+            return test.with_changes(comparisons=[target.with_changes(operator=turned())])
     return cst.UnaryOperation(cst.Not(), in_parentheses(test))
 
 

@@ -186,7 +186,7 @@ class _Search:
         vendor_uout: see `fix_source`.
         barred: what did not go.
         tried: places that the dropouts of a line were kept to, or went to, and did not go.
-        refusals: what source said last about a dropout that was then kept to another place.
+        refusals: what source said first about a dropout that was then kept to another place.
         reasons: why a dropout is left, and what to do by hand, by its name.
         notes: why a dropout got another fix than the first choice.
     """
@@ -381,7 +381,7 @@ class _Search:
         self.tried.add(best)
         for site in sites:
             self.barred.places[site.node.name] = frozenset(key for _, key in ranks[best][site.node.name])
-            self.refusals[site.name] = error
+            self.refusals.setdefault(site.name, error)
         return True
 
     def _fail(self, plan: Plan, error: FixError) -> None:
@@ -400,7 +400,7 @@ class _Search:
         """What the plan leaves, with the reasons that the source gave."""
         first = {name: (error.reason, error.advice) for name, error in self.refusals.items()}
         done = {step.site.name for step in plan.steps}
-        reasons = {name: why for name, why in first.items() if name not in done} | self.reasons
+        reasons = self.reasons | {name: why for name, why in first.items() if name not in done}
         skipped = []
         for item in plan.skipped:
             reason = reasons.get(item.dropout or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,37 +42,54 @@ NAMED = 4
 """As many dropouts of one line are named; of more the first ones."""
 
 
-def partly_wrong(wrong: Sequence[DropoutSite], right: Sequence[DropoutSite]) -> CannotExpress:
-    """One expression makes several calls, of which some are wrong and others (`right`, if any) are not."""
+def partly_wrong(
+    wrong: Sequence[DropoutSite], right: Sequence[DropoutSite], fixed: Sequence[DropoutSite] = ()
+) -> CannotExpress:
+    """One expression makes several calls, of which some are wrong and others (`right`, if any) are not.
+
+    Args:
+        wrong: the calls that something was found about.
+        right: the others.
+        fixed: those of the wrong ones that have a fix.
+    """
     sites = (*wrong, *right)
     if len({site.name for site in sites}) > 1:
-        wrongs = list(dict.fromkeys(site.name for site in wrong))
-        rights = [name for name in dict.fromkeys(site.name for site in right) if name not in wrongs]
-        verb = "makes"
+        verb, label = "makes", _name
     elif len({site.owner for site in sites}) > 1:
-        wrongs = [f"in {owner}" for owner in dict.fromkeys(site.owner for site in wrong)]
-        rights = [f"in {owner}" for owner in dict.fromkeys(site.owner for site in right)]
-        verb = "calls it"
+        verb, label = "calls it", _owner
     else:
-        wrongs = [f"as call {site.call_index + 1}" for site in wrong]
-        rights = [f"as call {site.call_index + 1}" for site in right]
-        verb = "runs it"
-    every = [*wrongs, *rights]
-    if len(every) > NAMED:
-        reason = f"one line {verb} {numbered(every, 2)}, "
-        told = f"{len(wrongs)} of them"
+        verb, label = "runs it", _number
+    wrongs, fixes = _labels(wrong, label), _labels(fixed, label)
+    every = list(dict.fromkeys([*wrongs, *_labels(right, label)]))
+    told = wrongs if len(every) > len(wrongs) else fixes
+    many = len(every) > NAMED
+    shown = f"{len(told)} of them" if many else listed(told)
+    if len(every) > len(wrongs):
+        why = f"only {shown} {'is' if len(wrongs) == 1 else 'are'} wrong"
+    elif 0 < len(fixes) < len(wrongs):
+        why = f"only for {shown} is there a fix"
     else:
-        reason = f"one line {verb} {listed(every)}, "
-        told = listed(wrongs)
-    reason += (
-        f"and only {told} {'is' if len(wrongs) == 1 else 'are'} wrong"
-        if rights
-        else ("and they need different fixes")
-    )
+        why = "they need different fixes"
     return CannotExpress(
-        reason,
+        f"one line {verb} {numbered(every, 2) if many else listed(every)}, and {why}",
         "give the class an argument that says whether it drops there, or use `dropout_lint.fix`",
     )
+
+
+def _name(site: DropoutSite) -> str:
+    return site.name
+
+
+def _owner(site: DropoutSite) -> str:
+    return f"in {site.owner}"
+
+
+def _number(site: DropoutSite) -> str:
+    return f"as call {site.call_index + 1}"
+
+
+def _labels(sites: Sequence[DropoutSite], label: Callable[[DropoutSite], str]) -> list[str]:
+    return list(dict.fromkeys(label(site) for site in sites))
 
 
 class Expression:
@@ -200,7 +217,8 @@ class Expression:
         order = {site.node: number for number, site in enumerate(self.trace.dropouts)}
         sites = sorted(dict.fromkeys(sites), key=lambda site: order[site.node])
         wrong = [site for site in sites if site.node in self.found]
-        return partly_wrong(wrong, [site for site in sites if site.node not in self.found])
+        right = [site for site in sites if site.node not in self.found]
+        return partly_wrong(wrong, right, [site for site in wrong if site.node in self.by_node])
 
     def _check_classes(self, places: Mapping[tuple[object, ...], Sequence[tuple[Step, New]]]) -> None:
         """Note, or refuse, what the moves do to classes outside of the model.
@@ -269,7 +287,7 @@ class Expression:
     def _put(self, step: Step, place: New, used: set[int]) -> None:
         old = old_place(self.sources, step.site)
         edits = self.of(place.source)
-        if place.form in ("before", "end"):
+        if place.holder is not None:
             sequences.put_element(self, step, old, place, used)
             return
         call = self._call_for(step, old, place, edits, used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 
 import libcst as cst
@@ -94,13 +95,25 @@ def asks_for(source: SourceFile, test: cst.BaseExpression, name: str) -> bool:
 
 
 def _deciding(tests: Sequence[cst.BaseExpression], value: cst.BaseExpression) -> list[cst.BaseExpression]:
-    """The conditions that the ratio does not decide by itself: one without names held when it was traced."""
+    """The conditions that neither the ratio nor another one decides: one without names held when traced."""
     found: list[cst.BaseExpression] = []
     for test in tests:
         told = any(test.deep_equals(other) for other in found) or _code(test) in positive(value)[1:]
-        if leaves(test) and not told:
+        if leaves(test) and not told and not any(_follows(test, other) for other in tests):
             found.append(test)
     return found
+
+
+def _follows(test: cst.BaseExpression, other: cst.BaseExpression) -> bool:
+    """Whether `x != 1` holds since `x == 2` does: the `elif`s that ask for one value after another."""
+    if not (isinstance(test, cst.Comparison) and isinstance(other, cst.Comparison)):
+        return False
+    (one, *more), (two, *others) = test.comparisons, other.comparisons
+    signs = isinstance(one.operator, cst.NotEqual) and isinstance(two.operator, cst.Equal)
+    constants = all(isinstance(item.comparator, (cst.SimpleString, cst.Integer)) for item in (one, two))
+    if more or others or not signs or not constants or not test.left.deep_equals(other.left):
+        return False
+    return bool(ast.literal_eval(_code(one.comparator)) != ast.literal_eval(_code(two.comparator)))
 
 
 def positive(value: cst.BaseExpression) -> tuple[str, ...]:
@@ -128,8 +141,16 @@ def under(
         return value
     joined = rest[0]
     for test in rest[1:]:
-        joined = cst.BooleanOperation(in_parentheses(joined), cst.And(), in_parentheses(test))
+        joined = cst.BooleanOperation(_operand(joined), cst.And(), _operand(test))
     return cst.IfExp(test=joined, body=value, orelse=zero)
+
+
+def _operand(test: cst.BaseExpression) -> cst.BaseExpression:
+    """A condition as `and` takes it."""
+    loose = isinstance(test, (cst.IfExp, cst.Lambda, cst.NamedExpr)) or (
+        isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.Or)
+    )
+    return in_parentheses(test) if loose else test
 
 
 def _may_be_none(value: cst.BaseExpression, function: cst.FunctionDef | None) -> bool:

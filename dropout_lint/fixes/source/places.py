@@ -49,17 +49,17 @@ class New:
 
     Attributes:
         key: equal for all places that one expression makes.
-        form: `input` of a call in forward, `output` of an expression in forward, `before` an element of a
-            Sequential, `end` of a Sequential.
+        form: `input` of a call in forward, `output` of an expression in forward, `before` or `behind` an
+            element of a Sequential, `end` of a Sequential.
         source: the file.
-        node: the call, or for `before` and `end` the constructor of the element beside it.
+        node: the call, or for the others the constructor of the element beside it.
         graph: the graph node that the place belongs to.
-        holder: the Sequential, for `before` and `end`.
+        holder: the Sequential, for `before`, `behind` and `end`.
         owner: qualified name of the module whose class is edited.
     """
 
     key: tuple[object, ...]
-    form: Literal["input", "output", "before", "end"]
+    form: Literal["input", "output", "before", "behind", "end"]
     source: SourceFile
     node: cst.CSTNode
     graph: fx.Node
@@ -128,7 +128,7 @@ def _always(sources: Sources, place: New, site: DropoutSite) -> New:
     Raises:
         CannotExpress: it has a condition of its own, or a `return` is between.
     """
-    inside = place.form in ("before", "end")
+    inside = place.holder is not None
     try:
         source, call = sources.construction(site.module or "") if inside else sources.call(site.node)
     except CannotExpress:
@@ -136,7 +136,7 @@ def _always(sources: Sources, place: New, site: DropoutSite) -> New:
     if source is not place.source or source.function(call) is not source.function(place.node):
         return place
     tests = may_be_skipped(source, place.node, call)
-    if place.form in ("output", "end"):
+    if place.form in ("output", "behind", "end"):
         tests = [test for test in tests if not any(test is own for own in own_guards(source, place.node))]
     if tests:
         raise CannotExpress(
@@ -154,25 +154,40 @@ def new_places(sources: Sources, anchors: Sequence[tuple[Anchor, DropoutSite]]) 
     try:
         places = [new_place(sources, anchor, site) for anchor, site in anchors]
     except CannotExpress:
-        together = _made_by_one(sources, [anchor for anchor, _ in anchors])
+        together = _made_by_one(sources, anchors)
         if together is None:
             raise
         return together
     if len({place.key for place in places}) > 1:
-        return _made_by_one(sources, [anchor for anchor, _ in anchors]) or places
+        return _made_by_one(sources, anchors) or places
     return places
 
 
-def _made_by_one(sources: Sources, anchors: Sequence[Anchor]) -> list[New] | None:
+def _made_by_one(sources: Sources, anchors: Sequence[tuple[Anchor, DropoutSite]]) -> list[New] | None:
     """The places behind one expression that a loop runs, each for all that reads its value; None without."""
-    for anchor in anchors:
+    for anchor, _ in anchors:
         if any(user not in anchor.users and returns_tensor(user) for user in anchor.producer.users):
             return None
-    try:
-        places = [_output_place(sources, anchor) for anchor in anchors]
-    except CannotExpress:
-        return None
-    return places if len({place.key for place in places}) == 1 else None
+    for place_behind in (_output_place, _element_place):
+        with suppress(CannotExpress):
+            places = [_always(sources, place_behind(sources, anchor), site) for anchor, site in anchors]
+            if len({place.key for place in places}) == 1:
+                return places
+    return None
+
+
+def _element_place(sources: Sources, anchor: Anchor) -> New:
+    """Behind a layer of a Sequential, whatever comes next there.
+
+    Raises:
+        CannotExpress: it is none, or its constructor is not known.
+    """
+    name = str(anchor.producer.target)
+    holder = name.rpartition(".")[0]
+    if anchor.producer.op != "call_module" or sources.container(anchor.producer) is None:
+        raise CannotExpress("the place is behind no layer of a Sequential", BY_HAND)
+    source, call = sources.construction(name)
+    return New(("behind", source.path, call), "behind", source, call, anchor.producer, holder, holder)
 
 
 def _ends(sources: Sources, anchor: Anchor, site: DropoutSite) -> bool:
@@ -253,7 +268,7 @@ def _output_place(sources: Sources, anchor: Anchor) -> New:
 
 def users_at(sources: Sources, place: New) -> list[fx.Node]:
     """All nodes of the graph that one place in source makes."""
-    if place.form in ("before", "end"):
+    if place.holder is not None:
         location = sources.trace.constructed.get(str(place.graph.target))
         names = sources.made_at(location) if location is not None else {str(place.graph.target)}
         return [

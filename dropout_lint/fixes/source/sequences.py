@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import libcst as cst
@@ -11,8 +12,10 @@ from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Step
 from dropout_lint.fixes.source import constructor, elements
 from dropout_lint.fixes.source.errors import CannotExpress
-from dropout_lint.fixes.source.forward import freed
+from dropout_lint.fixes.source.forward import freed, guard_of
+from dropout_lint.fixes.source.guards import loop_names, lost_conditions
 from dropout_lint.fixes.source.places import BY_HAND, New, Old, old_key
+from dropout_lint.fixes.source.syntax import Statement
 
 if TYPE_CHECKING:
     from dropout_lint.fixes.source.edits import Edits
@@ -27,16 +30,6 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     children = list(module_at(model, holder)._modules)
     key = str(place.graph.target).rpartition(".")[2]
     same = old.holder == holder and old.source is place.source
-    new: cst.BaseExpression
-    if same and expression.rates.fits(old, place.node):
-        new = constructor.without_inplace(old.call)
-        if step.value is not None and isinstance(new, cst.Call):
-            new = constructor.lower_ratio(new, step.value)
-        if step.kind is not None and isinstance(new, cst.Call):
-            new = constructor.rename_class(edits, new, step.kind)
-    else:
-        scope = expression.rates.scope(place.source, place.node, str(place.graph.target))
-        new = expression.made_anew(step, old, scope, edits)
     form, element = elements.form_of(place.source, place.node)
     if form == "other" and same:
         form, element = elements.named_beside(place.source, place.node, old.call)
@@ -45,25 +38,80 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
             "the order of the layers is not written where they are made",
             "change it where it is written, or use `dropout_lint.fix(model, inputs)`",
         )
-    named = not key.isdigit()
     old_name = (step.site.module or "dropout").rpartition(".")[2]
     name = old_name if same and not old_name.isdigit() else "dropout"
+    stays = not key.isdigit() or (same and _keeps_indices(expression, old_name, place))
     if place.form == "end":
-        if form != "other" and children[-1] == key:
-            _append(edits, old, element, new, name)
+        stays = children[-1] == key
+    guarded = _guarded(old, place, element) if same and stays and form != "other" else None
+    new = _made(expression, step, old, place, as_it_is=guarded is not None)
+    if form != "other" and stays:
+        if guarded is not None:
+            guarded.put(edits, new, after=place.form != "before")
+        elif place.form == "before":
+            elements.insert_element(edits, element, new, after=False, name=name)
         else:
-            _wrap(expression, old, edits, _parameterless(expression, old, holder, key), new)
+            _append(edits, old, element, new, name)
+        used |= {id(old.call)} if place.form == "before" else set()
         return
-    between = _between(expression, holder, old_name, key) if same else None
-    stays = between is not None and not any(_has_state(model, name) for name in between)
-    if form != "other" and (named or stays):
-        elements.insert_element(edits, element, new, after=False, name=name)
-        used.add(id(old.call))
-        return
-    previous = children[children.index(key) - 1]
-    if same and previous == old_name:
-        previous = children[children.index(key) - 2]
-    _wrap(expression, old, edits, _parameterless(expression, old, holder, previous), new)
+    if place.form == "before":
+        previous = children[children.index(key) - 1]
+        key = children[children.index(key) - 2] if same and previous == old_name else previous
+    _wrap(expression, old, edits, _parameterless(expression, old, holder, key), new)
+
+
+def _made(expression: Expression, step: Step, old: Old, place: New, *, as_it_is: bool) -> cst.BaseExpression:
+    """The constructor of a dropout at its new place: the old one where that means the same there."""
+    edits = expression.of(place.source)
+    same = old.holder == place.holder and old.source is place.source
+    if not (as_it_is or (same and expression.rates.fits(old, place.node))):
+        scope = expression.rates.scope(place.source, place.node, str(place.graph.target))
+        return expression.made_anew(step, old, scope, edits)
+    new: cst.BaseExpression = constructor.without_inplace(old.call)
+    if step.value is not None and isinstance(new, cst.Call):
+        new = constructor.lower_ratio(new, step.value)
+    if step.kind is not None and isinstance(new, cst.Call):
+        new = constructor.rename_class(edits, new, step.kind)
+    return new
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A statement that adds a dropout, with the `if`s of its own, and the one that it goes beside.
+
+    Attributes:
+        whole: the outermost `if`.
+        call: the dropout's constructor in it.
+        beside: the statement at the new place.
+    """
+
+    whole: Statement
+    call: cst.Call
+    beside: Statement
+
+    def put(self, edits: Edits, new: cst.BaseExpression, *, after: bool) -> None:
+        """Write it there with the constructor `new`."""
+        moved = cst.ensure_type(self.whole.deep_replace(self.call, new), cst.If)
+        comments = [line for line in moved.leading_lines if line.comment is not None]
+        put = edits.insert_after if after else edits.insert_before
+        put(self.beside, moved.with_changes(leading_lines=comments))
+
+
+def _guarded(old: Old, place: New, element: cst.CSTNode) -> Guarded | None:
+    """A dropout's own `if`s, where they can go with it: they ask the same at the new place, and suffice."""
+    source = old.source
+    adding = elements.adding_statement(source, elements.form_of(source, old.call)[1])
+    beside = elements.adding_statement(source, element)
+    if adding is None or beside is None or source.function(adding) is not source.function(beside):
+        return None
+    whole: Statement = adding
+    while (guard := guard_of(source, whole)) is not None:
+        whole = guard
+    if whole is adding or loop_names(source, whole, beside) or lost_conditions(source, whole, beside):
+        return None
+    if place.form != "before":
+        return Guarded(whole, old.call, freed(source, beside, old.call))
+    return Guarded(whole, old.call, beside)
 
 
 def _append(edits: Edits, old: Old, element: cst.CSTNode, new: cst.BaseExpression, name: str) -> None:
@@ -110,14 +158,16 @@ def _parameterless(expression: Expression, old: Old, holder: str, key: str) -> c
     return sources.construction(name)[1]
 
 
-def _between(expression: Expression, holder: str, start: str, end: str) -> list[str]:
-    children = list(module_at(expression.trace.model, holder)._modules)
-    if start not in children or end not in children:
-        return []
+def _keeps_indices(expression: Expression, start: str, place: New) -> bool:
+    """Whether no layer with a state changes its index where the dropout `start` of its Sequential moves."""
+    model, (holder, _, end) = expression.trace.model, str(place.graph.target).rpartition(".")
+    children = list(module_at(model, holder)._modules)
+    if start not in children:
+        return True
     first, last = children.index(start), children.index(end)
-    # a dropout that comes from behind pushes the layer at `end` itself
-    moved = children[first + 1 : last] if first < last else children[last:first]
-    return [f"{holder}.{key}" if holder else key for key in moved]
+    # behind a layer it pulls that one up, and from behind it pushes the one that it is put before
+    moved = children[first + 1 : last + (place.form == "behind")] if first < last else children[last:first]
+    return not any(_has_state(model, f"{holder}.{key}" if holder else key) for key in moved)
 
 
 def _has_state(model: nn.Module, name: str) -> bool:
@@ -137,4 +187,8 @@ def take_element_out(expression: Expression, step: Step, old: Old, *, kept: bool
     ]
     expression.sources.check_static(name, old.call)
     keeps = not kept and key.isdigit() and any(_has_state(model, name) for name in after)
+    if keeps:
+        expression.notes.append(
+            "`nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it"
+        )
     elements.take_out(edits, old.call, constructor.nn_prefix(edits), keeps)

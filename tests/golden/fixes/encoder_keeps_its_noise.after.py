@@ -1,4 +1,5 @@
 # left: a milder rule than before speaks of it at its new place, and its module has no better one
+# note: `nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it
 import torch
 from torch import nn
 

@@ -1,3 +1,4 @@
+# note: `nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it
 import torch
 from torch import nn
 
@@ -14,7 +15,8 @@ class ClassBlock(nn.Module):
         add_block += [nn.Linear(input_dim, linear)]
         if bnorm:
             add_block += [nn.BatchNorm1d(linear)]
-        add_block += [nn.Dropout(droprate)]
+        if droprate > 0:
+            add_block += [nn.Dropout(p=droprate)]
         if relu:
             add_block += [nn.LeakyReLU(0.1)]
         self.add_block = nn.Sequential(*add_block)

@@ -1,3 +1,4 @@
+# note: `nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it
 import torch
 from torch import nn
 

@@ -1,4 +1,5 @@
 # left: a milder rule than before speaks of it at its new place; net.1 and net.5 have weight layers between them, and their place (after the last norm, before net.8) is for one dropout
+# note: `nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it
 from typing import Optional, Sequence
 
 import torch

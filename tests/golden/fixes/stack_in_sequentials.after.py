@@ -1,4 +1,5 @@
 # left: a milder rule than before speaks of it at its new place; features.0.2, features.1.2 and features.2.2 have weight layers between them, and their place (H4, before mean) is for one dropout
+# note: `nn.Identity()` stays where a dropout was, so that checkpoints find the layers behind it
 import torch
 from torch import nn
 
