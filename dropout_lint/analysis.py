@@ -73,20 +73,28 @@ class Analysis:
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What the rules find."""
+        """What the rules find; shares that were left out are worked out where it depends on them."""
         options = self.options
-        found = options.rules.match(
-            self.survey,
-            select=options.select or None,
-            ignore=options.ignore,
-            threshold=options.threshold,
-        )
-        return tuple(found)
+        rules, select = options.rules, options.select or None
+        if self.prediction.shared is not None and rules.weigh_shares(
+            self.survey, select=select, ignore=options.ignore, threshold=options.threshold
+        ):
+            return self.whole.findings
+        return rules.match(self.survey, select=select, ignore=options.ignore, threshold=options.threshold)
+
+    @cached_property
+    def whole(self) -> Analysis:
+        """The same with the shares that were left out."""
+        if self.prediction.shared is None:
+            return self
+        with at_rest(self.trace.model):
+            return Analysis(self.trace, self.options, self.prediction.shared())
 
     @cached_property
     def exempt(self) -> tuple[NormShift, ...]:
         """Shifts that no finding tells of, because their dropouts stand at the guideline's places."""
-        return tuple(exempt_shifts(self.survey, self.findings, self.options.threshold))
+        whole = self.whole
+        return tuple(exempt_shifts(whole.survey, whole.findings, self.options.threshold))
 
     @property
     def worst(self) -> float | None:
@@ -98,15 +106,16 @@ class Analysis:
         """The findings about dropouts with these names."""
         return [item for item in self.findings if item.dropout is not None and item.dropout.name in names]
 
-    def again(self, rewritten: Trace, deltas: Prediction | None = None) -> Analysis:
-        """The analysis of a rewritten graph of the same model, under the same options, without intervals.
+    def again(self, rewritten: Trace, along: Along) -> Analysis:
+        """The analysis of a rewritten graph of the same model, under the same options, without intervals, and
+        without shares as far as no finding depends on them.
 
-        `deltas`: what `along` has given of it.
+        `along`: what `along` has given of it.
         """
-        if deltas is not None and deltas.shared is not None and not self.options.compared:
-            with at_rest(rewritten.model):
-                return Analysis(rewritten, self.options, deltas.shared())
-        return analyse_trace(rewritten, self.options, initially=self.options.compared, intervals=False)
+        if self.options.compared:
+            return analyse_trace(rewritten, self.options, intervals=False)
+        with at_rest(rewritten.model):
+            return Analysis(rewritten, self.options, along.prediction)
 
     def along(self, rewritten: Trace) -> Along:
         """Δ alone of a rewritten graph of the same model, norm by norm; it has no statistics of training."""

@@ -22,7 +22,7 @@ from dropout_lint.fixes.source.engine import SourceFix, fix_source
 from dropout_lint.fixes.source.prover import Prover, shared
 from dropout_lint.inputs.example import Built
 from dropout_lint.loading.resolving import resolve
-from dropout_lint.prediction.shifts import Prediction
+from dropout_lint.prediction.bases import Along
 from dropout_lint.rules.findings import Finding
 from dropout_lint.trace import Trace, trace
 
@@ -62,9 +62,9 @@ class Counted(Analysis):
         self.counts["surveyed"] += 1
         return super().findings
 
-    def again(self, rewritten: Trace, deltas: Prediction | None = None) -> Analysis:
+    def again(self, rewritten: Trace, along: Along) -> Analysis:
         self.counts["asked"] += 1
-        return counted(super().again(rewritten, deltas), self.counts)
+        return counted(super().again(rewritten, along), self.counts)
 
 
 def counted(analysis: Analysis, counts: Counter[str] | None = None) -> Counted:

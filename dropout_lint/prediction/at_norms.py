@@ -27,11 +27,15 @@ def record(call: Call, ledger: Ledger) -> None:
     ledger.shifts[call.node] = (_within_batches(x, ledger).delta, noise)
 
 
+def note_fed(call: Call) -> None:
+    """Note what each dropout's own channels see at a norm."""
+    call.ledger.fed[call.node] = _on_fed_channels(_within_batches(call.x, call.ledger))
+
+
 def blame(call: Call, removals: Mapping[fx.Node, Any]) -> None:
     """Note how much the removal of each dropout would raise a norm's Δ, up to a common factor."""
     x, ledger = call.x, call.ledger
     delta, noise = ledger.shifts[call.node]
-    ledger.fed[call.node] = _on_fed_channels(_within_batches(x, ledger))
     removal = next((found for n in call.node.all_input_nodes if (found := removals.get(n))), None)
     if isinstance(removal, Removal) and removal.seen.state is x:
         least = LEAST_CAUSE * noise / max(float(x.counts @ x.train_var), 1e-300)

@@ -14,7 +14,7 @@ from torch import fx, nn
 from dropout_lint.inputs.values import Attribute
 from dropout_lint.layers.reestimated import is_reestimated
 from dropout_lint.prediction.abreast import OfOne
-from dropout_lint.prediction.at_norms import blame, note_removals, record
+from dropout_lint.prediction.at_norms import blame, note_fed, note_removals, record
 from dropout_lint.prediction.calibration import chain_to, measured, recalibrate
 from dropout_lint.prediction.evaluation import worked_out
 from dropout_lint.prediction.expected import Training, Trainings
@@ -193,10 +193,11 @@ def _walk(
         if call is None:
             env[node] = _given(node, env, trace, ledger)
             continue
-        first = call.of(ledger.first) if shares else call
+        first = call.of(ledger.first) if shares or node in ledger.norms else call
         if node in ledger.norms:
             for one in ledger.singles or (ledger,):
-                record(call.of(one), one)
+                record(first if one is ledger.first else call.of(one), one)
+            note_fed(first)
             if shares:
                 blame(first, removals)
         folded = constant_of(call)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -14,7 +13,7 @@ from typing import Any
 from dropout_lint.errors import RuleError
 from dropout_lint.rules.conditions import Malformed, compile_match, suggestion
 from dropout_lint.rules.findings import RULE_SEVERITIES, Mild, Rule
-from dropout_lint.rules.ruleset import MESSAGE_EXTRAS, RuleSet
+from dropout_lint.rules.ruleset import MESSAGE_EXTRAS, RuleSet, named_in
 from dropout_lint.survey.facts import Facts
 from dropout_lint.terms import REMEDIES, SEVERITIES
 
@@ -202,7 +201,7 @@ def _check_keys(path: Path, front: Mapping[str, Any]) -> None:
 def _check_message(path: Path, message: str) -> None:
     allowed = [*(field.name for field in fields(Facts)), *MESSAGE_EXTRAS]
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(message) if name is not None]
+        names = named_in(message)
     except ValueError as error:
         raise RuleError(f"{path}: message: {error}", "Write facts in braces: {delta:.2f}.") from error
     for name in names:

@@ -34,6 +34,9 @@ MESSAGE_EXTRAS = (
 )
 """What a message may name besides the facts."""
 
+SHARES = frozenset(("share", "own_delta"))
+"""The facts that take each dropout's share to tell."""
+
 DEFAULT_THRESHOLD = 0.95
 
 
@@ -131,6 +134,32 @@ class RuleSet:
         findings.extend(self._of_unused(rules, survey, threshold))
         findings.extend(self._of_norms(rules, survey, threshold))
         return tuple(findings)
+
+    def weigh_shares(
+        self,
+        survey: Survey,
+        *,
+        select: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        threshold: float = DEFAULT_THRESHOLD,
+    ) -> bool:
+        """Whether what `match` finds depends on shares, of a survey that may be without them: a rule compares
+        or tells one, and all else is as it says.
+        """
+        rules = [
+            rule
+            for rule in self.selected(select, ignore)
+            if not SHARES.isdisjoint((*rule.match, *named_in(rule.message)))
+        ]
+        return any(
+            all(
+                condition.holds(place.facts, threshold)
+                for condition in self._conditions[rule.code]
+                if condition.fact not in SHARES
+            )
+            for rule in rules
+            for place in survey.placements
+        )
 
     def match_program(
         self,
@@ -274,6 +303,15 @@ def distinct(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         )
         kept.setdefault(key, finding)
     return tuple(kept.values())
+
+
+def named_in(message: str) -> list[str]:
+    """The names that a rule's message fills in.
+
+    Raises:
+        ValueError: it is no format.
+    """
+    return [name for _, name, _, _ in string.Formatter().parse(message) if name is not None]
 
 
 class _Formatter(string.Formatter):

@@ -265,7 +265,13 @@ class Surveyor:
             fed, part = shift.fed[site.name]
             if nearness(fed) < nearness(delta):
                 delta, own = fed, min(own, max(fed, 0.0) ** part, key=nearness)
-        return {**of_shift(shift), "share": share, "fed_delta": delta, "own_delta": own}
+        left_out = self._prediction is None or self._prediction.shared is not None
+        return {
+            **of_shift(shift),
+            "share": None if left_out else share,
+            "fed_delta": delta,
+            "own_delta": None if left_out else own,
+        }
 
 
 def with_head(facts: Facts, head: HeadPlace, *, guideline: bool) -> Facts:

@@ -66,7 +66,7 @@ def fix_graph(
         strategy=strategy,
         method=method,
         before=plan.before.prediction,
-        after=plan.after.prediction,
+        after=plan.after.whole.prediction,
         weighed=plan.weighed,
         checks=checks,
     )

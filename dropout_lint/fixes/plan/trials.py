@@ -58,25 +58,22 @@ class _Carried:
 
     @cached_property
     def analysis(self) -> Analysis:
-        known = self.alone if "along" in self.__dict__ else None
-        return self.before if self.trace is self.before.trace else self.before.again(self.trace, known)
+        """All that is known of it."""
+        return self.before if self.trace is self.before.trace else self.before.again(self.trace, self.along)
 
     @cached_property
     def along(self) -> Along:
         """Δ norm by norm, without the rest."""
         return self.before.along(self.trace)
 
-    @cached_property
-    def alone(self) -> Prediction:
-        """The same at all of them."""
-        with at_rest(self.trace.model):
-            return self.along.prediction
-
     @property
     def prediction(self) -> Prediction:
         """Δ at every norm, with the rest only where it was worked out before."""
         known = "analysis" in self.__dict__ or self.trace is self.before.trace
-        return self.analysis.prediction if known else self.alone
+        if known:
+            return self.analysis.prediction
+        with at_rest(self.trace.model):
+            return self.along.prediction
 
 
 class Trials:

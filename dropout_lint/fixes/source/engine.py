@@ -413,12 +413,12 @@ class _Search:
             applied=tuple(applied(step) for step in plan.steps) if changes else (),
             skipped=self._skipped(plan),
             before=plan.before.prediction,
-            after=plan.after.prediction,
+            after=plan.after.whole.prediction,
             notes=tuple(dict.fromkeys(self.notes)),
             checks=proof.checks,
             weighed=plan.weighed,
             measured=(proof.before, proof.after),
-            left=tuple(plan.after.findings),
+            left=plan.after.whole.findings,
         )
 
 
