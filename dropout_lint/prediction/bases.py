@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -70,7 +70,10 @@ def predict(
         ledger = walked(trace, real=True, trained=True, shares=shares).ledger
         if finite(ledger):
             seen = probe(trace, _probed(trace, ledger), probe_at_most, _causes(ledger) if shares else ())
-            norms = tuple(shift_at(site, ledger, "checkpoint", seen.get(site.node)) for site in trace.norms)
+            norms = tuple(
+                shift_at(site, ledger, "checkpoint", seen.get(site.node), shares=shares)
+                for site in trace.norms
+            )
             prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
             found = with_unknowns(trace, prediction, ledger)
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
@@ -127,7 +130,7 @@ def _expected(trace: Trace, walk: Walk, start: Ledger | None, *, unusable: bool)
         fallbacks[NOT_FINITE] = 1
     norms = []
     for site in trace.norms:
-        shift = shift_at(site, ledger, "trained-estimate")
+        shift = shift_at(site, ledger, "trained-estimate", shares=walk.shares)
         if shift.delta is None:
             norms.append(shift)
             continue
@@ -165,7 +168,7 @@ class Along:
         site = self._sites.get(name)
         if site is None:
             return None
-        shift = shift_at(site, self._walk.on(site.node).ledger, "trained-estimate")
+        shift = shift_at(site, self._walk.on(site.node).ledger, "trained-estimate", shares=False)
         told = causes_at(self._trace, site.node, self._blind, (self._walk.ledger,))
         return None if told else shift.delta
 
@@ -205,8 +208,13 @@ def _is_trained(module: nn.Module) -> bool:
     return batches == 0 or bool((1 - momentum) ** batches <= MOST_OF_START)
 
 
-def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = None) -> NormShift:
-    """Δ and shares that a ledger found at a norm; with `seen`, what a run showed beside it."""
+def shift_at(
+    site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = None, *, shares: bool
+) -> NormShift:
+    """Δ and shares that a ledger found at a norm; with `seen`, what a run showed beside it.
+
+    `shares`: the ledger has them; without, each dropout's noise alone is known.
+    """
     unknown = tuple(sorted(ledger.unknown.get(site.node, ())))
     if unknown:
         return NormShift(site.name, site.node.name, None, basis, shifts=site.spec.shifts, unknown=unknown)
@@ -215,34 +223,34 @@ def shift_at(site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = N
         delta = seen.beside(delta)
     _, noise = ledger.shifts.get(site.node, (1.0, np.zeros(len(ledger.dropouts))))
     total = float(noise.sum())
-    shares: dict[str, float] = {}
+    parts: dict[str, float] = {}
     if total > 0 and delta != 1:
         for drop, part in zip(ledger.dropouts, (noise / total).tolist(), strict=True):
             if part > 0:
-                shares[drop.name] = shares.get(drop.name, 0.0) + part
+                parts[drop.name] = parts.get(drop.name, 0.0) + part
         if seen is not None:
-            shares = seen.shares_beside(shares)
+            parts = seen.shares_beside(parts)
     return NormShift(
         site.name,
         site.node.name,
         delta,
         basis,
-        shares,
+        parts if shares else {},
         shifts=site.spec.shifts,
-        fed=_fed(site, ledger, shares),
+        fed=_fed(site, ledger, parts),
         approximate=() if seen is not None else tuple(sorted(ledger.approximate.get(site.node, ()))),
         probed=seen is not None,
     )
 
 
-def _fed(site: NormSite, ledger: Ledger, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """`NormShift.fed` of the dropouts that have a share: of several calls the one that does most."""
+def _fed(site: NormSite, ledger: Ledger, noisy: Collection[str]) -> dict[str, tuple[float, float]]:
+    """`NormShift.fed` of the dropouts whose noise comes there: of several calls the one that does most."""
     found: dict[str, tuple[float, float]] = {}
-    if not shares or site.node not in ledger.fed or site.node in ledger.reestimated:
+    if not noisy or site.node not in ledger.fed or site.node in ledger.reestimated:
         return found
     deltas, parts = (values.tolist() for values in ledger.fed[site.node])
     for drop, delta, part in zip(ledger.dropouts, deltas, parts, strict=True):
         most = found.get(drop.name)
-        if drop.name in shares and (most is None or nearness(delta) < nearness(most[0])):
+        if drop.name in noisy and (most is None or nearness(delta) < nearness(most[0])):
             found[drop.name] = delta, part
     return found

@@ -22,7 +22,7 @@ class NormShift:
             the log of the factor by which its removal would raise Δ, with all statistics estimated anew,
             against that of the others: two dropouts with a norm between them make Δ a product. Above 1 it is
             the dropout's share of the noise. Of a trained network that is run, each dropout was taken out of
-            the run.
+            the run. None where they were left out.
         fed: dropout name → Δ on the channels that its noise reaches (one part of a concat, say), and its
             share of the noise there.
         shifts: whether it is a norm that remembers the training variance; others show their Δ for

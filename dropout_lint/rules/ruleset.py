@@ -201,10 +201,9 @@ class RuleSet:
         found = []
         best: tuple[tuple[Any, ...], Rule, Placement] | None = None
         for rule in rules:
-            matching = [place for place in placements if self._holds(rule, place.facts, threshold)]
-            if not matching:
+            nearest = next((place for place in placements if self._holds(rule, place.facts, threshold)), None)
+            if nearest is None:
                 continue
-            nearest = matching[0]
             if rule.report == "always":
                 found.append(_placed(rule, nearest, threshold))
                 continue

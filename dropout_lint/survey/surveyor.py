@@ -258,20 +258,15 @@ class Surveyor:
         shift = self._shifts.get(norm.node.name)
         if shift is None or shift.delta is None:
             return {}
-        share = shift.shares.get(site.name, 0.0)
+        left_out = self._prediction is None or self._prediction.shared is not None
+        share = None if left_out else shift.shares.get(site.name, 0.0)
         delta = shift.delta
-        own = delta**share if shift.shares else None
-        if weights == 0 and site.name in shift.fed and own is not None:
+        own = delta**share if share is not None and shift.shares else None
+        if weights == 0 and site.name in shift.fed:
             fed, part = shift.fed[site.name]
             if nearness(fed) < nearness(delta):
-                delta, own = fed, min(own, max(fed, 0.0) ** part, key=nearness)
-        left_out = self._prediction is None or self._prediction.shared is not None
-        return {
-            **of_shift(shift),
-            "share": None if left_out else share,
-            "fed_delta": delta,
-            "own_delta": None if left_out else own,
-        }
+                delta, own = fed, None if own is None else min(own, max(fed, 0.0) ** part, key=nearness)
+        return {**of_shift(shift), "share": share, "fed_delta": delta, "own_delta": own}
 
 
 def with_head(facts: Facts, head: HeadPlace, *, guideline: bool) -> Facts:

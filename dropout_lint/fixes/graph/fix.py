@@ -65,7 +65,7 @@ def fix_graph(
         skipped=plan.skipped,
         strategy=strategy,
         method=method,
-        before=plan.before.prediction,
+        before=plan.before.whole.prediction,
         after=plan.after.whole.prediction,
         weighed=plan.weighed,
         checks=checks,

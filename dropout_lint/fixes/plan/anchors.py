@@ -375,8 +375,16 @@ def _decoded(flow: Ancestry, node: fx.Node, end: fx.Node) -> bool:
 
     Noise on the features of an encoder, which nobody asked of the image that is made of them, stays there.
     """
-    between = (other for other in flow.below(node, flow.resizes) if flow.reaches(other, end))
-    return any(_positions(other) > _positions(flow.source(other)) for other in between)
+    return any(flow.reaches(other, end) for other in flow.below(node, _decoders(flow)))
+
+
+def _decoders(flow: Ancestry) -> list[fx.Node]:
+    """The layers that make more positions of what they are given; remembered."""
+    if _decoders not in flow.memory:
+        flow.memory[_decoders] = [
+            node for node in flow.resizes if _positions(node) > _positions(flow.source(node))
+        ]
+    return cast("list[fx.Node]", flow.memory[_decoders])
 
 
 def _positions(node: fx.Node | None) -> int:

@@ -67,15 +67,17 @@ class Crowd:
     ) -> dict[fx.Node, list[DropoutSite]]:
         """For each dropout that goes somewhere, those of other blocks that it would meet."""
         met = {}
+        going: dict[tuple[str, ...], set[fx.Node]] = {}
+        for other in others:
+            if other.anchor is not None:
+                going.setdefault(other.anchor.key, set()).add(other.site.node)
         for step in moves:
             there = {site.node for site in at_place(self.flow, step.anchor)} if step.anchor else set()
             if step.anchor is None or step.site.node in there:
                 continue
             stay = {node for node in there if node not in then}
-            bound = {
-                other.site.node for other in others if other.anchor and other.anchor.key == step.anchor.key
-            }
-            found = self._rivals(step, step.anchor, stay | (bound - there), then)
+            bound = going.get(step.anchor.key, set()) - there
+            found = self._rivals(step, step.anchor, stay | bound, then)
             if found:
                 met[step.site.node] = found
         return met

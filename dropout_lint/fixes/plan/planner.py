@@ -208,7 +208,7 @@ class Planner:
         """The norms, by node, that a dropout alone would shift beyond the threshold where it is now."""
         return {
             shift.node: shift.norm
-            for shift in self.before.prediction.norms
+            for shift in self.before.whole.prediction.norms
             if shift.shifts
             and shift.delta is not None
             and shift.node in after

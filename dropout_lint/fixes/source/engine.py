@@ -412,7 +412,7 @@ class _Search:
             changes=changes,
             applied=tuple(applied(step) for step in plan.steps) if changes else (),
             skipped=self._skipped(plan),
-            before=plan.before.prediction,
+            before=plan.before.whole.prediction,
             after=plan.after.whole.prediction,
             notes=tuple(dict.fromkeys(self.notes)),
             checks=proof.checks,
