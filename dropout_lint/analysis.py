@@ -107,13 +107,12 @@ class Analysis:
         return [item for item in self.findings if item.dropout is not None and item.dropout.name in names]
 
     def again(self, rewritten: Trace, along: Along) -> Analysis:
-        """The analysis of a rewritten graph of the same model, under the same options, without intervals, and
-        without shares as far as no finding depends on them.
+        """The analysis of a rewritten graph of the same model, under the same options, `judged`.
 
         `along`: what `along` has given of it.
         """
         if self.options.compared:
-            return analyse_trace(rewritten, self.options, intervals=False)
+            return analyse_trace(rewritten, self.options, judged=True)
         with at_rest(rewritten.model):
             return Analysis(rewritten, self.options, along.prediction)
 
@@ -123,8 +122,8 @@ class Analysis:
             return Along(rewritten)
 
     def of(self, model: nn.Module) -> Analysis:
-        """The analysis of another model with the same inputs, under the same options."""
-        return analyse(model, self.trace.inputs, self.options)
+        """The analysis of another model with the same inputs, under the same options, `judged`."""
+        return analyse(model, self.trace.inputs, self.options, judged=True)
 
 
 def analyse(
@@ -133,8 +132,7 @@ def analyse(
     options: Options | None = None,
     *,
     constructed: Mapping[int, Location] | None = None,
-    initially: bool = True,
-    intervals: bool = True,
+    judged: bool = False,
 ) -> Analysis:
     """Trace a model and predict Δ at every norm; the model is left as it was.
 
@@ -144,7 +142,7 @@ def analyse(
             guess them.
         options: None for the built-in rules and their defaults.
         constructed: the line that constructed each module, by `id(module)`.
-        initially, intervals: see `predict`.
+        judged: see `analyse_trace`.
 
     Raises:
         TraceError: nothing of the model could be traced.
@@ -154,23 +152,24 @@ def analyse(
     given = None if inputs is None else as_inputs(inputs, model, "given")
     with at_rest(model):
         traced = record(model, given, catalogue=options.catalogue, constructed=constructed)
-        return analyse_trace(traced, options, initially=initially, intervals=intervals)
+        return analyse_trace(traced, options, judged=judged)
 
 
-def analyse_trace(
-    traced: Trace, options: Options | None = None, *, initially: bool = True, intervals: bool = True
-) -> Analysis:
+def analyse_trace(traced: Trace, options: Options | None = None, *, judged: bool = False) -> Analysis:
     """Predict Δ at every norm of a trace; `Analysis` works out the rest when it is asked for.
 
     Args:
         traced: one recorded forward pass.
         options: None for the built-in rules and their defaults.
-        initially, intervals: see `predict`.
+        judged: only to tell what is found, as of each plan of a fix: without intervals and, as far as no
+            finding depends on them, shares.
     """
+    options = options or Options()
     with at_rest(traced.model):
-        return Analysis(
-            traced, options or Options(), predict(traced, initially=initially, intervals=intervals)
+        prediction = predict(
+            traced, initially=options.compared or not judged, intervals=not judged, shares=not judged
         )
+    return Analysis(traced, options, prediction)
 
 
 def judge_program(program: Program, options: Options | None = None) -> tuple[ProgramFinding, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -74,7 +74,8 @@ def predict(
                 shift_at(site, ledger, "checkpoint", seen.get(site.node), shares=shares)
                 for site in trace.norms
             )
-            prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks))
+            shared = None if shares else partial(predict, trace, basis=basis, probe_at_most=probe_at_most)
+            prediction = Prediction("checkpoint", norms, dict(ledger.fallbacks), shared)
             found = with_unknowns(trace, prediction, ledger)
             if any(shift.unknown for shift in found.norms):  # weights of 0 may have taken noise away
                 found = with_unknowns(trace, prediction, ledger, kept(trace))

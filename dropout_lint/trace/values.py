@@ -42,8 +42,11 @@ def tensors_in(value: Any, depth: int = 3) -> list[torch.Tensor]:
     """The tensors inside `value`, at most `depth` containers down."""
     if isinstance(value, torch.Tensor):
         return [value]
-    if depth and isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in tensors_in(item, depth - 1)]
-    if depth and isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in tensors_in(item, depth - 1)]
-    return []
+    found: list[torch.Tensor] = []
+    if depth and isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, torch.Tensor):
+                found.append(item)
+            elif isinstance(item, (tuple, list, dict)):
+                found += tensors_in(item, depth - 1)
+    return found

@@ -89,8 +89,6 @@ class Amounts:
         if beta is not None:
             return steps_at(BETA_RANGE[0])
         fits, last = self._fits(cases, others), len(BETAS) - 1
-        if not fits(steps_at(BETAS[last])):
-            return steps_at(BETAS[last])
         return steps_at(BETAS[bisect_left(BETAS, True, hi=last, key=lambda most: fits(steps_at(most)))])
 
     def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:

@@ -97,6 +97,7 @@ class Trials:
         self._last: _Carried | None = None
         self._compared: _Carried | None = None
         self._deltas: dict[Key, Mapping[str, float]] = {}
+        self._lost: dict[tuple[Key, Key, float], bool] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
 
     def deltas(self, steps: Sequence[Step]) -> Mapping[str, float]:
@@ -113,34 +114,52 @@ class Trials:
         """Whether some norm is beyond the threshold after `steps`, and not after `instead`: both graphs are
         gone through only as far as the first.
         """
+        asked = _key(steps), _key(instead), threshold
+        if asked not in self._lost:
+            with at_rest(self.trace.model):
+                self._lost[asked] = self._loses(steps, instead, threshold)
+        return self._lost[asked]
+
+    def _loses(self, steps: Sequence[Step], instead: Sequence[Step], threshold: float) -> bool:
         key = _key(steps)
-        names, delta_of = self._norm_by_norm(self._carried(key, steps), key)
+        names, delta_of = self._norm_by_norm(key, lambda: self._carried(key, steps))
         without_of: Callable[[str], float | None] | None = None
-        with at_rest(self.trace.model):
-            for name in names:
-                delta = delta_of(name)
-                if delta is None or nearness(delta) >= threshold:
-                    continue
-                if without_of is None:
-                    without_of = self._without(instead)
-                without = without_of(name)
-                if without is None or nearness(without) >= threshold:
-                    return True
+        found: dict[str, float] = {}
+        for name in names:
+            delta = delta_of(name)
+            if delta is None:
+                continue
+            found[name] = delta
+            if nearness(delta) >= threshold:
+                continue
+            if without_of is None:
+                without_of = self._without(instead)
+            without = without_of(name)
+            if without is None or nearness(without) >= threshold:
+                return True
+        self._deltas[key] = found
         return False
 
     def _norm_by_norm(
-        self, carried: _Carried, key: Key
+        self, key: Key, carried: Callable[[], _Carried]
     ) -> tuple[Iterable[str], Callable[[str], float | None]]:
         """The norms, and what gives Δ at one of them."""
         known = self._deltas.get(key)
-        return (carried.along, carried.along.delta) if known is None else (known, known.get)
+        if known is not None:
+            return known, known.get
+        along = carried().along
+        return along, along.delta
 
     def _without(self, instead: Sequence[Step]) -> Callable[[str], float | None]:
         """What gives Δ at a norm after the steps that others are compared to; those of the last time stay."""
         key = _key(instead)
-        if self._compared is None or self._compared.key != key:
-            self._compared = self._carry_out(key, instead)
-        return self._norm_by_norm(self._compared, key)[1]
+
+        def carried() -> _Carried:
+            if self._compared is None or self._compared.key != key:
+                self._compared = self._carry_out(key, instead)
+            return self._compared
+
+        return self._norm_by_norm(key, carried)[1]
 
     def remaining(self, steps: Sequence[Step]) -> tuple[Remaining, ...]:
         """What is found about dropout calls, before or after the steps."""

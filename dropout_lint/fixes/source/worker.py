@@ -163,8 +163,7 @@ def lint_again(job: dict[str, Any], checks: list[str]) -> dict[str, Any]:
         built.inputs,
         options_of(job["options"]),
         constructed=built.constructed,
-        initially=False,  # as the plan was judged
-        intervals=False,
+        judged=True,
     )
     surplus = Counter(item.rule.code for item in found.findings) - Counter(job["expected"])
     if surplus:
