@@ -40,7 +40,8 @@ class _StandIn(ModuleType):
         if name.startswith("__") and not (name == "__path__" and self.__name__ in PACKAGES):
             raise AttributeError(name)  # asked by the import itself
         if self.__name__ == SHAPES and name.islower():  # torch imports more of its functions than it calls
-            return partial(_later, name)
+            vars(self)[name] = found = partial(_later, name)
+            return found
         return getattr(_real(self.__name__), name)
 
 
