@@ -210,7 +210,7 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 def shift_at(
-    site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = None, *, shares: bool
+    site: NormSite, ledger: Ledger, basis: Basis, seen: Seen | None = None, *, shares: bool = True
 ) -> NormShift:
     """Δ and shares that a ledger found at a norm; with `seen`, what a run showed beside it.
 

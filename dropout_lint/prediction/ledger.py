@@ -197,7 +197,8 @@ def _walk(
         if node in ledger.norms:
             for one in ledger.singles or (ledger,):
                 record(first if one is ledger.first else call.of(one), one)
-            note_fed(first)
+            if shares or ledger.trained or ledger.training is not None:
+                note_fed(first)
             if shares:
                 blame(first, removals)
         folded = constant_of(call)
