@@ -170,7 +170,10 @@ def heavier(flow: Ancestry, branches: list[Branch]) -> Branch:
 
 
 def branch_with(flow: Ancestry, node: fx.Node) -> Branch | None:
-    """The innermost branch that holds `node`; for a node on a skip, the branch beside that skip."""
+    """The innermost branch that holds `node`; for a node on a skip that is added, the branch beside it.
+
+    What is concatenated stays apart: noise of the one part is not that of the other.
+    """
     bit = 1 << flow.index[node]
     for join in flow.joins:
         if not flow.reaches(node, join):
@@ -182,7 +185,7 @@ def branch_with(flow: Ancestry, node: fx.Node) -> Branch | None:
         if flow.weights_in(mine.mask):
             return mine
         best = heavier(flow, branches)
-        return best if flow.weights_in(best.mask) else None
+        return best if flow.weights_in(best.mask) and not flow.is_concat(join) else None
     return None
 
 

@@ -38,7 +38,11 @@ from dropout_lint.trace.traced import DropoutSite, shape_of
 ROUNDS = 8  # how often the planner may send a dropout on to its next place before it gives up
 WORTH = 0.02
 """A fix has to bring the worst norm that its findings speak of nearer to Δ = 1 by this much, or to the
-threshold, and the model's worst norm no further from it: less is within what the prediction can tell."""
+threshold where the ratio stays, and the model's worst norm no further from it: less is within what the
+prediction can tell."""
+FURTHER = WORTH / 2
+"""A norm that a dropout alone shifts further by this much counts as well, and so do all that it shifts beyond
+the threshold: what is won at one norm is not lost at the next."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Planner:
 
     def _without_what_gains_little(self, outcome: Outcome) -> tuple[Outcome, dict[fx.Node, str]]:
         """Take back what does not bring the worst norm of its findings nearer, or of those that the noise of
-        its dropout shifts by itself, and say so.
+        its dropout shifts by itself, before or after; and say so.
         """
         too_little: dict[fx.Node, str] = {}
         before = self.trials.deltas(())
@@ -168,12 +172,14 @@ class Planner:
                 known = self._known(step, before, outcome.deltas)
                 if step.action == "repair" or not (known or worse):
                     continue
-                reached = self._reached(step, outcome.deltas)
+                shifted = self._shifted(step, outcome)
                 if (gain := self._too_little(known, before, outcome.deltas)) is not None:
                     found[step.site.node] = not_worth_it(*gain)
-                elif (gain := self._too_little(reached, before, outcome.deltas)) is not None:
-                    norm = min(reached, key=lambda name: nearness(outcome.deltas[name]))
-                    found[step.site.node] = held_by_others(reached[norm], *gain)
+                elif step.action == "reduce" and (lower := _gained(known, before, outcome.deltas))[2] < WORTH:
+                    found[step.site.node] = not_worth_it(*lower[:2])
+                elif (gain := self._too_little(shifted, before, outcome.deltas)) is not None:
+                    norm = min(shifted, key=lambda name: nearness(outcome.deltas[name]))
+                    found[step.site.node] = held_by_others(shifted[norm], *gain)
                 elif worse:
                     found[step.site.node] = not_worth_it(*worst)
             if not found:
@@ -200,20 +206,29 @@ class Planner:
         self, names: Iterable[str], before: Mapping[str, float], after: Mapping[str, float]
     ) -> tuple[float, float] | None:
         """The worst Δ of some norms before and after, where it counts and does not come nearer by enough."""
-        old, new = (_worst(deltas[name] for name in names) for deltas in (before, after))
-        enough = min(nearness(old) + WORTH, self.threshold)
-        return (old, new) if nearness(old) < self.threshold and nearness(new) < enough else None
+        old, new, gain = _gained(names, before, after)
+        counts = nearness(old) < self.threshold and nearness(new) < self.threshold
+        return (old, new) if counts and gain < WORTH else None
 
-    def _reached(self, step: Step, after: Mapping[str, float]) -> dict[str, str]:
-        """The norms, by node, that a dropout alone would shift beyond the threshold where it is now."""
-        return {
-            shift.node: shift.norm
-            for shift in self.before.whole.prediction.norms
-            if shift.shifts
-            and shift.delta is not None
-            and shift.node in after
-            and nearness(shift.delta) ** shift.shares.get(step.site.name, 0.0) < self.threshold
-        }
+    def _shifted(self, step: Step, outcome: Outcome) -> dict[str, str]:
+        """The norms, by node, that a dropout alone shifts beyond the threshold now, or that it shifts further
+        after the steps than now.
+        """
+        before, node = self.trials.deltas(()), step.site.node
+        now: Mapping[str, float] = self.trials.alone(()).get(node, {})
+        then: Mapping[str, float] = {}
+        if any(self._stays(before.get(name, 1.0), delta) for name, delta in outcome.deltas.items()):
+            then = self.trials.alone(outcome.steps).get(node, {})
+        found = {}
+        for shift in self.before.prediction.norms:
+            part, after = (nearness(deltas.get(shift.node, 1.0)) for deltas in (now, then))
+            if shift.node in outcome.deltas and (part < self.threshold or after < part - FURTHER):
+                found[shift.node] = shift.norm
+        return found
+
+    def _stays(self, old: float, new: float) -> bool:
+        """Whether a norm is shifted by steps, or comes no nearer by them."""
+        return nearness(new) < min(nearness(old) + WORTH, self.threshold)
 
     def _known(self, step: Step, *deltas: Mapping[str, float]) -> list[str]:
         """The norms that the findings about a dropout speak of and that have a Δ, before and after."""
@@ -440,6 +455,15 @@ class Planner:
     def _outcome(self, steps: tuple[Step, ...]) -> Outcome:
         left = self._left(steps)  # first: it knows Δ as well
         return Outcome(steps, self.trials.deltas(steps), left)
+
+
+def _gained(
+    names: Iterable[str], before: Mapping[str, float], after: Mapping[str, float]
+) -> tuple[float, float, float]:
+    """The worst Δ of some norms before and after, and how much nearer to 1 it comes."""
+    names = list(names)
+    old, new = (_worst(deltas[name] for name in names) for deltas in (before, after))
+    return old, new, nearness(new) - nearness(old)
 
 
 def _worst(deltas: Iterable[float]) -> float:

@@ -98,6 +98,7 @@ class Trials:
         self._compared: _Carried | None = None
         self._deltas: dict[Key, Mapping[str, float]] = {}
         self._lost: dict[tuple[Key, Key, float], bool] = {}
+        self._alone: dict[Key, Mapping[fx.Node, Mapping[str, float]]] = {}
         self._remaining: dict[Key, tuple[Remaining, ...]] = {}
 
     def deltas(self, steps: Sequence[Step]) -> Mapping[str, float]:
@@ -174,6 +175,22 @@ class Trials:
                 if isinstance(item.dropout, DropoutSite)
             )
         return self._remaining[key]
+
+    def alone(self, steps: Sequence[Step]) -> Mapping[fx.Node, Mapping[str, float]]:
+        """For each dropout call, Δ that its share alone would leave at the norms that shift, by node name."""
+        key = _key(steps)
+        if key not in self._alone:
+            carried = self._carried(key, steps)
+            norms = [item for item in carried.analysis.whole.prediction.norms if item.shifts]
+            self._alone[key] = {
+                carried.origin.get(site.node, site.node): {
+                    item.node: item.delta ** item.shares.get(site.name, 0.0)
+                    for item in norms
+                    if item.delta is not None
+                }
+                for site in carried.trace.dropouts
+            }
+        return self._alone[key]
 
     def analysis(self, steps: Sequence[Step]) -> Analysis:
         """All that is known after some steps."""

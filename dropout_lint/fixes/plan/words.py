@@ -135,8 +135,8 @@ def not_worth_it(before: float, after: float) -> str:
 def held_by_others(norm: str, before: float, after: float) -> str:
     """Why a move is not made that helps the norm it was found at, and not the worst that its noise shifts."""
     return (
-        f"{norm}, the worst norm that its noise shifts, would stay at Δ {before:.2f} → {after:.2f}, for what "
-        "else is in front of it"
+        f"it would help the norm that it is found at, and the worst that its noise shifts is then {norm}: "
+        f"Δ {before:.2f} → {after:.2f}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 import libcst as cst
@@ -90,11 +91,16 @@ class Edits:
         self.after.setdefault(statement, []).append(new)
 
     def remove(self, statement: Statement) -> None:
-        """Remove a statement; an empty line above it goes to the next statement, so that paragraphs stay."""
+        """Remove a statement; an empty line above it goes to the next statement, so that paragraphs stay, and
+        one below it goes where it was the first of its block.
+        """
         if statement in self.removed:
             return
         self.removed.add(statement)
         lines = statement.leading_lines
+        body: Sequence[Statement] = getattr(self.source.parent(statement), "body", ())
+        if len(body) > 1 and body[0] is statement:
+            self.change(body[1], _without_empty_lines)
         if any(line.comment is None for line in lines):
             follower = self._follower(statement)
             if follower is not None and not follower.leading_lines:
@@ -273,6 +279,13 @@ def in_parentheses(value: cst.BaseExpression) -> cst.BaseExpression:
     if isinstance(value, ATOMS) or value.lpar:
         return value
     return value.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+
+
+def _without_empty_lines(statement: Statement) -> Statement:
+    """A statement without the empty lines above it and above its comments."""
+    lines = list(dropwhile(lambda line: line.comment is None, statement.leading_lines))
+    changed: Statement = statement.with_changes(leading_lines=lines)
+    return changed
 
 
 def negated(test: cst.BaseExpression) -> cst.BaseExpression:

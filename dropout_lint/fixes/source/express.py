@@ -291,8 +291,10 @@ class Expression:
             sequences.put_element(self, step, old, place, used)
             return
         call = self._call_for(step, old, place, edits, used)
-        assert isinstance(place.node, cst.Call)
-        if place.form == "input":
+        assert isinstance(place.node, cst.BaseExpression)
+        if place.form == "operand":
+            forward.drop_operand(edits, place.node, call)
+        elif isinstance(place.node, cst.Call) and place.form == "input":
             forward.drop_input(edits, place.node, call)
         else:
             forward.drop_output(edits, place.node, call)

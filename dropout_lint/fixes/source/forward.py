@@ -246,7 +246,25 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
     data = data_of(source, call)
     if data is None:
         raise CannotExpress(f"`{source.code(call)}` has no argument that could be dropped", BY_HAND)
-    statement = source.statement(call)
+    drop_operand(edits, data, dropout, whole=call)
+
+
+def drop_operand(
+    edits: Edits, data: cst.BaseExpression, dropout: Call, whole: cst.BaseExpression | None = None
+) -> None:
+    """Drop what an expression reads, in front of its statement or in it.
+
+    Args:
+        edits: edits of the file.
+        data: what is read.
+        dropout: how it is dropped.
+        whole: the call that reads it.
+
+    Raises:
+        CannotExpress: it stands where no statement can be put, and the dropout has a guard.
+    """
+    source = edits.source
+    statement = source.statement(data)
     if statement is None:
         if dropout.guarded:
             raise CannotExpress("the new place is inside a compound statement", BY_HAND)
@@ -258,6 +276,9 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
         if alone and (wants_statement or dropout.new) and not lives_on(source, statement, data.value):
             edits.insert_before(statement, dropout.on(data.value))
             return
+        holder = source.parent(data)
+        if isinstance(holder, cst.AugAssign) and holder.target is data:
+            raise CannotExpress(f"`{source.code(statement)}` reads the place more than once", BY_HAND)
         if not dropout.guarded:
             _nest(edits, data, dropout)
             return
@@ -266,7 +287,7 @@ def drop_input(edits: Edits, call: cst.Call, dropout: Call) -> None:
         return
     if not alone:
         raise CannotExpress("the new place shares its line with other statements", BY_HAND)
-    name = whole_target(statement, call) or temporary_name(source, statement, dropout)
+    name = (whole and whole_target(statement, whole)) or temporary_name(source, statement, dropout)
     _unnest(edits, statement, data, name, dropout)
 
 
@@ -400,10 +421,9 @@ def assigned(statement: cst.SimpleStatementLine) -> set[str]:
     """Names that a statement binds anew."""
     names = set()
     for small in statement.body:
-        if isinstance(small, cst.Assign):
-            for target in small.targets:
-                if isinstance(target.target, cst.Name):
-                    names.add(target.target.value)
+        targets = [item.target for item in small.targets] if isinstance(small, cst.Assign) else []
+        targets += [small.target] if isinstance(small, cst.AugAssign | cst.AnnAssign) else []
+        names |= {target.value for target in targets if isinstance(target, cst.Name)}
     return names
 
 
@@ -421,7 +441,7 @@ def readings(source: SourceFile, node: cst.CSTNode, name: str) -> list[cst.Name]
 
 def _is_target(source: SourceFile, node: cst.CSTNode) -> bool:
     parent = source.parent(node)
-    return isinstance(parent, cst.AssignTarget) and parent.target is node
+    return isinstance(parent, cst.AssignTarget | cst.AnnAssign) and parent.target is node
 
 
 def temporary_name(source: SourceFile, statement: cst.SimpleStatementLine, dropout: Call) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -49,17 +49,17 @@ class New:
 
     Attributes:
         key: equal for all places that one expression makes.
-        form: `input` of a call in forward, `output` of an expression in forward, `before` or `behind` an
-            element of a Sequential, `end` of a Sequential.
+        form: in forward `input` of a call, `operand` of a call or sum, `output` of an expression; `before` or
+            `behind` an element of a Sequential, `end` of a Sequential.
         source: the file.
-        node: the call, or for the others the constructor of the element beside it.
+        node: the call or operand, or with a Sequential the constructor of the element beside it.
         graph: the graph node that the place belongs to.
         holder: the Sequential, for `before`, `behind` and `end`.
         owner: qualified name of the module whose class is edited.
     """
 
     key: tuple[object, ...]
-    form: Literal["input", "output", "before", "behind", "end"]
+    form: Literal["input", "operand", "output", "before", "behind", "end"]
     source: SourceFile
     node: cst.CSTNode
     graph: fx.Node
@@ -111,7 +111,11 @@ def new_place(sources: Sources, anchor: Anchor, site: DropoutSite) -> New:
     joined = (
         len([item for item in user.all_input_nodes if item.op != "get_attr"]) > 1 and user.op != "call_module"
     )
-    if joined or user.op == "output" or _several_readers(anchor):
+    several = _several_readers(anchor)
+    if joined and not several and sources.user_owner(anchor.producer) != sources.user_owner(user):
+        with suppress(CannotExpress):  # what another module makes is dropped where it is joined
+            return _always(sources, _operand_place(sources, anchor), site)
+    if joined or user.op == "output" or several:
         return _always(sources, _output_place(sources, anchor), site)
     place = _input_place(sources, user, old_holder)
     try:
@@ -234,6 +238,36 @@ def _input_place(sources: Sources, user: fx.Node, old_holder: str | None) -> New
         raise CannotExpress(f"the place is before the first layer of {holder}", BY_HAND)
     source, call = sources.construction(str(user.target))
     return New(("before", source.path, call), "before", source, call, user, holder, holder)
+
+
+def _operand_place(sources: Sources, anchor: Anchor) -> New:
+    """The place where a call or a sum reads the value of an anchor.
+
+    Raises:
+        CannotExpress: its operand cannot be told.
+    """
+    user, location = anchor.users[0], anchor.users[0].meta.get("call")
+    source = sources.file(location)
+    paths = [path for path, item in _operands(user.args) if item is anchor.producer]
+    if location is None or len(paths) != 1 or anchor.producer in user.kwargs.values():
+        raise CannotExpress("the place is read more than once by one expression", BY_HAND)
+    operand = source.operand(location, sources.callees(user), paths[0])
+    if operand is None:
+        raise CannotExpress(
+            f"line {location.line} of {source.path.name} reads the place more than once", BY_HAND
+        )
+    return New(
+        ("operand", source.path, operand), "operand", source, operand, user, None, sources.user_owner(user)
+    )
+
+
+def _operands(args: Sequence[object]) -> Iterator[tuple[tuple[int, ...], object]]:
+    """What a node reads, with its number among the arguments, and in a list of tensors."""
+    for number, item in enumerate(args):
+        if isinstance(item, (tuple, list)):
+            yield from (((number, *path), part) for path, part in _operands(item))
+        else:
+            yield (number,), item
 
 
 def _is_first(sources: Sources, holder: str, key: str) -> bool:

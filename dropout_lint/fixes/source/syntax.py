@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -159,6 +159,38 @@ class SourceFile:
                 return None
         return None
 
+    def operand(
+        self, location: Location, callees: tuple[str, ...], path: tuple[int, ...]
+    ) -> cst.BaseExpression | None:
+        """An operand of a call or sum at a place, by its number; of a list of tensors, by its number in that.
+
+        None where it cannot be told.
+        """
+        call = self.call_at(location, callees)
+        if call is not None:
+            plain = [item.value for item in call.args if item.keyword is None and not item.star]
+            if not any(
+                self._named(call, f"{module}.{name}") for module in ("torch", "F") for name in callees
+            ):
+                plain = [call.func.value, *plain] if isinstance(call.func, cst.Attribute) else plain
+            return _part(plain, path)
+        sums = [
+            node
+            for node in self._positions
+            if isinstance(node, (cst.BinaryOperation, cst.AugAssign))
+            and isinstance(node.operator, (cst.Add, cst.AddAssign))
+            and self._positions[node].start.line == location.line
+        ]
+        if len(sums) != 1:
+            return None
+        (found,) = sums
+        sides = (
+            [found.left, found.right]
+            if isinstance(found, cst.BinaryOperation)
+            else [found.target, found.value]
+        )
+        return _part(sides, path)
+
     def _named(self, call: cst.Call, name: str) -> bool:
         callee = call.func.func if isinstance(call.func, cst.Call) else call.func
         text = self.code(callee)
@@ -193,6 +225,21 @@ class SourceFile:
         return [
             node for node in self._positions if isinstance(node, cst.Attribute) and node.attr.value == name
         ]
+
+
+def _part(values: Sequence[cst.BaseExpression], path: tuple[int, ...]) -> cst.BaseExpression | None:
+    """The value at a path of numbers; None where there is none, or it is within what a star hands on."""
+    number, *rest = path
+    if number >= len(values):
+        return None
+    value = values[number]
+    if not rest:
+        return value
+    if not isinstance(value, (cst.List, cst.Tuple)):
+        return None
+    if any(isinstance(item, cst.StarredElement) for item in value.elements):
+        return None
+    return _part([item.value for item in value.elements], tuple(rest))
 
 
 def _held_in(tree: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
