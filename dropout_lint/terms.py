@@ -41,6 +41,11 @@ def shift_ratio(delta: float) -> float:
     return max(delta, 1 / delta)
 
 
+def worst_first(delta: float | None) -> float:
+    """Sorts what has a Δ, the farthest from 1 first, the unknown last."""
+    return 2.0 if delta is None else nearness(delta)
+
+
 def worst_of(deltas: Iterable[float]) -> float | None:
     """The Δ that is farthest from 1, None of none."""
     return min(deltas, key=nearness, default=None)

@@ -102,6 +102,34 @@ def test_only_what_one_fix_is_good_for_is_one_group() -> None:
     assert "likewise the 1 other" in text and "by hand: lower it" in text
 
 
+@pytest.mark.parametrize(
+    ("deltas", "word"),
+    [((1.03, 1.12), "moderate"), ((0.97, 1.3), "moderate"), ((0.8, 1.2), "moderate"), ((0.6, 1.2), "strong")],
+)
+def test_a_group_is_called_by_the_shift_that_is_farthest_from_1(
+    deltas: tuple[float, float], word: str, here: Path
+) -> None:
+    """A Δ above 1 is as bad as its inverse: it is no milder than one a little below 1 on the same line."""
+    found = [finding(index, delta) for index, delta in enumerate(deltas)]
+    report = report_of([target(findings=found, predictions=[])], "0.1.0")
+    for format in ("text", "markdown", "html"):
+        assert f"{deltas[0]:.2f} to {deltas[1]:.2f}" in render(report, format, context())
+    assert f"{word} █" in render(report, "text", context())
+    assert f"{word} |" in render(report, "markdown", context())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"), [(1.4, 1.02, True), (0.7, 1.5, False), (1.02, 1.4, False)]
+)
+def test_a_fix_says_that_it_brings_delta_nearer_to_1(
+    before: float, after: float, said: bool, here: Path
+) -> None:
+    found = finding(0, before)
+    found = msgspec.structs.replace(found, fix=msgspec.structs.replace(found.fix, delta_after=after))
+    text = render(report_of([target(findings=[found])], "0.1.0"), "text", context())
+    assert (f"(Δ {before:.2f} → {after:.2f})" in text) == said
+
+
 def test_text_promises_no_edit_that_was_not_tried(here: Path) -> None:
     known = finding(0, 0.42)
     untried = msgspec.structs.replace(known, fix=msgspec.structs.replace(known.fix, edits=[]))

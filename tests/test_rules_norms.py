@@ -1,4 +1,6 @@
-"""Norms that forget: at once by their momentum (DL503), or twice a step in a checkpointed block (DL504)."""
+"""Norms that forget, at once by their momentum (DL503) or twice a step in a checkpointed block (DL504), and
+norms whose stored variance is off (DL501).
+"""
 
 from __future__ import annotations
 
@@ -149,3 +151,31 @@ def test_they_are_information_and_fail_nothing() -> None:
     assert "momentum 0.9997" in text
     assert "norms  3 of this model: 1, 2, 3" in text
     assert "Δ" not in text  # it is not what is wrong
+
+
+class Averaged(nn.Module):
+    """Behind a layer norm the mean over positions keeps what they share: dropout lowers the stored variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop, self.ln = nn.Linear(16, 16), nn.Dropout(0.5), nn.LayerNorm(16)
+        self.bn, self.head = nn.BatchNorm1d(16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.ln(self.drop(self.fc(x)[:, None].expand(-1, 16, -1)))
+        return self.head(self.bn(tokens.mean(1)))
+
+
+def test_a_stored_variance_that_is_too_small_is_off_as_well() -> None:
+    model = Averaged()
+    for batch in torch.randn(100, 64, 16):
+        model(batch)
+    stale = next(
+        finding for finding in dl.lint(model, torch.randn(8, 16)).findings if finding.code == "DL501"
+    )
+    with torch.no_grad():
+        tokens = model.ln(model.fc(torch.randn(4096, 16))[:, None].expand(-1, 16, -1)).mean(1)
+    true = (tokens.var(0).mean() / model.bn.running_var.mean()).item()
+    print(stale.delta, true)
+    assert true > 1.5
+    assert stale.delta == pytest.approx(true, abs=0.15)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from dropout_lint.terms import worst_first
 from dropout_lint.words import severity_of_shift
 
 from ..remedy_tables import table
@@ -85,7 +86,7 @@ def _cells(row: Linted) -> tuple[str, ...]:
     chosen = row.loud or row.findings
     codes = Counter(found.code for found in chosen)
     shift = "–" if row.worst is None else f"{row.worst:.2f} {severity_of_shift(row.worst)}"
-    first = min(chosen, key=lambda found: 2 if found.delta is None else found.delta)
+    first = min(chosen, key=lambda found: worst_first(found.delta))
     found = ", ".join(f"{number} {code}" for code, number in sorted(codes.items()))
     return f"`{short(row)}`", row.rates, found, shift, first.where
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from dropout_lint.terms import nearness
+
 if TYPE_CHECKING:
     from dropout_lint.prediction.shifts import Prediction
 
@@ -29,6 +31,6 @@ def _furthest(found: Iterable[tuple[str, float | None]]) -> dict[str, float]:
         if delta is None:
             continue
         known = deltas.get(norm)
-        if known is None or abs(delta - 1) > abs(known - 1):
+        if known is None or nearness(delta) < nearness(known):
             deltas[norm] = delta
     return deltas

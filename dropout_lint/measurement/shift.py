@@ -158,14 +158,14 @@ class Shift:
 
     @property
     def shares(self) -> dict[str, dict[str, float]]:
-        """Norm → dropout → the part of the shortfall 1 − Δ that goes when this dropout alone is switched off.
+        """Norm → dropout → the part of 1 − Δ that goes when this dropout alone is switched off.
 
-        Empty without `per_dropout`. Norms with a shortfall under 0.01 are left out: a share of nothing is
+        Empty without `per_dropout`. Norms with a Δ within 0.01 of 1 are left out: a share of nothing is
         noise. Shares of dropouts that share a path need not add up to exactly 1.
         """
         shares: dict[str, dict[str, float]] = {}
         for norm, delta in self.baseline.items():
-            if 1 - delta < 0.01:
+            if abs(1 - delta) < 0.01:
                 continue
             gained = {drop: off[norm] - delta for drop, off in self.alone.items() if norm in off}
             shares[norm] = {drop: gain / (1 - delta) for drop, gain in gained.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dropout_lint.report.locations import primary
 from dropout_lint.report.schema import FindingInfo
-from dropout_lint.terms import SEVERITIES
+from dropout_lint.terms import SEVERITIES, nearness, worst_first
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Group:
 
     @property
     def first(self) -> FindingInfo:
-        """The severest finding, of equals the one with the lowest Δ."""
+        """The severest finding, of equals the one whose Δ is farthest from 1."""
         return min(self.findings, key=badness)
 
     @property
@@ -45,7 +45,7 @@ class Group:
 
 def badness(finding: FindingInfo) -> tuple[int, float]:
     """Orders findings, the worst first: by severity, then by Δ."""
-    return SEVERITIES.index(finding.severity), 2.0 if finding.delta is None else finding.delta
+    return SEVERITIES.index(finding.severity), worst_first(finding.delta)
 
 
 def names_of(finding: FindingInfo) -> list[str]:
@@ -58,9 +58,9 @@ def names_of(finding: FindingInfo) -> list[str]:
 
 
 def improves(finding: FindingInfo) -> bool:
-    """Whether the fix raises Δ by something that two decimals show; with other dropouts left it may not."""
-    after = finding.fix.delta_after
-    return after is not None and finding.delta is not None and after - finding.delta > 0.005
+    """Whether the fix brings Δ nearer to 1 by what two decimals show; with other dropouts left it may not."""
+    before, after = finding.delta, finding.fix.delta_after
+    return before is not None and after is not None and nearness(after) - nearness(before) > 0.005
 
 
 def grouped(findings: Sequence[FindingInfo]) -> list[Group]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from dropout_lint.report.schema import FindingInfo, NormShiftInfo, SuppressedInfo, TargetInfo
-from dropout_lint.terms import nearness
+from dropout_lint.terms import worst_first
 
 
 def told_once(target: TargetInfo) -> TargetInfo:
@@ -30,7 +30,7 @@ def _together(findings: Sequence[FindingInfo]) -> list[FindingInfo]:
 
 def _one(members: Sequence[FindingInfo]) -> FindingInfo:
     """The finding whose Δ is farthest from 1, with all their norms."""
-    ordered = sorted(members, key=lambda finding: 2.0 if finding.delta is None else nearness(finding.delta))
+    ordered = sorted(members, key=lambda finding: worst_first(finding.delta))
     norms = [
         NormShiftInfo(
             name=finding.norm.name,

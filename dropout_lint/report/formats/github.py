@@ -12,7 +12,7 @@ from dropout_lint.report.merged import Merged, merged
 from dropout_lint.report.repository import path_in_repository, root_of
 from dropout_lint.report.schema import Report
 from dropout_lint.report.words import SEVERITY_PLURALS, delta_range
-from dropout_lint.terms import SEVERITIES
+from dropout_lint.terms import SEVERITIES, worst_first
 from dropout_lint.words import count, numbered
 
 LIMIT = 10
@@ -29,7 +29,7 @@ def render(report: Report, context: Context) -> str:
             text = f"{target.target}: could not trace {numbered(target.trace.opaque)}"
             lines["warning"].append(command("warning", text, title="dropout-lint"))
     found = merged(report)
-    found.sort(key=lambda item: 2.0 if item.group.first.delta is None else item.group.first.delta)
+    found.sort(key=lambda item: worst_first(item.group.first.delta))
     for item in found:
         lines[item.group.first.severity].append(annotation(item))
     for target in report.targets:

@@ -13,7 +13,7 @@ from dropout_lint.report.schema import READ, FindingInfo, Report, TargetInfo
 from dropout_lint.report.style import Style
 from dropout_lint.report.tables import measurement_rows, prediction_rows
 from dropout_lint.report.words import counts, delta_range, opening, set_aside
-from dropout_lint.terms import nearness
+from dropout_lint.terms import nearness, worst_first
 from dropout_lint.words import (
     BASES,
     count,
@@ -322,7 +322,7 @@ class Writer:
         if set_aside(report.summary):
             parts.append(set_aside(report.summary))
         if found and shifting:
-            worst = min(shifting, key=lambda item: 2.0 if item.delta is None else nearness(item.delta))
+            worst = min(shifting, key=lambda item: worst_first(item.delta))
             if worst.delta is not None and nearness(worst.delta) < self.context.threshold:
                 shown = with_interval(worst.delta, worst.interval)
                 parts.append(f"worst Δ {shown} at {worst.norm}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dropout_lint.report.schema import TargetInfo
 from dropout_lint.report.words import predicted
-from dropout_lint.terms import nearness
+from dropout_lint.terms import nearness, worst_first
 from dropout_lint.words import in_order, number, severity_of_shift, with_interval
 
 HEIGHT = 160
@@ -115,7 +115,7 @@ def profile(target: TargetInfo, threshold: float) -> Profile | None:
                 dots.append(Dot(middle, height_of(found.after_fix), "after", title))
     longest = max(len(bar.name) for bar in bars)
     beyond = [item.delta for item in shown if item.delta is not None and nearness(item.delta) < threshold]
-    worst = min(shown, key=lambda item: 2.0 if item.delta is None else nearness(item.delta))
+    worst = min(shown, key=lambda item: worst_first(item.delta))
     above = f" or above {1 / threshold:.2f}" if any(delta > 1 for delta in beyond) else ""
     summary = (
         f"{len(beyond)} of {len(shown)} norms have a predicted Δ below {threshold:g}{above}; "

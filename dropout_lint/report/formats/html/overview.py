@@ -7,7 +7,7 @@ from typing import Any
 
 from dropout_lint.report.schema import Report, TargetInfo
 from dropout_lint.report.words import SEVERITY_PLURALS, SEVERITY_SINGULARS
-from dropout_lint.terms import SEVERITIES, nearness
+from dropout_lint.terms import SEVERITIES, nearness, worst_first
 from dropout_lint.words import count, severity_of_shift, with_interval
 
 WORDS = {name: (SEVERITY_SINGULARS[name], SEVERITY_PLURALS[name]) for name in SEVERITIES}
@@ -19,7 +19,7 @@ def overview(report: Report, threshold: float) -> list[dict[str, Any]]:
     for index, target in enumerate(report.targets):
         found = Counter(finding.severity for finding in target.findings)
         known = [item for item in target.predictions if item.shifts and item.delta is not None]
-        worst = min(known, key=lambda item: nearness(item.delta or 0.0), default=None)
+        worst = min(known, key=lambda item: worst_first(item.delta), default=None)
         rows.append(
             {
                 "id": f"t{index}",
