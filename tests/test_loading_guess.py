@@ -260,6 +260,10 @@ class Speech(WithConfig):
     def forward(self, input_features: Any = None, decoder_input_ids: Any = None) -> None: ...
 
 
+class Spoken(WithConfig):
+    def forward(self, input_ids: Any = None, decoder_input_values: Any = None) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("model", "described"),
     [
@@ -268,6 +272,9 @@ class Speech(WithConfig):
         (EncoderDecoder(is_encoder_decoder=True), ("input_ids=2x16:int64", "decoder_input_ids=2x16:int64")),
         (Vision(image_size=32, num_channels=1), ("pixel_values=2x1x32x32",)),
         (Vision(image_size=32, num_frames=4), ("pixel_values=2x4x3x32x32",)),
+        (Vision(image_size=[256, 192]), ("pixel_values=2x3x256x192",)),
+        (Vision(image_size={"height": 64, "width": 48}), ("pixel_values=2x3x64x48",)),
+        (Vision(backbone_config=SimpleNamespace(image_size=(32, 16))), ("pixel_values=2x3x32x16",)),
         (
             Both(text_config=SimpleNamespace(), vision_config=SimpleNamespace(image_size=48)),
             ("input_ids=2x16:int64", "pixel_values=2x3x48x48"),
@@ -275,6 +282,10 @@ class Speech(WithConfig):
         (
             Speech(num_mel_bins=40, max_source_positions=50, decoder_start_token_id=1),
             ("decoder_input_ids=2x16:int64", "input_features=2x40x100"),
+        ),
+        (
+            Spoken(is_encoder_decoder=True, num_mel_bins=40),
+            ("input_ids=2x16:int64", "decoder_input_values=2x16x40"),
         ),
     ],
 )

@@ -40,6 +40,18 @@ class Config:
                     return value
         return default
 
+    def sides(self, *names: str, default: int) -> tuple[int, int]:
+        """Height and width: two integers, in a sequence or by these words, or one for both."""
+        for part in self._parts:
+            for name in names:
+                value = self._read(part, name)
+                if isinstance(value, Mapping):
+                    value = [value.get("height"), value.get("width")]
+                both = value if isinstance(value, (list, tuple)) else [value, value]
+                if len(both) == 2 and all(type(side) is int and side > 0 for side in both):
+                    return both[0], both[1]
+        return default, default
+
     def has(self, name: str) -> bool:
         """Whether a value is there and is not None."""
         return any(self._read(part, name) is not None for part in self._parts)
@@ -76,7 +88,7 @@ def _wanted(name: str, main: str | None, config: Config, parameters: Mapping[str
     """Whether `forward` cannot do without an argument."""
     if parameters[name].default is inspect.Parameter.empty or name == main:
         return True
-    if name in ("decoder_input_ids",):
+    if name in ("decoder_input_ids", "decoder_input_values"):
         return config.flag("is_encoder_decoder") or config.has("decoder_start_token_id")
     if name in ("input_ids", "pixel_values") and {"input_ids", "pixel_values"} <= set(parameters):
         return config.has("text_config") and config.has("vision_config")
@@ -85,11 +97,11 @@ def _wanted(name: str, main: str | None, config: Config, parameters: Mapping[str
 
 
 def _pixels(config: Config) -> torch.Tensor:
-    side = config.number("image_size", "img_size", "sample_size", "input_size", default=224)
+    sides = config.sides("image_size", "img_size", "sample_size", "input_size", default=224)
     channels = config.number("num_channels", "in_channels", "in_chans", default=3)
     if config.has("num_frames"):
-        return _float(_BATCH, config.number("num_frames", default=8), channels, side, side)
-    return _float(_BATCH, channels, side, side)
+        return _float(_BATCH, config.number("num_frames", default=8), channels, *sides)
+    return _float(_BATCH, channels, *sides)
 
 
 def _video(config: Config) -> torch.Tensor:
@@ -111,9 +123,13 @@ def _waves(config: Config) -> torch.Tensor:
     return _float(_BATCH, 16000)
 
 
+def _spectrum(config: Config) -> torch.Tensor:
+    return _float(_BATCH, _TOKENS, config.number("num_mel_bins", default=80))
+
+
 def _sample(config: Config) -> torch.Tensor:
-    side = config.number("sample_size", default=32)
-    return _float(_BATCH, config.number("in_channels", default=3), side, side)
+    sides = config.sides("sample_size", default=32)
+    return _float(_BATCH, config.number("in_channels", default=3), *sides)
 
 
 def _context(config: Config) -> torch.Tensor:
@@ -135,6 +151,7 @@ def _float(*shape: int) -> torch.Tensor:
 _MAKERS: dict[str, Callable[[Config], torch.Tensor]] = {
     "input_ids": _tokens,
     "decoder_input_ids": _tokens,
+    "decoder_input_values": _spectrum,
     "pixel_values": _pixels,
     "input_features": _features,
     "input_values": _waves,
