@@ -154,7 +154,7 @@ def test_they_are_information_and_fail_nothing() -> None:
 
 
 class Averaged(nn.Module):
-    """Behind a layer norm the mean over positions keeps what they share: dropout lowers the stored variance."""
+    """Behind a layer norm the mean over positions keeps what they share: dropout lowers its variance."""
 
     def __init__(self) -> None:
         super().__init__()

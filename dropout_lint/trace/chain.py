@@ -39,6 +39,8 @@ REAL_PARAMETER_LIMIT = 400_000_000
 REDRAWN_PARAMETER_LIMIT = 30_000_000
 # Guessed inputs are tried in turn; each costs one failing forward pass.
 GUESS_LIMIT = 24
+# Where each guess costs real tensors for all parameters, so many numbers are made: for the best guesses.
+REAL_GUESSES = 1_000_000_000
 
 
 def trace(
@@ -106,7 +108,8 @@ def _first_that_works(
     Test mode does not show what a model does only in training (`if self.training: x = self.drop(x)`), so it
     comes behind every way to run train mode.
     """
-    real = _size_of(model) <= REAL_PARAMETER_LIMIT
+    size = _size_of(model)
+    real = size <= REAL_PARAMETER_LIMIT
     # Keras takes a tensor without memory for a shape, and goes on with another one
     meta = [] if protocol_layers(model) else [("meta", Materials, True)]
     ways: list[tuple[str, type[Materials], bool]] = [*meta, ("fake", Fake, True)]
@@ -115,7 +118,8 @@ def _first_that_works(
     ways += [("cpu-eval", Real, False)] if real else []
     fitting: Inputs | None = None  # inputs that only lacked values
     for method, materials, train in ways:
-        for candidate in _candidates(model, fitting or inputs):
+        limit = max(1, REAL_GUESSES // max(1, size)) if materials is Real else GUESS_LIMIT
+        for candidate in islice(_candidates(model, fitting or inputs), limit):
             try:
                 recording = _recorded(model, candidate, catalogue, materials, train=train)
             except Exception as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -122,29 +124,51 @@ class Real(Materials):
     device = CPU
     has_values = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._normal = _Normal()
+
     def _make(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_meta:
-            return _plausible(tensor)
-        return tensor.detach().to(CPU, copy=True)
+        return self._plausible(tensor) if tensor.is_meta else tensor.detach().to(CPU, copy=True)
 
     def fits(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == "cpu"
 
     def input(self, tensor: torch.Tensor) -> torch.Tensor:
-        return _plausible(tensor) if tensor.is_meta else tensor.detach().to(CPU, copy=True)
+        return self._make(tensor)
+
+    def _plausible(self, tensor: torch.Tensor) -> torch.Tensor:
+        """For a tensor that has no values: normal ones, weights of variance 1/fan-in, ones for vectors."""
+        shape, dtype = tensor.shape, tensor.dtype
+        if not dtype.is_floating_point:
+            return torch.zeros(shape, dtype=dtype)
+        if tensor.dim() < 2:
+            return torch.ones(shape, dtype=dtype)
+        values = self._normal.fill(torch.empty(shape, dtype=dtype))
+        fan_in = max(1, math.prod(shape[1:]))
+        return values.mul_(fan_in**-0.5) if isinstance(tensor, nn.Parameter) else values
 
 
-def _plausible(tensor: torch.Tensor) -> torch.Tensor:
-    """Values for a tensor that has none: standard normal, weights of variance 1/fan-in, ones for vectors."""
-    shape, dtype = tensor.shape, tensor.dtype
-    if not dtype.is_floating_point:
-        return torch.zeros(shape, dtype=dtype)
-    if isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
-        fan_in = max(1, tensor[0].numel())
-        return torch.randn(shape, dtype=dtype).mul_(fan_in**-0.5)
-    if isinstance(tensor, nn.Parameter) or tensor.dim() < 2:
-        return torch.ones(shape, dtype=dtype)
-    return torch.randn(shape, dtype=dtype)
+class _Normal:
+    """Standard normal numbers, the same million again and again: a big model is made as fast as copied."""
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def fill(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Fill a contiguous tensor with the numbers that come next."""
+        numbers, left = _million(), tensor.view(-1)
+        while len(left):
+            part = numbers[self._at : self._at + len(left)]
+            left[: len(part)] = part
+            self._at, left = (self._at + len(part)) % len(numbers), left[len(part) :]
+        return tensor
+
+
+@functools.cache
+def _million() -> torch.Tensor:
+    # a prime: rows of any length that are alike lie a million rows apart
+    return torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
 
 
 def device_constructors() -> frozenset[Callable[..., Any]]:
