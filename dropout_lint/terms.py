@@ -27,6 +27,8 @@ NO_SHAPES = "no shapes are known there"
 """Why Δ is unknown at a norm in a graph that was traced without inputs."""
 UNSEEN = "train mode was not seen"
 """Why Δ is unknown at a norm before which no dropout stands, in a graph of test mode alone."""
+APART = "what comes before its part was not seen"
+"""Why Δ is unknown at a norm before which no dropout stands, in a part that was traced alone."""
 NOT_FINITE = "values that are not finite"
 """Stands in `Prediction.fallbacks` where weights or statistics are NaN, infinite, or too large to square."""
 

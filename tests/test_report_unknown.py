@@ -176,3 +176,49 @@ def test_where_train_mode_is_not_seen_no_norm_is_harmless(
     out = " ".join(capsys.readouterr().out.split())
     assert "Δ at bn0 (train mode was not seen)" in out
     assert "bn0 unknown unknown unknown" in out and "bn 0.7" in out
+
+
+PARTS = """\
+from torch import nn
+
+
+class First(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.drop = nn.Linear(7, 8), nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(self.fc(x))
+
+
+class Second(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.bn0 = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.drop, self.bn = nn.Dropout(0.5), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.bn(self.drop(self.bn0(self.fc(x))))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = First(), Second()
+
+    def forward(self, batch, settings):
+        assert settings.name == "flat"
+        return self.second(self.first(batch.frame(settings.name)))
+"""
+
+
+def test_in_parts_that_stand_alone_no_norm_is_harmless_and_no_dropout_the_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "net.py").write_text(PARTS)
+    assert run(["net.py:Net", "--show-predictions", "--no-cache"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Δ at second.bn0 (what comes before its part was not seen)" in out
+    assert "second.bn0 unknown unknown unknown" in out
+    assert "DL101" in out and "second.bn 0.5" in out
+    assert "DL302" not in out, "the output of a part is not that of the model"

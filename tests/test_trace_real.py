@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import pytest
 import torch
@@ -68,3 +69,28 @@ def test_real_tensors_are_made_for_the_best_guesses_alone(
     shapes = list(dict.fromkeys(TRIED))
     assert shapes[0] == (2, 8)
     assert len(shapes) == tries if tries else len(shapes) > 3
+
+
+class Big(Refuses):
+    """A try costs 64 MB for its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(4000, 4000)
+
+
+def test_a_try_that_failed_keeps_no_tensors() -> None:
+    with torch.device("meta"):
+        model = Big()
+    kept: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(TraceError):
+            trace(model)
+        kept = [
+            id(held) for held in gc.get_objects() if type(held) is nn.Parameter and held.shape == (4000, 4000)
+        ]
+    finally:
+        gc.enable()
+    assert kept == [id(model.wide.weight)]

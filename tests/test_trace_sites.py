@@ -208,6 +208,56 @@ def test_unused_dropouts_are_told() -> None:
     assert [item.name for item in found.unused] == ["spare"]
 
 
+class Partly(nn.Module):
+    """A branch that runs for a second input alone, a norm that nothing calls, and a wrapped dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8))
+        self.others = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.3)) for _ in range(2)
+        )
+        self.spare, self.wrapped, self.plain = (
+            nn.BatchNorm1d(8),
+            nn.Sequential(nn.Dropout(0.1)),
+            nn.Linear(8, 8),
+        )
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.first(x)
+        for other in self.others if y is not None else ():
+            x = x + other(y)
+        return x
+
+
+def test_parts_that_given_inputs_do_not_run_are_a_note() -> None:
+    found = trace(Partly(), Inputs((VECTOR,)))
+    assert [item.name for item in found.unused] == ["wrapped.0"]
+    assert not found.opaque
+    assert found.notes == (
+        "the inputs do not run others (2 norms and 2 dropouts): nothing is known of it",
+        "the inputs do not run spare (1 norm): nothing is known of it",
+    )
+
+
+def test_parts_that_guessed_inputs_do_not_run_are_not_traced() -> None:
+    found = trace(Partly())
+    assert found.partial
+    assert [(part.name, part.reason) for part in found.idle] == [
+        ("others", "2 norms and 2 dropouts; the guessed inputs do not run it"),
+        ("spare", "1 norm; the guessed inputs do not run it"),
+    ]
+
+
+def test_what_all_inputs_run_leaves_nothing_to_say() -> None:
+    model = Partly()
+    del model.spare, model.wrapped
+    found = trace(model, Inputs((VECTOR, VECTOR)))
+    assert not found.notes
+    assert not found.partial
+    assert not found.unused
+
+
 def test_a_dropout_on_a_shared_tensor_is_told_from_one_before_the_fork() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:

@@ -2,8 +2,9 @@
 
 Three things tell of such noise: an operation that neither a rule nor a run on samples tells of (the ledger
 says so itself); a random draw that the witness saw reach the norm (`Trace.draws`) and that no dropout of the
-ledger accounts for there; and, in a graph without shapes, any dropout before the norm. In a graph of test
-mode alone, what train mode does is not seen: a norm behind no dropout may be harmless or not.
+ledger accounts for there; and, in a graph without shapes, any dropout before the norm. A graph of test mode
+alone does not show what train mode does, and parts that were traced alone not what comes before them: a norm
+behind no dropout may be harmless there or not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import fx
 
 from dropout_lint.prediction.ops import Ledger
 from dropout_lint.prediction.shifts import NormShift, Prediction
-from dropout_lint.terms import NO_SHAPES, UNSEEN
+from dropout_lint.terms import APART, NO_SHAPES, UNSEEN
 from dropout_lint.trace.traced import Arrival, Trace, value_of
 
 
@@ -69,7 +70,8 @@ def _unaccounted(arrivals: tuple[Arrival, ...], followed: Set[fx.Node]) -> Itera
 
 def blind_norms(trace: Trace) -> dict[fx.Node, str]:
     """The norms of which a graph tells nothing, each with why: where a dropout reaches one without shapes, no
-    moments come to it; where train mode was not seen, no dropout that reaches one means nothing.
+    moments come to it; where train mode was not seen, or what comes before, one may be behind noise that no
+    dropout of the graph makes.
     """
     noisy = {site.node for site in trace.dropouts if site.active_in_train and site.spec.is_noisy}
     for node in trace.graph.nodes:
@@ -77,6 +79,7 @@ def blind_norms(trace: Trace) -> dict[fx.Node, str]:
             noisy.add(node)
     behind = {site.node: site.node in noisy for site in trace.norms}
     found = {norm: NO_SHAPES for norm, reached in behind.items() if reached and value_of(norm) is None}
-    if trace.method.endswith("-eval"):
-        found |= {norm: UNSEEN for norm, reached in behind.items() if not reached}
+    if trace.by_parts or trace.method.endswith("-eval"):
+        why = APART if trace.by_parts else UNSEEN
+        found |= {norm: why for norm, reached in behind.items() if not reached}
     return found

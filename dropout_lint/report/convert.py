@@ -24,7 +24,7 @@ from dropout_lint.report.schema import (
     ToolInfo,
     TraceInfo,
 )
-from dropout_lint.terms import NO_SHAPES, NOT_FINITE, UNSEEN, Basis
+from dropout_lint.terms import APART, NO_SHAPES, NOT_FINITE, UNSEEN, Basis
 from dropout_lint.words import BASES, count, numbered, with_interval
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def target_info(
         notes.append(exempt_note(exempt))
     if prediction.fallbacks and any(shift.shifts and shift.delta != 1 for shift in prediction.norms):
         notes.append(fallback_note(prediction.fallbacks))
-    opaque = {part.name: part.reason for part in trace.opaque}
+    opaque = {part.name: part.reason for part in (*trace.opaque, *trace.idle)}
     unknown = [shift for shift in prediction.norms if shift.shifts and shift.delta is None]
     if unknown:
         reasons = list(dict.fromkeys(reason for shift in unknown for reason in shift.unknown))
-        plain = next((reason for reason in (NO_SHAPES, UNSEEN) if reason in reasons), None)
+        plain = next((reason for reason in (NO_SHAPES, UNSEEN, APART) if reason in reasons), None)
         why = plain or f"noise behind {numbered(reasons)} is not followed"
         opaque[f"Δ at {numbered([shift.norm for shift in unknown])}"] = why
     return TargetInfo(

@@ -190,6 +190,8 @@ class Surveyor:
             return replace(facts, position="P0", at_guideline=False, at_branch_end=False)
         if branch is not None:
             return facts
+        if self._trace.by_parts:  # where the model ends was not seen
+            return replace(facts, at_guideline=way is None)
         head = head_place(
             flow,
             number,

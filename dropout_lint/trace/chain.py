@@ -14,7 +14,7 @@ from torch import nn
 from dropout_lint.errors import InputError, TraceError
 from dropout_lint.guard.alone import at_rest
 from dropout_lint.guard.arguments import MADE_FROM
-from dropout_lint.guard.wrappers import bare, stood_for, unwrapped
+from dropout_lint.guard.wrappers import bare, unwrapped
 from dropout_lint.inputs.example import Inputs, Location
 from dropout_lint.inputs.guess import guess_inputs
 from dropout_lint.layers import STANDARD, Catalogue
@@ -23,6 +23,7 @@ from dropout_lint.trace.arrivals import arrivals
 from dropout_lint.trace.build_and_call import protocol_layers, unseen_layers
 from dropout_lint.trace.chance import Chance
 from dropout_lint.trace.failure import Failure, explain
+from dropout_lint.trace.idle import idle_parts, unused_dropouts
 from dropout_lint.trace.lazy import has_lazy_parameters, with_shapes
 from dropout_lint.trace.materials import Fake, Materials, Real
 from dropout_lint.trace.observer import Sight
@@ -30,7 +31,7 @@ from dropout_lint.trace.parts import trace_children, trace_symbolically
 from dropout_lint.trace.record import Recording, always_on_dropouts, record
 from dropout_lint.trace.redrawn import redrawn
 from dropout_lint.trace.sites import dropout_sites, functional_dropout, norm_sites
-from dropout_lint.trace.traced import Opaque, Trace, UnusedDropout, module_of
+from dropout_lint.trace.traced import Opaque, Trace, module_of
 from dropout_lint.trace.translated import is_translated
 
 # Above this many parameters a recording with real tensors is not tried: it would need their memory.
@@ -203,7 +204,14 @@ def _assemble(  # noqa: PLR0917 - what the trace is put together from
     if recording.sight is not None and not in_eval:
         test_sight = test.sight if test is not None else None
         draws = arrivals(recording.sight, test_sight, dropouts, norms, test_norms)
-    called = {site.module for site in dropouts}
+    # in test mode what is only called in training looks as if nothing called it
+    idle = [] if in_eval else idle_parts(model, recording.graph, catalogue)
+    called = [site.module for site in dropouts if site.module]
+    unused = [] if in_eval else unused_dropouts(model, catalogue, called, idle, places)
+    left_out = tuple(
+        Opaque(bare(part.name), f"{part.held}; the guessed inputs do not run it") for part in idle
+    )
+    told = [f"the inputs do not run {bare(part.name)} ({part.held}): nothing is known of it" for part in idle]
     return Trace(
         model=model,
         graph=recording.graph,
@@ -211,14 +219,14 @@ def _assemble(  # noqa: PLR0917 - what the trace is put together from
         inputs=inputs,
         dropouts=dropouts,
         norms=norms,
-        # in test mode a dropout that is only called in training looks as if nothing called it
-        unused=() if in_eval else tuple(_unused(model, catalogue, called, places)),
+        unused=tuple(unused),
         opaque=(*blind, *_scripted(model), *unseen_layers(model, is_translated)),
+        idle=left_out if inputs.guessed else (),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,
         comparisons=recording.comparisons,
-        notes=recording.notes,
+        notes=(*recording.notes, *(() if inputs.guessed else told)),
         draws=draws,
         witnessed=recording.sight is not None and not in_eval,
     )
@@ -273,18 +281,6 @@ def _reads_training(code: CodeType) -> bool:
     return "training" in code.co_names or any(
         _reads_training(inner) for inner in code.co_consts if isinstance(inner, CodeType)
     )
-
-
-def _unused(
-    model: nn.Module, catalogue: Catalogue, called: set[str | None], places: Mapping[str, Location]
-) -> Iterator[UnusedDropout]:
-    seen: set[int] = set()
-    reached = {id(stood_for(model.get_submodule(name))) for name in called if name}
-    for name, module in model.named_modules():
-        spec = catalogue.dropout(module)
-        if spec is not None and name and id(module) not in reached | seen:
-            seen.add(id(module))
-            yield UnusedDropout(bare(name), spec, places.get(name))
 
 
 def _training_only(failures: list[Failure]) -> tuple[Opaque, ...]:

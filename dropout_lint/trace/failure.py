@@ -32,6 +32,13 @@ class Failure:
     inputs: Inputs
     error: Exception
 
+    def __post_init__(self) -> None:
+        """Let go of what the frames of the error hold: the tensors of a whole model, for each failed try."""
+        error: BaseException | None = self.error
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+
     @property
     def needs_values(self) -> bool:
         """Whether the inputs fit, but the model reads values that these materials do not have."""

@@ -60,6 +60,10 @@ class Materials:
         assert isinstance(known[1], nn.Parameter)
         return known[1]
 
+    def release(self) -> None:
+        """Let go of the stand-ins: what recorded with them may be held by an error, or in a circle."""
+        self._twins.clear()
+
     def _make(self, tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 

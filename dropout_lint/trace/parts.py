@@ -79,7 +79,9 @@ def trace_children(
     unused: list[UnusedDropout] = []
     results: list[Any] = []
     constants: dict[str, Any] = {}
+    idle: list[Opaque] = []
     for name, part in parts:
+        idle += [Opaque(_join(name, item.name), item.reason) for item in part.idle]
         result, sites = _splice(graph, name, part)
         results.append(result)
         dropouts += sites[0]
@@ -96,6 +98,7 @@ def trace_children(
         norms=tuple(norms),
         unused=tuple(unused),
         opaque=tuple(opaque),
+        idle=tuple(idle),
         constants=constants,
         exact=False,
         notes=(f"the whole could not be traced{_and_tried(failures)}: its parts were traced one by one",),

@@ -51,7 +51,10 @@ def staged(model: nn.Module, materials: Materials, train: bool, seed: int = SEED
                     module._buffers[name] = twin_buffer
                     names.setdefault(id(twin_buffer), dot + name)
         model.train(train)
-        yield names
+        try:
+            yield names
+        finally:
+            materials.release()
 
 
 def _snapshot(module: nn.Module) -> tuple[type, dict[str, Any], dict[str, Any]]:

@@ -165,6 +165,7 @@ class Trace:
         norms: every norm call, in the order of the data.
         unused: dropouts that exist and are never called.
         opaque: the parts that could not be traced.
+        idle: the parts that guessed inputs do not run; of those that given ones do not run a note tells.
         constructed: the line that constructed each module, by qualified name.
         constants: tensors and objects that `get_attr` nodes name and the model itself does not hold.
         exact: whether the graph computes what the model computes, at whatever values its inputs have.
@@ -185,6 +186,7 @@ class Trace:
     norms: tuple[NormSite, ...]
     unused: tuple[UnusedDropout, ...] = ()
     opaque: tuple[Opaque, ...] = ()
+    idle: tuple[Opaque, ...] = ()
     constructed: Mapping[str, Location] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
@@ -221,7 +223,12 @@ class Trace:
     @property
     def partial(self) -> bool:
         """Whether some part could not be traced."""
-        return bool(self.opaque)
+        return bool(self.opaque or self.idle)
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether parts stand side by side: what comes before and behind each of them was not seen."""
+        return self.method == "children"
 
     @property
     def runnable(self) -> bool:
