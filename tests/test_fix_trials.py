@@ -191,6 +191,34 @@ def test_sets_of_steps_that_differ_are_told_apart(file: Path) -> None:
     assert {item.node for item in trials.remaining(sets[2])} == {first.node}
 
 
+def test_shares_are_worked_out_where_a_finding_depends_on_them(file: Path) -> None:
+    _, before = built_of(file)
+    trials = Trials(before)
+    first, second = before.trace.dropouts
+    clean = trials.analysis((Step(first, "remove"), Step(second, "remove")))
+    assert not clean.findings and "whole" not in vars(clean)
+    left = trials.analysis((Step(first, "remove"),))
+    assert {item.dropout.name for item in left.findings if item.dropout} == {second.name}
+    assert left.findings is left.whole.findings
+    assert all(item.facts is not None and item.facts.share == 1.0 for item in left.findings)
+    assert all(not shift.shares for shift in left.prediction.norms)
+    assert [shift.delta for shift in left.prediction.norms] == [
+        shift.delta for shift in left.whole.prediction.norms
+    ]
+
+
+def test_what_is_known_of_a_set_is_not_walked_for_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, before = built_of(file)
+    trials = Trials(before)
+    sets = [[Step(site, "reduce", value=value) for site in before.trace.dropouts] for value in (0.2, 0.01)]
+    gone = [Step(site, "remove") for site in before.trace.dropouts]
+    lost = [trials.loses(steps, gone, 0.95) for steps in sets]
+    assert lost == [True, False]
+    monkeypatch.setattr(trials, "_carry_out", None)
+    assert [trials.loses(steps, gone, 0.95) for steps in sets] == lost
+    assert min(trials.deltas(sets[1]).values()) >= 0.95
+
+
 def test_the_largest_beta_that_fits_is_taken(file: Path) -> None:
     (built,) = resolve(f"{file}:Net")
     traced = trace(built.model, built.inputs, constructed=built.constructed)

@@ -139,6 +139,26 @@ def test_a_projects_rule_is_matched_like_the_others(tmp_path: Path) -> None:
     assert [finding.message for finding in found] == ["drop drops 50%, more than 0.9 allows"]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(
+    ("match", "message"), [("share = { above = 0.5 }\np", "heavy"), ("p", "{share:.0%} of the shift")]
+)
+def test_shares_that_were_left_out_matter_where_a_rule_names_them_and_all_else_holds(
+    tmp_path: Path, match: str, message: str, asked: bool
+) -> None:
+    path = tmp_path / "ACME101-heavy.md"
+    path.write_text(
+        '+++\ncode = "ACME101"\nname = "heavy"\nseverity = "error"\nsource = "Acme"\n'
+        f'message = "{message}"\n[match]\n{match} = {{ at_least = 0.5 }}\n+++\n'
+        "## What it does\n\nFinds heavy dropout.\n"
+    )
+    recorded = trace(Block(0.5 if asked else 0.4), Inputs(args=(torch.randn(2, 8, 8, 8),)))
+    without = survey(recorded, predict(recorded, shares=False))
+    assert {place.facts.share for place in without.placements} == {None}
+    assert RuleSet((read_rule(path),)).weigh_shares(without) is asked
+    assert RULES.weigh_shares(without)
+
+
 def test_a_rule_that_is_off_reports_as_info_when_it_is_named(tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
