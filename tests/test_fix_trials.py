@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -217,6 +218,26 @@ def test_what_is_known_of_a_set_is_not_walked_for_again(file: Path, monkeypatch:
     monkeypatch.setattr(trials, "_carry_out", None)
     assert [trials.loses(steps, gone, 0.95) for steps in sets] == lost
     assert min(trials.deltas(sets[1]).values()) >= 0.95
+
+
+def test_what_is_found_because_of_its_place_is_not_tried_at_other_ratios(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (built,) = resolve('fixtures.preresnet:build(position="P4", p=0.3)')
+    trials = Trials(analyse(built.model, built.inputs))
+    lost: dict[float, bool] = {}
+    loses = trials.loses
+
+    def noted(steps: Sequence[Step], instead: Sequence[Step], threshold: float) -> bool:
+        found = loses(steps, instead, threshold)
+        if {step.action for step in steps} == {"reduce"}:
+            lost[min(step.value or 0.0 for step in steps)] = found
+        return found
+
+    monkeypatch.setattr(trials, "loses", noted)
+    plan = Planner(trials, trials.before.findings).plan()
+    assert {step.action for step in plan.steps} == {"move"}
+    assert [ratio for ratio, found in lost.items() if not found] == [min(lost)] != [0.01]
 
 
 def test_the_largest_beta_that_fits_is_taken(file: Path) -> None:

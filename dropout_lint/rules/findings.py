@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dropout_lint.survey.facts import OF_RATIO
 from dropout_lint.terms import SEVERITIES, Remedy, Severity, nearness
 
 if TYPE_CHECKING:  # rule files are read without importing torch
@@ -63,6 +64,11 @@ class Rule:
     def reported_severity(self) -> Severity:
         """The severity of its findings, the highest where it depends on Δ."""
         return "info" if self.severity == "off" else self.severity
+
+    @property
+    def of_place(self) -> bool:
+        """Whether it finds a dropout whatever its ratio is."""
+        return OF_RATIO.isdisjoint(self.match)
 
     def severity_of(self, facts: Facts) -> Severity:
         """The severity of a finding: that of `mild` where Δ is known and no farther from 1 than its bound, on

@@ -140,6 +140,13 @@ class Facts:
     subject: str = "dropout"
 
 
+OF_RATIO = frozenset(
+    {
+        *("p", "zeroed", "mean_low", "mean_high", "degenerate", "keeps_mean"),
+        *("delta", "delta_low", "delta_high", "delta_initial", "share", "fed_delta", "own_delta"),
+    }
+)
+"""The facts that change with the ratio of a dropout."""
 P_POSITIONS = tuple(f"P{place}" for place in range(8))
 H_POSITIONS = tuple(f"H{place}" for place in range(1, 8))
 

@@ -92,14 +92,21 @@ class Amounts:
         return steps_at(BETAS[bisect_left(BETAS, True, hi=last, key=lambda most: fits(steps_at(most)))])
 
     def _fits(self, cases: Sequence[Case], others: Sequence[Step]) -> Callable[[Sequence[Step]], bool]:
-        """Whether steps answer the findings of `cases` and keep every norm fine that removal would."""
+        """Whether steps answer the findings of `cases` and keep every norm fine that removal would; what is
+        found at one ratio because of its place is found at all of them.
+        """
         nodes = {case.site.node for case in cases}
         gone = [Step(case.site, "remove") for case in cases]
+        rules = self.trials.before.options.rules
+        misplaced = False
 
         def fits(steps: Sequence[Step]) -> bool:
+            nonlocal misplaced
             together = (*others, *steps)
-            if self.trials.loses(together, (*others, *gone), self.threshold):  # the cheaper of two questions
+            if misplaced or self.trials.loses(together, (*others, *gone), self.threshold):  # cheaper to ask
                 return False
-            return not any(item.node in nodes for item in self._left(together))
+            left = {item.code for item in self._left(together) if item.node in nodes}
+            misplaced = any(rules.get(code).of_place for code in left)
+            return not left
 
         return fits
