@@ -297,6 +297,8 @@ def own_anchor(flow: Ancestry, node: fx.Node) -> Anchor | None:
             break
         if flow.is_norm(node):
             norm = node
+        elif norm is not None and flow.is_concat(node):
+            break
         elif len(flow.sides(node)) > 1:
             return None
     if norm is None:

@@ -303,7 +303,9 @@ class _Search:
             if after != edit.source.raw.text:
                 changes.append(Change(edit.source.path, edit.source.raw, after))
         if not changes:
-            raise CannotExpress("no line of source would change", GRAPH_FIX, steps[0])
+            raise CannotExpress(
+                "one line runs it and its new place, in an order that is made elsewhere", GRAPH_FIX, steps[0]
+            )
         changes += [Change(path, None, vendor.text()) for path in sorted(expression.uout.new)]
         return tuple(changes), expression
 
@@ -349,8 +351,11 @@ class _Search:
         if step.action == "reduce" and step.anchor is not None:
             return  # it moves all the same, and the plan says what is left of it
         other = {item.site.node.name for item in plan.steps if item.action not in (action, "merge")}
+        planned = {item.site.name for item in plan.steps}
+        own = {item.dropout: (item.reason, item.advice) for item in plan.skipped}
         for name in sites.keys() - other:  # the first choice's counts
-            self.reasons.setdefault(sites[name].name, (error.reason, error.advice))
+            site, why = sites[name], (error.reason, error.advice)
+            self.reasons.setdefault(site.name, why if site.name in planned else own.get(site.name, why))
         self.notes.append(f"{step.site.name}: cannot {action} in source: {error.reason}; {error.advice}")
 
     def _another_place(self, plan: Plan, step: Step, error: CannotExpress) -> bool:

@@ -311,9 +311,12 @@ def drop_output(edits: Edits, value: cst.BaseExpression, dropout: Call) -> None:
             raise CannotExpress("the new place is inside a compound statement", BY_HAND)
         edits.change(value, dropout.make)
         return
-    target = whole_target(statement, value)
-    if target is not None and (dropout.statement is not None or dropout.guarded or dropout.new):
-        edits.insert_after(freed(source, statement, dropout.whole), dropout.on(target))
+    target, outer = whole_target(statement, value), freed(source, statement, dropout.whole)
+    apart = dropout.statement is not None or dropout.guarded or dropout.new or outer is not statement
+    if target is not None and apart:
+        edits.insert_after(outer, dropout.on(target))
+    elif outer is not statement:
+        raise CannotExpress("the new place is under an `if` that it does not stand under now", BY_HAND)
     elif not dropout.guarded:
         _nest(edits, value, dropout)
     elif len(statement.body) > 1:

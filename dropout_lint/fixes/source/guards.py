@@ -27,6 +27,20 @@ def conditions(source: SourceFile, node: cst.CSTNode) -> list[cst.BaseExpression
     return found
 
 
+def apart(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> bool:
+    """Whether two nodes stand in two branches of one `if`, of which one run takes one."""
+    ways = []
+    for start in (node, other):
+        way: dict[cst.CSTNode, cst.CSTNode] = {}
+        child, holder = start, source.parent(start)
+        while holder is not None and not isinstance(holder, cst.FunctionDef):
+            if isinstance(holder, cst.If) and child is not holder.test:
+                way[holder] = child
+            child, holder = holder, source.parent(holder)
+        ways.append(way)
+    return any(ways[1].get(choice, branch) is not branch for choice, branch in ways[0].items())
+
+
 def lost_conditions(source: SourceFile, node: cst.CSTNode, other: cst.CSTNode) -> list[cst.BaseExpression]:
     """What holds where a node runs and may not hold where another does."""
     there = conditions(source, other)

@@ -14,7 +14,7 @@ from dropout_lint.fixes.modules import module_at
 from dropout_lint.fixes.plan.steps import Anchor
 from dropout_lint.fixes.source.errors import CannotExpress
 from dropout_lint.fixes.source.forward import own_guards
-from dropout_lint.fixes.source.guards import may_be_skipped
+from dropout_lint.fixes.source.guards import apart, may_be_skipped
 from dropout_lint.fixes.source.locate import Sources
 from dropout_lint.fixes.source.syntax import SourceFile
 from dropout_lint.graph.ancestry import returns_tensor
@@ -139,6 +139,8 @@ def _always(sources: Sources, place: New, site: DropoutSite) -> New:
         return place  # where it was is not told by one line
     if source is not place.source or source.function(call) is not source.function(place.node):
         return place
+    if apart(source, place.node, call):
+        raise CannotExpress("the order of the layers is not written where they are made", BY_HAND)
     tests = may_be_skipped(source, place.node, call)
     if place.form in ("output", "behind", "end"):
         tests = [test for test in tests if not any(test is own for own in own_guards(source, place.node))]
