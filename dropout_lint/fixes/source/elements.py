@@ -88,6 +88,10 @@ def take_out(edits: Edits, call: cst.Call, prefix: str, keeps_index: bool) -> No
     remove_element(edits, element)
 
 
+Side = bool | None
+"""Where something is, seen from an element of a list: behind it, in front of it, or in it (None)."""
+
+
 class ListEdit:
     """Elements taken out of one list and put into it, applied when all of its parts are done."""
 
@@ -96,32 +100,63 @@ class ListEdit:
         self.items: list[cst.CSTNode] = list(getattr(holder, self.field))
         self.removed: set[cst.CSTNode] = set()
         self.added: dict[tuple[cst.CSTNode, bool], tuple[cst.BaseExpression, str]] = {}
+        self.carried: dict[tuple[cst.CSTNode, Side], cst.CSTNode] = {}  # whose comment goes where
 
     def __call__(self, updated: cst.CSTNode) -> cst.CSTNode:
         old = list(getattr(updated, self.field))
+        own = {item: _comment_of(current) for item, current in zip(self.items, old, strict=True)}
+        comments = {place: own[item] for place, item in self.carried.items() if not own.get(place[0])}
+        leaving = {item for place, item in self.carried.items() if place in comments}
         comma, last = _between(old), old[-1].comma
-        new: list[Any] = []
+        new: list[tuple[Any, cst.Comment | None]] = []
         for item, current in zip(self.items, old, strict=True):
-            if (item, False) in self.added:
-                new.append(_element_like(current, *self.added[item, False]))
-            if item not in self.removed:
-                new.append(current)
-            if (item, True) in self.added:
-                new.append(_element_like(current, *self.added[item, True]))
-        fresh = [item for item in new if not any(item is other for other in old)]
-        for position, item in enumerate(new):
+            around: list[Side] = [False, None, True]
+            for side in around:
+                comment = comments.get((item, side))
+                if side is None and item not in self.removed:
+                    new.append((current, comment or (None if item in leaving else own[item])))
+                elif side is not None and (item, side) in self.added:
+                    new.append((_element_like(current, *self.added[item, side]), comment))
+        result: list[Any] = []
+        for position, (item, comment) in enumerate(new):
+            changed = item
             if position == len(new) - 1:
-                new[position] = item.with_changes(comma=last)
+                changed = item.with_changes(comma=last)
                 if isinstance(item, cst.Arg):  # the line break before the bracket
-                    space = old[-1].whitespace_after_arg
-                    new[position] = new[position].with_changes(whitespace_after_arg=space)
-            elif (
-                any(item is other for other in fresh)
-                or not isinstance(item.comma, cst.Comma)
-                or item is old[-1]
-            ):
-                new[position] = item.with_changes(comma=comma)
-        return updated.with_changes(**{self.field: new})
+                    changed = changed.with_changes(whitespace_after_arg=old[-1].whitespace_after_arg)
+            elif not isinstance(item.comma, cst.Comma) or item is old[-1] or item not in old:
+                changed = item.with_changes(comma=comma)
+            result.append(_commented(changed, comment))
+        return updated.with_changes(**{self.field: result})
+
+
+def _comment_of(item: Any) -> cst.Comment | None:
+    """The comment behind an element and its comma."""
+    after = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
+    return after.first_line.comment if isinstance(after, cst.ParenthesizedWhitespace) else None
+
+
+def _commented(item: Any, comment: cst.Comment | None) -> Any:
+    """An element with a comment behind its comma, or without one, where its line ends there."""
+    after = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
+    if not isinstance(after, cst.ParenthesizedWhitespace) or after.first_line.comment is comment:
+        return item
+    space = cst.SimpleWhitespace("" if comment is None else "  ")
+    line = after.first_line.with_changes(comment=comment, whitespace=space)
+    return item.with_changes(
+        comma=item.comma.with_changes(whitespace_after=after.with_changes(first_line=line))
+    )
+
+
+def carry_comment(edits: Edits, old: cst.CSTNode, place: cst.CSTNode, side: Side) -> None:
+    """Let the comment of an element go with its layer to another place in the list."""
+    holder = edits.source.parent(place)
+    if (
+        isinstance(old, (cst.Arg, cst.BaseElement))
+        and edits.source.parent(old) is holder
+        and old is not place
+    ):
+        list_edit(edits, place).carried[place, side] = old
 
 
 def list_edit(edits: Edits, element: cst.CSTNode) -> ListEdit:

@@ -131,6 +131,8 @@ class Sources:
         source = self.file(location)
         assert location is not None
         call = source.call_at(location, self.callees(node)) or self._by_loop(source, location, node)
+        if call is None and all(site.node is not node for site in self.trace.dropouts):
+            call = source.only_call(location)
         if call is None:
             raise CannotExpress(
                 f"line {location.line} of {source.path.name} has more than one call that this could be",

@@ -45,7 +45,10 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
         stays = children[-1] == key
     guarded = _guarded(old, place, element) if same and stays and form != "other" else None
     new = _made(expression, step, old, place, as_it_is=guarded is not None)
+    here = elements.form_of(old.source, old.call)[1] if same else None
     if form != "other" and stays:
+        if here is not None:
+            elements.carry_comment(edits, here, element, place.form != "before")
         if guarded is not None:
             guarded.put(edits, new, after=place.form != "before")
         elif place.form == "before":
@@ -57,7 +60,10 @@ def put_element(expression: Expression, step: Step, old: Old, place: New, used: 
     if place.form == "before":
         previous = children[children.index(key) - 1]
         key = children[children.index(key) - 2] if same and previous == old_name else previous
-    _wrap(expression, old, edits, _parameterless(expression, old, holder, key), new)
+    layer = _parameterless(expression, old, holder, key)
+    if here is not None:
+        elements.carry_comment(edits, here, elements.form_of(place.source, layer)[1], None)
+    _wrap(expression, old, edits, layer, new)
 
 
 def _made(expression: Expression, step: Step, old: Old, place: New, *, as_it_is: bool) -> cst.BaseExpression:

@@ -159,6 +159,14 @@ class SourceFile:
                 return None
         return None
 
+    def only_call(self, location: Location) -> cst.Call | None:
+        """The call that a line consists of: `return self.act(x)`, whatever function the attribute holds."""
+        here = [call for call in self.calls if self._start(call)[0] == location.line]
+        if len(here) != 1 or not all(isinstance(item.value, cst.Name) for item in here[0].args):
+            return None
+        holder = self.parent(here[0])
+        return here[0] if isinstance(holder, (cst.Return, cst.Assign)) else None
+
     def operand(
         self, location: Location, callees: tuple[str, ...], path: tuple[int, ...]
     ) -> cst.BaseExpression | None:

@@ -10,9 +10,9 @@ class Net(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Conv2d(3, 8, 3),
-            nn.Identity(),  # regularise
+            nn.Identity(),
             nn.BatchNorm2d(8),
-            nn.Sequential(nn.ReLU(), nn.Dropout(0.5)),
+            nn.Sequential(nn.ReLU(), nn.Dropout(0.5)),  # regularise
             nn.Conv2d(8, 4, 3),
         )
 
