@@ -148,7 +148,10 @@ def under(
     zero = cst.Float("0.0")
     tests = _deciding(tests, value)
     rest = [test for test in tests if not test.deep_equals(value)]
-    if len(rest) < len(tests) and _may_be_none(value, function):
+    asked = len(rest) < len(tests) and _may_be_none(value, function)
+    if asked and rest:
+        rest.append(value)
+    elif asked:
         space = cst.SimpleWhitespace(" ")
         value = cst.BooleanOperation(in_parentheses(value), cst.Or(space, space), zero)
     if not rest:
@@ -168,16 +171,16 @@ def _operand(test: cst.BaseExpression) -> cst.BaseExpression:
 
 
 def _may_be_none(value: cst.BaseExpression, function: cst.FunctionDef | None) -> bool:
-    """Whether a ratio is a parameter that may be None, by its default or its annotation, or more than one."""
+    """Whether a ratio that is asked for may be None: a number is not, nor by its annotation a parameter."""
     if not isinstance(value, cst.Name) or function is None:
         return not is_number(value)
     parameters = function.params
     for parameter in (*parameters.params, *parameters.kwonly_params):
         if parameter.name.value == value.value:
-            annotated = parameter.annotation is not None and {"Optional", "None"} & {
-                name.value for name in nodes_in(parameter.annotation, cst.Name)
-            }
-            return bool(annotated) or is_name(parameter.default, "None")
+            if parameter.annotation is None:
+                return True
+            annotated = {name.value for name in nodes_in(parameter.annotation, cst.Name)}
+            return bool({"Optional", "None"} & annotated) or is_name(parameter.default, "None")
     return False
 
 

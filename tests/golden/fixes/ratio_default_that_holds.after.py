@@ -32,7 +32,7 @@ class Net(nn.Module):
             c += k
         self.norm = nn.BatchNorm2d(c)
         self.fc = nn.Linear(c, 10)
-        self.dropout = nn.Dropout(rate)
+        self.dropout = nn.Dropout(rate or 0.0)
 
     def forward(self, x):
         return self.fc(self.dropout(F.relu(self.norm(self.block(self.stem(x))))).mean([2, 3]))
