@@ -81,9 +81,10 @@ FOLLOWED: dict[str, tuple[Join, Join]] = {
         lambda f, g: blended(f, g, torch.bernoulli(torch.full((2, len(f), 1), 0.5))),
         even,
     ),
+    "an addition that is left out": (lambda f, g: f if random.random() < P else f + g, plain),
 }
 UNKNOWN: dict[str, tuple[Join, Join]] = {
-    "a way": (lambda f, g: f if random.random() < P else f + g, plain),
+    "a way": (lambda f, g: f * g if random.random() < P else f + g, plain),
     "two draws": (lambda f, g: f * (random.random() * random.random() * 4) + g, plain),
     "no line": (lambda f, g: f * (random.random() ** 2 * 3) + g, plain),
     "a mean that test mode does not take": (lambda f, g: blended(f, g, chosen(len(f))), plain),

@@ -334,6 +334,11 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             skew=skew,
             **joined,
         )
+    return mixed(states, sizes, rho)
+
+
+def mixed(states: Sequence[State], sizes: Sequence[float], rho: Array) -> State:
+    """What is one of `states`, as often as `sizes` say; `rho` of it."""
     result, done = states[0].collapse(), float(sizes[0])
     for state, size in zip(states[1:], sizes[1:], strict=True):
         a, b = align(result, state.collapse())
@@ -342,8 +347,8 @@ def concatenate(states: Sequence[State], axis: int, sizes: Sequence[int]) -> Sta
             name: share * getattr(a, name) + (1 - share) * getattr(b, name)
             for name in ("t_mean", "t_dev", "t_var", "mean", "dev", "sig", "var", "data")
         }
-        mixed = mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
-        result, done = a.changed(rho=rho, **MOMENTS_ALONE, **mixed, **blended), done + size
+        of_noise = mixed_noise(a, b, share * a.noise, (1 - share) * b.noise)
+        result, done = a.changed(rho=rho, **MOMENTS_ALONE, **of_noise, **blended), done + size
     return result
 
 

@@ -20,7 +20,7 @@ from dropout_lint.prediction.ops.base import (
     takes_several,
     transfer_of,
 )
-from dropout_lint.prediction.ops.dropout import drop
+from dropout_lint.prediction.ops.dropout import drop, without_layer
 from dropout_lint.prediction.ops.filters import note_filter
 from dropout_lint.prediction.ops.indices import code
 from dropout_lint.prediction.ops.one_tensor import as_one_function
@@ -28,7 +28,7 @@ from dropout_lint.prediction.ops.sampled import by_samples
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.ops.together import is_complex, reads_complex
 from dropout_lint.prediction.state import State, constant
-from dropout_lint.trace.draws import is_random
+from dropout_lint.trace.draws import is_random, left_out
 from dropout_lint.trace.traced import DropoutSite, given_for
 
 MOST_DROPPED_BEFORE = 0.05
@@ -68,23 +68,7 @@ def _evaluate(call: Call) -> Any:
     """What the operation makes of its arguments' states."""
     node, ledger = call.node, call.ledger
     if node in ledger.sites:
-        row = ledger.sites[node]
-        site = ledger.dropouts[row]
-        x, spec = _dropped(call, site), site.spec.at(call.shape)
-        ledger.at_dropout[node] = x
-        over = spec.shared_over(x.axis, call.shape)
-        if over is None:
-            _say(
-                ledger.unknown,
-                node,
-                f"{_line(call)}{call.name} (its mask is shared by samples, or by some positions)",
-            )
-        elif _dropped_before(row, x, ledger):
-            _say(ledger.unknown, node, f"{_line(call)}{call.name} (its mask has dropped this before)")
-        elif _moves_whole_batches(call, x):
-            _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
-        ledger.meet(row, over or "element")
-        return drop(x, spec, row, over or "element")
+        return _dropping(call, ledger.sites[node])
     if node in ledger.silent:
         return call.x
     note_filter(call)
@@ -102,6 +86,29 @@ def _evaluate(call: Call) -> Any:
         if os.environ.get(RAISE):
             raise
         return _without_rule(call)
+
+
+def _dropping(call: Call, row: int) -> State:
+    """What a dropout makes of its argument's state; its noise goes to `row`."""
+    node, ledger, site = call.node, call.ledger, call.ledger.dropouts[row]
+    x, spec = _dropped(call, site), site.spec.at(call.shape)
+    ledger.at_dropout[node] = x
+    if node.target is left_out:
+        _say(ledger.approximate, node, f"{_line(call)}{site.spec.kind}")
+        return without_layer(x, call.state(call.args[1]), spec.p, row)
+    over = spec.shared_over(x.axis, call.shape)
+    if over is None:
+        _say(
+            ledger.unknown,
+            node,
+            f"{_line(call)}{call.name} (its mask is shared by samples, or by some positions)",
+        )
+    elif _dropped_before(row, x, ledger):
+        _say(ledger.unknown, node, f"{_line(call)}{call.name} (its mask has dropped this before)")
+    elif _moves_whole_batches(call, x):
+        _say(ledger.unknown, node, f"{_line(call)}{call.name} (one mask for all samples)")
+    ledger.meet(row, over or "element")
+    return drop(x, spec, row, over or "element")
 
 
 def _dropped_before(row: int, x: State, ledger: Ledger) -> bool:

@@ -25,7 +25,7 @@ _AS: dict[str, Callable[[float], Any]] = {"__bool__": bool, "__int__": int, "__f
 
 
 class Compared(float):
-    """A number of Python's `random` or of numpy that remembers what it is compared with."""
+    """A number that chance has made and that remembers what it is compared with."""
 
     thresholds: list[float]
 
@@ -104,10 +104,13 @@ class Chance:
         quantile = 0.5 if self.wish is None else self.wish(len(self.reads))
         drawn = float(np.sort(values)[round(quantile * (DRAWS - 1))])
         order = np.random.RandomState(len(self.reads)).permutation(DRAWS)
-        self.reads.append(Read(place, drawn, values[order], exact=True, nodes=nodes))
         kind = node.meta["value"].dtype if node is not None else torch.float32
         kinds: Callable[[float], Any] = float if kind.is_floating_point else int
-        return _AS.get(name, kinds)(drawn)
+        number = _AS.get(name, kinds)(drawn)
+        if self.wish is not None and name == "item" and type(number) is float:
+            number = Compared(number)
+        self.reads.append(Read(place, number, values[order], exact=True, nodes=nodes))
+        return number
 
     def of_python(self, draw: Callable[[], Any], place: int, nodes: int) -> Any:
         """What a function of `random` or numpy returns."""

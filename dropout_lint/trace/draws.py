@@ -23,6 +23,14 @@ ARRAYS = "arrays"
 COUNT = "count"
 """Beside them: how many values were drawn for them; 0 where they are quantiles."""
 
+LEFT_OUT = "left out"
+"""In the `meta` of a `left_out`: the probability that the layer is."""
+
+
+def left_out(result: torch.Tensor, instead: torch.Tensor) -> torch.Tensor:
+    """In a graph: what a layer returns, for which `instead` stands where chance leaves it out of a batch."""
+    return result
+
 
 def is_random(node: fx.Node) -> bool:
     """Whether `node` draws random numbers that a mask may be made of."""

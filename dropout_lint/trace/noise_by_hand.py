@@ -15,15 +15,17 @@ from torch import Tensor, fx
 from dropout_lint.layers import DropoutSpec, Noise
 from dropout_lint.trace.draws import (
     COUNT,
+    LEFT_OUT,
     NORMAL,
     borrows_shape,
     drops_ones,
     function_name,
     is_random,
+    left_out,
 )
 from dropout_lint.trace.quantiles import POOLS, constant_number, multipliers
 from dropout_lint.trace.sharing import varies
-from dropout_lint.trace.traced import BY_HAND, shape_of
+from dropout_lint.trace.traced import BY_HAND, LAYER_DROP, shape_of
 
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
 _PRODUCT_METHODS = frozenset({"mul", "mul_", "masked_fill", "masked_fill_"})
@@ -55,7 +57,10 @@ def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
     follows = _data_dependent(graph)
     found: dict[fx.Node, Mask] = {}
     for node in graph.nodes:
-        if node not in found and (is_random(node) or drops_ones(node)):
+        if node.target is left_out:
+            spec = DropoutSpec(LAYER_DROP, Noise.BATCH, node.meta[LEFT_OUT])
+            found[node] = Mask(spec, operand=0, sources=(node,))
+        elif node not in found and (is_random(node) or drops_ones(node)):
             _follow(node, follows, found)
     return found
 

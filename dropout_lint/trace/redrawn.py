@@ -21,6 +21,7 @@ from torch import Tensor, fx
 
 from dropout_lint.trace.chance import Chance, Compared, Read, Wish
 from dropout_lint.trace.draws import ARRAYS, COUNT, VALUES, borrows_shape
+from dropout_lint.trace.layer_drop import layers_left_out, with_nodes
 from dropout_lint.trace.observer import Sight, arriving
 from dropout_lint.trace.quantiles import DRAWS
 from dropout_lint.trace.record import Recording, chance_notes
@@ -61,11 +62,28 @@ def redrawn(first: Recording, again: Callable[[Chance], Recording]) -> Recording
         except Exception:  # the model's own code may raise anything at other numbers
             return first
         if not _alike(first, others[-1]):
-            return first
+            return _without_layers(first, again)
     try:
         return _with_nodes(first, first.sight, _Differences([first, *others]))
     except Unfollowed:
         return first
+
+
+def _without_layers(first: Recording, again: Callable[[Chance], Recording]) -> Recording:
+    """A recording with a node for each layer that chance leaves out, or the first where it does more."""
+    try:
+        whole, found = layers_left_out(again)
+    except Exception:  # the model's own code may raise anything at other numbers
+        return first
+    sight = whole.sight
+    if sight is None or not found:
+        return first
+    places = [whole.reads[one.read].place for one in found]
+    draws = {}
+    for place, node in zip(places, with_nodes(whole.graph, found), strict=True):
+        draws[node] = replace(sight.draws[place], node=node, chance=False)
+        node.meta["call"] = draws[node].call
+    return _told(whole, sight, draws, sorted(set(places)))
 
 
 def _wishes(first: Recording) -> Iterator[Wish]:
@@ -223,6 +241,11 @@ def _with_nodes(first: Recording, sight: Sight, differences: _Differences) -> Re
         draw = sight.draws[first.reads[made.reads[-1]].place]
         draws[node] = replace(draw, node=node, chance=False)
     decided = [place for place, draw in enumerate(sight.draws) if draw.chance and not draw.trial]
+    return _told(first, sight, draws, decided)
+
+
+def _told(first: Recording, sight: Sight, draws: Mapping[fx.Node, Draw], decided: Sequence[int]) -> Recording:
+    """The first recording, in whose graph nodes stand for the draws at the places `decided`."""
     notes = set(chance_notes([sight.draws[place] for place in decided]))
     return replace(
         first,

@@ -28,15 +28,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dropout_lint.layers import DropoutSpec
+from dropout_lint.prediction.abreast import level
+from dropout_lint.prediction.algebra import mixed
 from dropout_lint.prediction.parts import by_row, quotient, replace
 from dropout_lint.prediction.quadrature import Array
-from dropout_lint.prediction.state import State
+from dropout_lint.prediction.state import State, align
 from dropout_lint.terms import Noise
 
 ALPHA_PRIME = -1.0507009873554805 * 1.6732632423543772
 
 MOST_PENDING = 8
 """An element's masks are told apart up to this number of components, and are one normal beyond."""
+
+TRACE_OF_NOISE = 1e-3
+"""Part of a variance that stands for a draw which moves whole batches alone."""
 
 Sources = npt.NDArray[np.bool_]
 
@@ -109,6 +114,18 @@ def _blended(y: State, x: State, relative: float, row: int) -> State:
     added = relative * x.var[..., 0, :]
     centred = replace(x, mean=np.zeros_like(x.mean), dev=np.zeros_like(x.dev))
     return with_noise(replace(y, var=y.var + by_row(added)), centred, added, "sample", row)
+
+
+def without_layer(y: State, x: State, p: float, row: int) -> State:
+    """A layer's result `y`, for which `x` stands in the part `p` of all batches (LayerDrop).
+
+    Var = (1 - p)·Var y + p·Var x, each within its batches, where it is the data's: a batch has the one or the
+    other. What is put down as noise only tells where this draw has gone.
+    """
+    y, x = align(*level(y.collapse(), x.collapse()))
+    both = mixed([y, x], [1 - p, p], y.rho)
+    tested = replace(both, t_mean=y.t_mean, t_dev=y.t_dev, t_var=y.t_var)
+    return with_noise(tested, y, TRACE_OF_NOISE * p * (1 - p) * both.data, "sample", row)
 
 
 def _masked(x: State, drawn: tuple[Draw, ...], over: str, row: int) -> State:

@@ -1,0 +1,155 @@
+"""Layers that chance leaves out of whole batches: found however written, with the Δ of all outcomes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dropout_lint as dl
+from dropout_lint.inputs.example import Inputs
+from dropout_lint.trace import trace
+
+P = 0.3
+LAYERS = 4
+ASKS: dict[str, Callable[[], bool]] = {
+    "a tensor": lambda: bool(torch.rand([]) < P),
+    "its number": lambda: torch.rand(1).item() < P,
+    "the other way round": lambda: torch.rand(()).item() >= 1 - P,
+    "bernoulli": lambda: bool(torch.bernoulli(torch.tensor(P))),
+    "random": lambda: random.random() < P,
+    "numpy": lambda: np.random.uniform(0, 1) < P,
+}
+
+
+class Block(nn.Module):
+    """A residual block with a norm; with `pair`, it returns something beside."""
+
+    def __init__(self, pair: bool = False) -> None:
+        super().__init__()
+        self.a, self.bn, self.b = nn.Linear(32, 64), nn.BatchNorm1d(64), nn.Linear(64, 32)
+        self.pair = pair
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        h = self.b(torch.relu(self.bn(self.a(x))))
+        return (x + h, h) if self.pair else x + h
+
+
+class Net(nn.Module):
+    """Blocks that are left out in training; `out` says which, instead of chance."""
+
+    def __init__(self, ask: Callable[[], bool], *, pair: bool = False, drop: float = 0.0) -> None:
+        super().__init__()
+        self.ask, self.out = ask, dict[int, bool]()
+        self.stem, self.drop = nn.Linear(32, 32), nn.Dropout(drop)
+        self.blocks = nn.ModuleList(Block(pair) for _ in range(LAYERS))
+        self.bn = nn.BatchNorm1d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.stem(x))
+        for number, block in enumerate(self.blocks):
+            if self.training and (self.out[number] if self.out else self.ask()):
+                continue
+            x = block(x)
+            x = x[0] if isinstance(x, tuple) else x
+        return self.bn(x)
+
+
+def inputs() -> Inputs:
+    return Inputs((torch.randn(8, 32),))
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_each_layer_is_a_dropout_of_its_own(ask: Callable[[], bool], pair: bool) -> None:
+    found = trace(Net(ask, pair=pair), inputs())
+    sites = [site for site in found.dropouts if site.spec.is_noisy]
+    assert [site.spec.kind for site in sites] == ["LayerDrop"] * LAYERS
+    assert [site.spec.p for site in sites] == pytest.approx([P] * LAYERS, abs=0.02)
+    assert not any(site.active_in_eval for site in sites)
+    assert [site.name for site in found.norms] == [*(f"blocks.{n}.bn" for n in range(LAYERS)), "bn"]
+    assert not found.notes
+
+
+def measured(model: Net) -> float:
+    """Δ at the last norm: running statistics are those of all outcomes, each as often as it comes."""
+    x, seen = torch.randn(4096, 32), dict[nn.BatchNorm1d, list[tuple[float, Tensor, Tensor]]]()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    weight = 1.0
+
+    def see(norm: nn.Module, given: tuple[Tensor]) -> None:
+        assert isinstance(norm, nn.BatchNorm1d)
+        seen.setdefault(norm, []).append((weight, given[0].mean(0), given[0].var(0)))
+
+    for norm in norms:
+        norm.register_forward_pre_hook(see)
+    with torch.no_grad():
+        for outs in itertools.product((False, True), repeat=LAYERS):
+            model.train().out = dict(enumerate(outs))
+            weight = float(np.prod([P if out else 1 - P for out in outs]))
+            model(x)
+        for norm in norms:
+            weights = torch.tensor([weight for weight, _, _ in seen[norm]])
+            for name, place in (("running_mean", 1), ("running_var", 2)):
+                values = torch.stack([entry[place] for entry in seen[norm]])
+                setattr(norm, name, weights @ values / weights.sum())
+        model.eval()(x)
+    assert model.bn.running_var is not None
+    return (seen[model.bn][-1][2].mean() / model.bn.running_var.mean()).item()
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_its_shift_is_that_of_all_outcomes_together(drop: float) -> None:
+    model = Net(ASKS["a tensor"], drop=drop)
+    true = measured(copy.deepcopy(model))
+    report = dl.lint(model, torch.randn(8, 32))
+    last = next(entry for entry in report.predictions if entry.norm == "bn")
+    assert abs(true - 1) > 0.1
+    assert last.delta_initial == pytest.approx(true, abs=0.04)
+    assert last.approximate
+
+
+def test_one_that_test_mode_leaves_out_as_well_is_found() -> None:
+    class Always(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                if torch.rand([]) >= P:
+                    x = block(x)
+            return self.bn(x)
+
+    assert "DL401" in {
+        finding.code for finding in dl.lint(Always(ASKS["a tensor"]), torch.randn(8, 32)).findings
+    }
+
+
+def test_what_else_chance_decides_stays_unknown() -> None:
+    class Stops(Net):
+        """Behind the first layer that is left out there is none."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                if self.training and torch.rand([]) < P:
+                    break
+                x = block(x)
+            return self.bn(x)
+
+    class Chooses(Net):
+        """One of two layers runs."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            first = self.training and torch.rand([]) < P
+            return self.bn(self.blocks[0](x) if first else torch.tanh(self.blocks[1](x)))
+
+    for model in (Stops(ASKS["a tensor"]), Chooses(ASKS["a tensor"])):
+        last = dl.lint(model, torch.randn(8, 32)).predictions[-1]
+        assert last.norm == "bn"
+        assert last.delta is None
