@@ -264,9 +264,21 @@ class Spoken(WithConfig):
     def forward(self, input_ids: Any = None, decoder_input_values: Any = None) -> None: ...
 
 
+class Series(WithConfig):
+    main_input_name = "past_values"
+
+    def forward(self, past_values: Any = None, target_values: Any = None) -> None: ...
+
+
+def test_later_tries_of_a_config_are_videos_and_pairs_of_images() -> None:
+    tries = [next(iter(one.describe())) for one in guess_inputs(Vision(image_size=32))][:3]
+    assert tries == ["pixel_values=2x3x32x32", "pixel_values=2x8x3x32x32", "pixel_values=2x2x3x32x32"]
+
+
 @pytest.mark.parametrize(
     ("model", "described"),
     [
+        (Series(context_length=64, num_input_channels=7), ("past_values=2x64x7",)),
         (Text(vocab_size=9), ("input_ids=2x16:int64", "use_cache=False")),
         (Text(max_position_embeddings=8), ("input_ids=2x8:int64", "use_cache=False")),
         (EncoderDecoder(is_encoder_decoder=True), ("input_ids=2x16:int64", "decoder_input_ids=2x16:int64")),

@@ -76,7 +76,7 @@ def configured_inputs(model: nn.Module, parameters: Mapping[str, inspect.Paramet
     wanted = [name for name in _MAKERS if name in parameters and _wanted(name, main, config, parameters)]
     if not wanted:
         return
-    for makers in (_MAKERS, _SECOND_TRY):
+    for makers in (_MAKERS, *_OTHER_TRIES):
         kwargs: dict[str, Any] = {name: makers.get(name, _MAKERS[name])(config) for name in wanted}
         kwargs |= {name: False for name in ("use_cache",) if name in parameters}
         yield Inputs(
@@ -107,6 +107,16 @@ def _pixels(config: Config) -> torch.Tensor:
 def _video(config: Config) -> torch.Tensor:
     pixels = _pixels(config)
     return pixels if pixels.dim() == 5 else pixels[:, None].expand(-1, 8, -1, -1, -1)
+
+
+def _pair(config: Config) -> torch.Tensor:
+    """Two images, whose points are matched."""
+    return _float(_BATCH, 2, *_pixels(config).shape[1:])
+
+
+def _series(config: Config) -> torch.Tensor:
+    columns = config.number("num_input_channels", "input_size", default=1)
+    return _float(_BATCH, config.number("context_length", default=32), columns)
 
 
 def _features(config: Config) -> torch.Tensor:
@@ -159,9 +169,10 @@ _MAKERS: dict[str, Callable[[Config], torch.Tensor]] = {
     "hidden_states": _context,
     "timestep": lambda config: torch.zeros(_BATCH, dtype=torch.int64),
     "encoder_hidden_states": _context,
+    "past_values": _series,
 }
-_SECOND_TRY: dict[str, Callable[[Config], torch.Tensor]] = {
-    "pixel_values": _video,
-    "input_features": lambda config: _features(config).transpose(1, 2),
-}
+_OTHER_TRIES: tuple[dict[str, Callable[[Config], torch.Tensor]], ...] = (
+    {"pixel_values": _video, "input_features": lambda config: _features(config).transpose(1, 2)},
+    {"pixel_values": _pair},
+)
 _MAINS = ("input_ids", "pixel_values", "input_features", "input_values", "sample")
