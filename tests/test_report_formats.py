@@ -130,6 +130,20 @@ def test_a_fix_says_that_it_brings_delta_nearer_to_1(
     assert (f"(Δ {before:.2f} → {after:.2f})" in text) == said
 
 
+def test_dropouts_that_nothing_calls_and_no_line_made_are_told_together_by_name(here: Path) -> None:
+    found = [
+        msgspec.structs.replace(
+            finding(n, None, code="DL406", severity="info", line=None), path=[f"blocks.{n}.drop"]
+        )
+        for n in range(3)
+    ]
+    text = render(report_of([target(findings=found)], "0.1.0"), "text", context())
+    assert text.count("info[DL406]") == 1
+    assert "3 times: blocks.0.drop, blocks.1.drop, blocks.2.drop" in text
+    text = render(report_of([target(findings=found[:1])], "0.1.0"), "text", context())
+    assert "where  blocks.0.drop\n" in text
+
+
 def test_text_promises_no_edit_that_was_not_tried(here: Path) -> None:
     known = finding(0, 0.42)
     untried = msgspec.structs.replace(known, fix=msgspec.structs.replace(known.fix, edits=[]))

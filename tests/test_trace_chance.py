@@ -81,7 +81,6 @@ FOLLOWED: dict[str, tuple[Join, Join]] = {
         lambda f, g: blended(f, g, torch.bernoulli(torch.full((2, len(f), 1), 0.5))),
         even,
     ),
-    "an addition that is left out": (lambda f, g: f if random.random() < P else f + g, plain),
 }
 UNKNOWN: dict[str, tuple[Join, Join]] = {
     "a way": (lambda f, g: f * g if random.random() < P else f + g, plain),

@@ -74,7 +74,8 @@ def test_each_layer_is_a_dropout_of_its_own(ask: Callable[[], bool], pair: bool)
     assert [site.spec.p for site in sites] == pytest.approx([P] * LAYERS, abs=0.02)
     assert not any(site.active_in_eval for site in sites)
     assert [site.name for site in found.norms] == [*(f"blocks.{n}.bn" for n in range(LAYERS)), "bn"]
-    assert not found.notes
+    (note,) = found.notes
+    assert f"leaves {LAYERS} layers out (p = {sites[0].spec.p:g})" in note
 
 
 def measured(model: Net) -> float:

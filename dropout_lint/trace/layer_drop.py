@@ -9,13 +9,14 @@ which shows this of each layer; and with none at all, which shows that they do n
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import torch
+import numpy as np
 from torch import fx
 
 from dropout_lint.trace.chance import Chance, Compared, Read
@@ -175,11 +176,15 @@ def _p(read: Read) -> float:
     """
     if not read.number or read.values is None:
         raise NotLeftOut
-    values, given = torch.from_numpy(read.values), float(read.value)
-    if isinstance(read.value, Compared) and len(set(read.value.thresholds)) == 1:
-        threshold = read.value.thresholds[0]
-        sides = torch.tensor([bisect([threshold], value) for value in values.tolist()])
-        return round(float((sides == bisect([threshold], given)).double().mean()), 3)
-    if len(set(values.tolist())) > 2:
-        raise NotLeftOut
-    return round(float((values == given).double().mean()), 3)
+    values, given = read.values, float(read.value)
+    if not isinstance(read.value, Compared) or len(set(read.value.thresholds)) != 1:
+        if len(set(values.tolist())) > 2:
+            raise NotLeftOut
+        return round(float(np.mean(values == given)), 3)
+    threshold = read.value.thresholds[0]
+    low = bisect([threshold], given) == 0
+    p, uniform = float(np.mean((values < threshold) == low)), threshold if low else 1 - threshold
+    near = (
+        abs(p - uniform) < 3 * math.sqrt(p * (1 - p) / len(values)) and 0 <= values.min() < values.max() <= 1
+    )
+    return round(uniform if near else p, 3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import operator
 from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ from dropout_lint.trace.quantiles import DRAWS
 from dropout_lint.trace.record import Recording, chance_notes
 from dropout_lint.trace.traced import shape_of
 from dropout_lint.trace.witness import Draw
+from dropout_lint.words import count
 
 MOST_READS = 500
 """Models that ask chance for more are not recorded again."""
@@ -83,7 +85,10 @@ def _without_layers(first: Recording, again: Callable[[Chance], Recording]) -> R
     for place, node in zip(places, with_nodes(whole.graph, found), strict=True):
         draws[node] = replace(sight.draws[place], node=node, chance=False)
         node.meta["call"] = draws[node].call
-    return _told(whole, sight, draws, sorted(set(places)))
+    out = Counter((str(sight.draws[place]), one.p) for place, one in zip(places, found, strict=True))
+    notes = [f"{draw} leaves {count(layers, 'layer')} out (p = {p:g})" for (draw, p), layers in out.items()]
+    told = _told(whole, sight, draws, sorted(set(places)))
+    return replace(told, notes=(*told.notes, *notes))
 
 
 def _wishes(first: Recording) -> Iterator[Wish]:

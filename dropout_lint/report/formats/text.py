@@ -139,11 +139,12 @@ class Writer:
                 self.frame(shown, first)
         if len(first.norms) > 1:
             self.norms(first)
-        elif len(group.findings) > 1:
+        elif len(group.findings) > 1 or (place is None and name):
             names = group.names_without_line
             text = numbered(names, len(names) if self.context.verbose else 6)
+            times = f"{len(group.findings)} times{' on this line' if place else ''}"
             ratios = f" ({group.ratios})" if group.ratios else ""
-            self.entry("where", f"{len(group.findings)} times on this line{ratios}: {text}")
+            self.entry("where", f"{times}{ratios}: {text}" if len(group.findings) > 1 else text)
         if len(first.path) > 1:
             self.entry("path", " → ".join(shorten_path(first.path)), pattern=r"(?<=→) ")
         self.delta(group)
