@@ -157,7 +157,7 @@ class OwnGenerator(Base):
         return self.bn(h * float(self.rng.random()) if self.training else h)
 
 
-@case(bn={"*random.random", "Dropout"})
+@case(bn={"Dropout"})
 class ByChance(Base):
     def forward(self, x):
         if self.training and random.random() < 0.3:
@@ -165,11 +165,18 @@ class ByChance(Base):
         return self.bn(self.noisy(x))
 
 
-@case(bn={"*random.random"})
+@case(bn={"random.random"})
 class ImportedByName(Base):
     def forward(self, x):
         h = self.fc(x)
         return self.bn(-h if self.training and chance() < 0.3 else h)
+
+
+@case(bn={"*random.random"})
+class OneOfTwoWays(Base):
+    def forward(self, x):
+        h = self.fc(x)
+        return self.bn(h.tanh() if self.training and chance() < 0.3 else h * 2)
 
 
 @case(bn={"torch.bernoulli"})
@@ -313,11 +320,15 @@ def test_a_draw_names_its_line() -> None:
 
 
 def test_what_chance_decides_is_noted() -> None:
-    (note,) = traced("ByChance").notes
+    (note,) = traced("OneOfTwoWays").notes
     assert "random.random" in note and "one outcome" in note
+    (note,) = traced("ByChance").notes
+    assert "random.random leaves 1 layer out (p = 0.3)" in note
 
 
-@pytest.mark.parametrize("name", ["ByChance", "ImportedByName", "OwnGenerator", "InAGate", "NumpyMask"])
+@pytest.mark.parametrize(
+    "name", ["ByChance", "ImportedByName", "OneOfTwoWays", "OwnGenerator", "InAGate", "NumpyMask"]
+)
 def test_a_recording_is_the_same_each_time_and_leaves_chance_alone(name: str) -> None:
     model = CASES[name][0]()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
