@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from fix_graphs import codes, of, traced, worst
@@ -339,3 +341,23 @@ def test_noise_of_one_part_of_a_concatenation_is_not_moved_to_the_other(p: float
     assert all(anchor.producer.name == "relu_3" for anchor in anchors_for(Ancestry(trace), site))
     fixed = fix_graph(analyse_trace(trace))
     assert not any(item.action == "reduce" for item in fixed.applied) or worst(fixed.before) < 0.95
+
+
+class ScaledByChance(nn.Module):
+    """What Δ is at the norm is not known as long as the dropout stands before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop, self.bn = nn.Linear(8, 8), nn.Dropout(0.5), nn.BatchNorm1d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and random.random() < 0.3:
+            return x
+        return self.bn(self.drop(self.fc(x)) + random.random() * x)  # type: ignore[no-any-return]
+
+
+def test_a_norm_of_which_nothing_is_known_decides_nothing() -> None:
+    analysis = analyse(ScaledByChance(), torch.ones(16, 8))
+    assert [shift.delta for shift in analysis.prediction.norms] == [None]
+    assert analysis.findings
+    plan(analysis)

@@ -222,7 +222,8 @@ class Planner:
         found = {}
         for shift in self.before.prediction.norms:
             part, after = (nearness(deltas.get(shift.node, 1.0)) for deltas in (now, then))
-            if shift.node in outcome.deltas and (part < self.threshold or after < part - FURTHER):
+            known = shift.node in before and shift.node in outcome.deltas
+            if known and (part < self.threshold or after < part - FURTHER):
                 found[shift.node] = shift.norm
         return found
 
