@@ -70,6 +70,7 @@ class Mask:
         symbol: what papers call the ratio.
         keeps_moments: what it drops gets the value with which mean and variance stay (alpha dropout).
         inside_layer: it is drawn inside a layer that does more than that.
+        of_calls: no mask is drawn, but whether a layer is called for a batch.
     """
 
     over: Literal["element", "channel", "sample", "batch", "block"] = "element"
@@ -77,6 +78,7 @@ class Mask:
     symbol: str = "p"
     keeps_moments: bool = False
     inside_layer: bool = False
+    of_calls: bool = False
 
 
 ELEMENTWISE = Mask()
@@ -97,6 +99,7 @@ class Noise(StrEnum):
     CHANNEL = "channel", Mask(over="channel")
     SAMPLE = "sample", Mask(over="sample")
     BATCH = "batch", Mask(over="batch")
+    LAYER = "layer", Mask(over="batch", of_calls=True)
     BLOCK = "block", Mask(over="block")
     UNIFORM = "uniform", Mask(variance=lambda beta: beta**2 / 3, symbol="β")
     GAUSSIAN = "gaussian", Mask(variance=lambda alpha: alpha, symbol="α")
@@ -135,4 +138,4 @@ class Noise(StrEnum):
     @property
     def declarable(self) -> bool:
         """Whether a project may name it for a dropout class of its own."""
-        return not self.mask.inside_layer
+        return not self.mask.inside_layer and not self.mask.of_calls

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import random
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from brute_force import measured
 from torch import Tensor, nn
 
 import dropout_lint as dl
@@ -42,19 +41,19 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Blocks that are left out in training; `out` says which, instead of chance."""
+    """Blocks that are left out in training."""
 
     def __init__(self, ask: Callable[[], bool], *, pair: bool = False, drop: float = 0.0) -> None:
         super().__init__()
-        self.ask, self.out = ask, dict[int, bool]()
+        self.ask = ask
         self.stem, self.drop = nn.Linear(32, 32), nn.Dropout(drop)
         self.blocks = nn.ModuleList(Block(pair) for _ in range(LAYERS))
         self.bn = nn.BatchNorm1d(32)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(self.stem(x))
-        for number, block in enumerate(self.blocks):
-            if self.training and (self.out[number] if self.out else self.ask()):
+        for block in self.blocks:
+            if self.training and self.ask():
                 continue
             x = block(x)
             x = x[0] if isinstance(x, tuple) else x
@@ -78,42 +77,34 @@ def test_each_layer_is_a_dropout_of_its_own(ask: Callable[[], bool], pair: bool)
     assert f"leaves {LAYERS} layers out (p = {sites[0].spec.p:g})" in note
 
 
-def measured(model: Net) -> float:
-    """Δ at the last norm: running statistics are those of all outcomes, each as often as it comes."""
-    x, seen = torch.randn(4096, 32), dict[nn.BatchNorm1d, list[tuple[float, Tensor, Tensor]]]()
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    weight = 1.0
-
-    def see(norm: nn.Module, given: tuple[Tensor]) -> None:
-        assert isinstance(norm, nn.BatchNorm1d)
-        seen.setdefault(norm, []).append((weight, given[0].mean(0), given[0].var(0)))
-
-    for norm in norms:
-        norm.register_forward_pre_hook(see)
-    with torch.no_grad():
-        for outs in itertools.product((False, True), repeat=LAYERS):
-            model.train().out = dict(enumerate(outs))
-            weight = float(np.prod([P if out else 1 - P for out in outs]))
-            model(x)
-        for norm in norms:
-            weights = torch.tensor([weight for weight, _, _ in seen[norm]])
-            for name, place in (("running_mean", 1), ("running_var", 2)):
-                values = torch.stack([entry[place] for entry in seen[norm]])
-                setattr(norm, name, weights @ values / weights.sum())
-        model.eval()(x)
-    assert model.bn.running_var is not None
-    return (seen[model.bn][-1][2].mean() / model.bn.running_var.mean()).item()
-
-
 @pytest.mark.parametrize("drop", [0.0, 0.5])
 def test_its_shift_is_that_of_all_outcomes_together(drop: float) -> None:
     model = Net(ASKS["a tensor"], drop=drop)
-    true = measured(copy.deepcopy(model))
+    true = measured(model, torch.randn(256, 32), 3000)["bn"]
     report = dl.lint(model, torch.randn(8, 32))
     last = next(entry for entry in report.predictions if entry.norm == "bn")
     assert abs(true - 1) > 0.1
     assert last.delta_initial == pytest.approx(true, abs=0.04)
     assert last.approximate
+
+
+class Doubled(nn.Module):
+    """What is left out meets what goes on in its place, of which it is a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.bn = nn.Linear(32, 64), nn.BatchNorm1d(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        return self.bn(h + (h if self.training and torch.rand([]) < P else h * 2))  # type: ignore[no-any-return]
+
+
+def test_it_is_no_mask_on_its_result() -> None:
+    model = Doubled()
+    true = measured(model, torch.randn(256, 32), 3000)["bn"]
+    assert true == pytest.approx(9 / (9 * (1 - P) + 4 * P), abs=0.02)
+    assert dl.lint(model, torch.randn(8, 32)).predictions[0].delta_initial == pytest.approx(true, abs=0.04)
 
 
 def test_one_that_test_mode_leaves_out_as_well_is_found() -> None:

@@ -28,7 +28,7 @@ from dropout_lint.prediction.ops.sampled import by_samples
 from dropout_lint.prediction.ops.samples import Unrunnable
 from dropout_lint.prediction.ops.together import is_complex, reads_complex
 from dropout_lint.prediction.state import State, constant
-from dropout_lint.trace.draws import is_random, left_out
+from dropout_lint.trace.draws import is_random
 from dropout_lint.trace.traced import DropoutSite, given_for
 
 MOST_DROPPED_BEFORE = 0.05
@@ -93,7 +93,8 @@ def _dropping(call: Call, row: int) -> State:
     node, ledger, site = call.node, call.ledger, call.ledger.dropouts[row]
     x, spec = _dropped(call, site), site.spec.at(call.shape)
     ledger.at_dropout[node] = x
-    if node.target is left_out:
+    if spec.noise.mask.of_calls:
+        ledger.meet(row, "sample")
         _say(ledger.approximate, node, f"{_line(call)}{site.spec.kind}")
         return without_layer(x, call.state(call.args[1]), spec.p, row)
     over = spec.shared_over(x.axis, call.shape)

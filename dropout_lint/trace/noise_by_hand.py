@@ -25,7 +25,7 @@ from dropout_lint.trace.draws import (
 )
 from dropout_lint.trace.quantiles import POOLS, constant_number, multipliers
 from dropout_lint.trace.sharing import varies
-from dropout_lint.trace.traced import BY_HAND, LAYER_DROP, shape_of
+from dropout_lint.trace.traced import BY_HAND, shape_of
 
 _PRODUCTS: frozenset[Callable[..., Any]] = frozenset({operator.mul, operator.imul, torch.mul, torch.where})
 _PRODUCT_METHODS = frozenset({"mul", "mul_", "masked_fill", "masked_fill_"})
@@ -58,7 +58,7 @@ def find_masks(graph: fx.Graph) -> dict[fx.Node, Mask]:
     found: dict[fx.Node, Mask] = {}
     for node in graph.nodes:
         if node.target is left_out:
-            spec = DropoutSpec(LAYER_DROP, Noise.BATCH, node.meta[LEFT_OUT])
+            spec = DropoutSpec("LayerDrop", Noise.LAYER, node.meta[LEFT_OUT])
             found[node] = Mask(spec, operand=0, sources=(node,))
         elif node not in found and (is_random(node) or drops_ones(node)):
             _follow(node, follows, found)

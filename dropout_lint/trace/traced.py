@@ -26,8 +26,6 @@ class TensorInfo:
 
 BY_HAND = "random mask"
 """`DropoutSpec.kind` of a dropout that the user wrote as a product with a random mask."""
-LAYER_DROP = "LayerDrop"
-"""The same, where chance decides whether a layer is called."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class DropoutSite:
 
     @property
     def by_hand(self) -> bool:
-        """A product with a random mask, whose scale 1/(1 - p) may stand elsewhere; or no call at all."""
-        return self.spec.kind in (BY_HAND, LAYER_DROP)
+        """A product with a random mask, whose scale 1/(1 - p) may stand elsewhere; or a choice in Python."""
+        return self.spec.kind == BY_HAND or self.spec.noise.mask.of_calls
 
     @property
     def rooted(self) -> bool:

@@ -20,7 +20,6 @@ from torch import fx, nn
 from dropout_lint.prediction.expected import Training, Trainings
 from dropout_lint.prediction.quadrature import Array
 from dropout_lint.prediction.state import State, constant, fresh
-from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import DropoutSite, NormSite, TensorInfo
 
 
@@ -133,7 +132,7 @@ class Ledger:
     @cached_property
     def batch_wide(self) -> list[int]:
         """The dropouts whose mask whole batches share."""
-        return [row for row, site in enumerate(self.dropouts) if site.spec.noise is Noise.BATCH]
+        return [row for row, site in enumerate(self.dropouts) if site.spec.noise.mask.over == "batch"]
 
     @cached_property
     def keeping_moments(self) -> list[int]:

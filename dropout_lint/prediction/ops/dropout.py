@@ -74,8 +74,10 @@ class Draw:
 
 
 def draws(spec: DropoutSpec) -> tuple[Draw, ...]:
-    """The values that dropout `spec` takes; none where it makes no noise, or where nothing is known of it."""
-    if not spec.is_noisy or math.isnan(spec.p):
+    """The values that dropout `spec` takes; none where it makes no noise, multiplies by nothing, or is not
+    known.
+    """
+    if not spec.is_noisy or math.isnan(spec.p) or spec.noise.mask.of_calls:
         return ()
     if spec.noise is Noise.BLEND:
         mean, spread = spec.weights[0], math.sqrt(spec.weights[1])

@@ -27,7 +27,6 @@ from dropout_lint.prediction.probe.recovered import (
     widened,
 )
 from dropout_lint.prediction.probe.statistics import LEAST_VALUES, LEAST_VARIANCE, Anew, Imposed, Seen
-from dropout_lint.terms import Noise
 from dropout_lint.trace.traced import NormSite, Trace, module_of, shape_of
 
 DRAWS = 24
@@ -160,7 +159,7 @@ def _plans(trace: Trace, at_most: float) -> Iterator[_Plan]:
     modules = [module_of(trace.model, site.node) for site in shifting]
     if not shifting or not trace.runnable or any(m is not None and is_reestimated(m) for m in modules):
         return
-    if any(site.spec.noise is Noise.BATCH for site in trace.dropouts):  # a batch is one draw: far too few
+    if any(site.spec.noise.mask.over == "batch" for site in trace.dropouts):  # one draw a batch: too few
         return
     if any(site.spec.family == "instance" for site in shifting):  # their statistics are of single samples
         return
