@@ -85,7 +85,9 @@ def untrained(model: nn.Module, *inputs: Tensor, real: bool = True) -> dict[str,
 
 
 def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:
-    """Δ at every batch norm: train-mode variances of fixed weights, frozen, then those of test mode."""
+    """Δ at every batch norm: train-mode variances of fixed weights, each within its pass, as torch has them,
+    averaged over the passes, frozen; then those of test mode.
+    """
     model = copy.deepcopy(model)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
@@ -93,7 +95,7 @@ def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             flat = args[0].detach().double().transpose(0, 1).flatten(1)
-            seen[name].append((flat.mean(1), flat.square().mean(1)))
+            seen[name].append((flat.mean(1), flat.var(1, correction=0)))
 
         return hook
 
@@ -105,14 +107,14 @@ def measured(model: nn.Module, x: Tensor, passes: int = 4) -> dict[str, float]:
         for _ in range(passes):
             model(x)
         for name, norm in norms.items():
-            mean, square = (torch.stack(part).mean(0) for part in zip(*seen[name], strict=True))
+            mean, variance = (torch.stack(part).mean(0) for part in zip(*seen[name], strict=True))
             norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
-            norm.running_var.copy_(square - mean**2)  # type: ignore[operator, union-attr]
-            train[name] = float((square - mean**2).mean())
+            norm.running_var.copy_(variance)  # type: ignore[operator, union-attr]
+            train[name] = float(variance.mean())
             seen[name].clear()
         model.eval()
         model(x)
-    return {name: float((seen[name][0][1] - seen[name][0][0] ** 2).mean()) / train[name] for name in norms}
+    return {name: float(seen[name][0][1].mean()) / train[name] for name in norms}
 
 
 class Function(nn.Module):

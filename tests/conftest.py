@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import compileall
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_project import MODEL, ROOT, own_modules
@@ -41,8 +43,10 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test starts from the same random state."""
+    """Every test starts from the same random state, torch's, Python's and numpy's."""
     torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(autouse=True)
