@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,27 +29,27 @@ class Config:
     def _read(config: Any, name: str) -> Any:
         return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
+    def _values(self, names: Sequence[str]) -> Iterator[Any]:
+        """What stands under some names, in the whole and then in its parts."""
+        return (self._read(part, name) for part in self._parts for name in names)
+
     def number(self, *names: str, default: int) -> int:
         """The first integer under one of `names`, in the whole and then in its parts."""
-        for part in self._parts:
-            for name in names:
-                value = self._read(part, name)
-                if isinstance(value, (list, tuple)) and value and isinstance(value[0], int):
-                    value = value[0]
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
+        for value in self._values(names):
+            one = value[0] if isinstance(value, (list, tuple)) and value else value
+            if isinstance(one, int) and not isinstance(one, bool) and one > 0:
+                return one
         return default
 
     def sides(self, *names: str, default: int) -> tuple[int, int]:
         """Height and width: two integers, in a sequence or by these words, or one for both."""
-        for part in self._parts:
-            for name in names:
-                value = self._read(part, name)
-                if isinstance(value, Mapping):
-                    value = [value.get("height"), value.get("width")]
-                both = value if isinstance(value, (list, tuple)) else [value, value]
-                if len(both) == 2 and all(type(side) is int and side > 0 for side in both):
-                    return both[0], both[1]
+        for value in self._values(names):
+            if isinstance(value, Mapping):
+                both: list[Any] = [value.get("height"), value.get("width")]
+            else:
+                both = list(value) if isinstance(value, (list, tuple)) else [value, value]
+            if len(both) == 2 and all(type(side) is int and side > 0 for side in both):
+                return both[0], both[1]
         return default, default
 
     def has(self, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dropout_lint.terms import Basis, nearness
@@ -53,6 +53,11 @@ class NormShift:
     def delta_now(self) -> float | None:
         """Δ with the weights as they are: those of the start, or trained ones."""
         return self.delta if self.basis == "checkpoint" else self.delta_initial
+
+    def left_by(self, names: Collection[str]) -> float | None:
+        """Δ that the shares of these dropouts alone would leave: dropouts in series multiply."""
+        share = sum(part for name, part in self.shares.items() if name in names)
+        return None if self.delta is None else self.delta**share
 
 
 @dataclass(frozen=True)

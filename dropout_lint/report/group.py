@@ -68,10 +68,9 @@ def grouped(findings: Sequence[FindingInfo]) -> list[Group]:
     together: dict[object, list[FindingInfo]] = {}
     for index, finding in enumerate(findings):
         place = primary(finding)
-        alone = (
-            finding.dropout is None or len(finding.path) > 1
-        )  # a dropout that nothing calls is like the next
-        where = (place.file, place.line) if place else index if alone else None
+        where: object = (place.file, place.line) if place else index
+        if place is None and finding.dropout is not None and len(finding.path) < 2:
+            where = None  # a dropout that nothing calls is like the next
         kind = finding.dropout.kind if finding.dropout else None
         # what holds for one holds for all: an LSTM's own dropout cannot be moved as one beside it can
         fix = finding.fix

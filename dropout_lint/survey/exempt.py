@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dropout_lint.terms import nearness
@@ -30,13 +30,8 @@ def exempt_shifts(survey: Survey, findings: Sequence[Finding], threshold: float)
     return [
         shift
         for shift in survey.shifts
-        # dropouts in series multiply: Δ to the power of their share is what these alone would leave
         if shift.shifts
-        and shift.delta is not None
-        and shift.delta > 0
-        and nearness(shift.delta) ** _share_of(exempt, shift) < threshold
+        and shift.delta != 0
+        and (alone := shift.left_by(exempt)) is not None
+        and nearness(alone) < threshold
     ]
-
-
-def _share_of(names: Collection[str], shift: NormShift) -> float:
-    return sum(part for name, part in shift.shares.items() if name in names)

@@ -263,7 +263,7 @@ class Surveyor:
         left_out = self._prediction is None or self._prediction.shared is not None
         share = None if left_out else shift.shares.get(site.name, 0.0)
         delta = shift.delta
-        own = delta**share if share is not None and shift.shares else None
+        own = shift.left_by((site.name,)) if share is not None and shift.shares else None
         if weights == 0 and site.name in shift.fed:
             fed, part = shift.fed[site.name]
             if nearness(fed) < nearness(delta):

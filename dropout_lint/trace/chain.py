@@ -208,10 +208,9 @@ def _assemble(  # noqa: PLR0917 - what the trace is put together from
     idle = [] if in_eval else idle_parts(model, recording.graph, catalogue)
     called = [site.module for site in dropouts if site.module]
     unused = [] if in_eval else unused_dropouts(model, catalogue, called, idle, places)
-    left_out = tuple(
-        Opaque(bare(part.name), f"{part.held}; the guessed inputs do not run it") for part in idle
-    )
-    told = [f"the inputs do not run {bare(part.name)} ({part.held}): nothing is known of it" for part in idle]
+    named = [(bare(part.name), part.held) for part in idle]
+    unseen = [Opaque(name, f"{held}; the guessed inputs do not run it") for name, held in named]
+    told = [f"the inputs do not run {name} ({held}): nothing is known of it" for name, held in named]
     return Trace(
         model=model,
         graph=recording.graph,
@@ -221,7 +220,7 @@ def _assemble(  # noqa: PLR0917 - what the trace is put together from
         norms=norms,
         unused=tuple(unused),
         opaque=(*blind, *_scripted(model), *unseen_layers(model, is_translated)),
-        idle=left_out if inputs.guessed else (),
+        idle=tuple(unseen) if inputs.guessed else (),
         constructed=places,
         constants=recording.constants,
         exact=recording.exact,

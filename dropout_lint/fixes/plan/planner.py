@@ -197,7 +197,7 @@ class Planner:
         found = {}
         for step in lowered:
             known = self._known(step, without, outcome.deltas)
-            old, new = (_worst(deltas[name] for name in known) for deltas in (without, outcome.deltas))
+            old, new, _ = _gained(known, without, outcome.deltas)
             if known and nearness(old) >= self.threshold:
                 found[step.site.node] = not_worth_it(old, new)
         return found
@@ -206,9 +206,8 @@ class Planner:
         self, names: Iterable[str], before: Mapping[str, float], after: Mapping[str, float]
     ) -> tuple[float, float] | None:
         """The worst Δ of some norms before and after, where it counts and does not come nearer by enough."""
-        old, new, gain = _gained(names, before, after)
-        counts = nearness(old) < self.threshold and nearness(new) < self.threshold
-        return (old, new) if counts and gain < WORTH else None
+        old, new, _ = _gained(names, before, after)
+        return (old, new) if nearness(old) < self.threshold and self._stays(old, new) else None
 
     def _shifted(self, step: Step, outcome: Outcome) -> dict[str, str]:
         """The norms, by node, that a dropout alone shifts beyond the threshold now, or that it shifts further

@@ -184,9 +184,7 @@ class Trials:
             norms = [item for item in carried.analysis.whole.prediction.norms if item.shifts]
             self._alone[key] = {
                 carried.origin.get(site.node, site.node): {
-                    item.node: item.delta ** item.shares.get(site.name, 0.0)
-                    for item in norms
-                    if item.delta is not None
+                    item.node: alone for item in norms if (alone := item.left_by((site.name,))) is not None
                 }
                 for site in carried.trace.dropouts
             }
