@@ -48,17 +48,21 @@ class LeftOut:
     p: float
 
 
-def layers_left_out(again: Callable[[Chance], Recording]) -> tuple[Recording, list[LeftOut]]:
+def layers_left_out(
+    ends: Sequence[Recording], again: Callable[[Chance], Recording]
+) -> tuple[Recording, list[LeftOut]]:
     """A recording that lacks no layer, and the layers in it that chance leaves out of others, in order.
 
     Args:
+        ends: recorded with all answers at their least and, where that is done, at their largest.
         again: records the model once more.
 
     Raises:
         NotLeftOut: chance decides something else, or no single node stands for a layer.
     """
-    ends = [(quantile, again(_chance(quantile))) for quantile in (0.0, 1.0)]
-    (quantile, none), (_, first) = sorted(ends, key=lambda end: len(end[1].graph.nodes))
+    least, most = ends if len(ends) > 1 else (*ends, again(_chance(1.0, known=ends[0].reads)))
+    of_size = sorted(((0.0, least), (1.0, most)), key=lambda end: len(end[1].graph.nodes))
+    (quantile, none), (_, first) = of_size
     whole = _against(first, none)
     asked = [number for number, nodes in enumerate(whole.missing) if nodes]
     stands: dict[fx.Node, fx.Node] = {}
@@ -149,8 +153,8 @@ def _blocks(recording: Recording) -> Iterator[list[fx.Node]]:
 def _alike(node: fx.Node, of: Recording, twin: fx.Node, first: Recording) -> bool:
     """Whether two nodes do the same, whatever they are given. Constants are counted, so that names differ."""
     if node.op == "get_attr" == twin.op and str(node.target) in of.constants:
-        values = of.constants[str(node.target)], first.constants.get(str(twin.target))
-        return len({(type(value), getattr(value, "shape", None)) for value in values}) == 1
+        held = str(twin.target)
+        return held in first.constants and of.form_of(str(node.target)) == first.form_of(held)
     alike = node.op == twin.op and (node.target == twin.target or node.op == "output")
     return alike and len(_leaves(node)) == len(_leaves(twin))
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import fx, nn
 
 from dropout_lint.guard.eager import eager
@@ -41,6 +43,12 @@ class Recording:
     test_mode: Mapping[fx.Node, Behaviour] = field(default_factory=dict)
     sight: Sight | None = None
     reads: tuple[Read, ...] = ()
+
+    def form_of(self, name: str) -> object:
+        """Shape and type of the numbers of a constant; of what is no array, its class."""
+        value = self.constants[name]
+        arrays = isinstance(value, (torch.Tensor, np.ndarray))
+        return (tuple(value.shape), value.dtype) if arrays else type(value)
 
 
 def record(

@@ -64,17 +64,22 @@ def redrawn(first: Recording, again: Callable[[Chance], Recording]) -> Recording
         except Exception:  # the model's own code may raise anything at other numbers
             return first
         if not _alike(first, others[-1]):
-            return _without_layers(first, again)
+            return _without_layers(first, others[:2], again)
     try:
         return _with_nodes(first, first.sight, _Differences([first, *others]))
     except Unfollowed:
         return first
 
 
-def _without_layers(first: Recording, again: Callable[[Chance], Recording]) -> Recording:
-    """A recording with a node for each layer that chance leaves out, or the first where it does more."""
+def _without_layers(
+    first: Recording, ends: Sequence[Recording], again: Callable[[Chance], Recording]
+) -> Recording:
+    """A recording with a node for each layer that chance leaves out, or the first where it does more.
+
+    `ends`: recorded with all answers at their least, and perhaps at their largest.
+    """
     try:
-        whole, found = layers_left_out(again)
+        whole, found = layers_left_out(ends, again)
     except Exception:  # the model's own code may raise anything at other numbers
         return first
     sight = whole.sight
@@ -119,9 +124,7 @@ def _alike(one: Recording, other: Recording) -> bool:
     return all(
         (node.op, node.target, _form(node)) == (twin.op, twin.target, _form(twin))
         for node, twin in zip(nodes, others, strict=True)
-    ) and [_shape(value) for value in one.constants.values()] == [
-        _shape(value) for value in other.constants.values()
-    ]
+    ) and [*map(one.form_of, one.constants)] == [*map(other.form_of, other.constants)]
 
 
 def _form(node: fx.Node) -> str:
@@ -129,10 +132,6 @@ def _form(node: fx.Node) -> str:
     numbers = getattr(node.target, "__name__", node.target) in _ARITHMETIC
     leaf = ["number" if numbers and isinstance(value, (float, int)) else value for value in node.args]
     return repr((leaf, node.kwargs))
-
-
-def _shape(value: Any) -> Any:
-    return (tuple(value.shape), value.dtype) if isinstance(value, (Tensor, np.ndarray)) else type(value)
 
 
 @dataclass(frozen=True)
