@@ -47,6 +47,19 @@ class Joined(nn.Module):
         return out
 
 
+class Averaged(nn.Module):
+    """Behind a layer norm the mean over positions keeps what they share: dropout lowers its variance."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(width, width), nn.Dropout(0.5)
+        self.ln, self.bn = nn.LayerNorm(width), nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.ln(self.drop(self.fc(x)[:, None].expand(-1, 16, -1)))
+        return self.bn(tokens.mean(1))  # type: ignore[no-any-return]  # a module's call is Any
+
+
 @functools.lru_cache(maxsize=8)
 def _factor(sizes: tuple[int, ...]) -> Tensor:
     places = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in sizes], indexing="ij"), -1)

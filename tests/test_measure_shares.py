@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from brute_force import Averaged
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,23 +56,10 @@ def test_each_dropout_has_its_own_share() -> None:
     assert shift.shares["bn2"]["last"] == pytest.approx(0, abs=1e-4)
 
 
-class Averaged(nn.Module):
-    """A layer norm makes what dropout leaves as loud as all was; the mean keeps what all share."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drop, self.other = nn.Dropout(0.5), nn.Dropout(0.5)
-        self.ln, self.bn = nn.LayerNorm(32), nn.BatchNorm1d(32)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.ln(self.drop(x[:, None].expand(-1, 16, -1)))
-        return self.other(self.bn(tokens.mean(1)))
-
-
 def test_a_shift_above_1_has_shares_as_well() -> None:
-    shift = measure(Averaged(), data(), per_dropout=True, device="cpu")
-    assert shift.baseline["bn"] > 1.3
-    assert shift.shares["bn"] == pytest.approx({"drop": 1, "other": 0}, abs=1e-3)
+    shift = measure(nn.Sequential(Averaged(32), nn.Dropout(0.5)), data(), per_dropout=True, device="cpu")
+    assert shift.baseline["0.bn"] > 1.3
+    assert shift.shares["0.bn"] == pytest.approx({"0.drop": 1, "1": 0}, abs=1e-3)
 
 
 def test_functional_dropouts_have_the_names_of_the_trace() -> None:
